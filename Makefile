@@ -1,0 +1,71 @@
+# `make` alone lists the targets. Needs make and Python 3.11 or newer, on Debian and Ubuntu also
+# the package python3-venv. Everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Pip reads PIP_FIND_LINKS itself: folders of wheels to prefer, separated by spaces.
+export PIP_FIND_LINKS
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup quickstart test lint format bench constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
+		| awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+setup: $(VENV)/.installed ## create .venv and install corpusmill with what the tests need
+
+quickstart: setup ## a small corpus through every step, in a minute or two
+	$(BIN)/corpusmill quickstart
+
+test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## bring the code into its format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench ## run every script in benchmarks/
+	@set -e; for script in $(filter-out %/__init__.py,$(wildcard benchmarks/[a-z]*.py)); do \
+		echo "$(BIN)/python $$script"; $(BIN)/python $$script; done
+
+constraints: setup ## resolve constraints.txt again (UPGRADE=1: to the newest versions)
+	@$(PIP) install --quiet uv
+	@$(BIN)/uv pip compile setup.py --all-extras --universal --python-version 3.11 --quiet \
+		--no-annotate --custom-compile-command 'make constraints' $(if $(UPGRADE),--upgrade) \
+		--output-file constraints.txt
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo 'error: $(PYTHON) is not installed: apt-get install python3 python3-venv,' \
+			'or name another: make setup PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"error: $(PYTHON) is Python %d.%d, corpusmill needs 3.11 or newer: " \
+		"name another, as in: make setup PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(PYTHON) -c 'import sys; sys.exit( \
+		"error: $(PYTHON) cannot create virtual environments: " \
+		"apt-get install python%d.%d-venv" % sys.version_info[:2])'
+	@echo 'creating $(VENV)'
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: setup.py constraints.txt $(BIN)/python
+	@echo 'installing corpusmill and what its tests need into $(VENV): takes a minute or two'
+	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@echo 'installing what the benchmarks need into $(VENV)'
+	@$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@

@@ -1,0 +1,349 @@
+"""Datasets: a folder of files and a manifest that is written last.
+
+While a dataset is being made, its folder has an `_incomplete` folder: `job.json` (what is being
+made, so that a re-run with other options is refused), `done/` (one completion record a finished
+part, so that a re-run makes only what is missing) and whatever the job keeps between its stages.
+`finish` writes the manifest and removes it: no manifest, no dataset.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpus import storage
+from corpus.errors import DatasetError, UsageError
+from corpus.version import __version__
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+INCOMPLETE = "_incomplete"
+TOKENIZER_FOLDER = "tokenizer"
+
+Json = Any
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a dataset.
+
+    Attributes:
+      name: path below the dataset's folder.
+      rows: documents, n-grams or contexts in it; records in a dead-letter file.
+      tokens: tokens in it, or positions counted in it.
+      bytes: its size.
+      sha256: of its bytes.
+    """
+
+    name: str
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a finished part leaves behind: its files and what was counted while making it."""
+
+    files: tuple[FileRecord, ...]
+    counters: Mapping[str, int | float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset is and how it was made.
+
+    Attributes:
+      kind: `tokens`, `counts` or `distributions`.
+      config: everything that decides the data files' bytes.
+      inputs: content hashes of the datasets it was made from, by location.
+      tokenizer: kind, content hash, vocabulary size and end-of-document id.
+      properties: what readers of this kind need besides (partition cuts, orders).
+      files: every file but the manifest, sorted by name.
+      counters: totals over all parts; times are in seconds of work, summed over workers.
+    """
+
+    kind: str
+    config: dict[str, Json]
+    inputs: dict[str, str]
+    tokenizer: dict[str, Json]
+    properties: dict[str, Json]
+    files: tuple[FileRecord, ...]
+    counters: dict[str, int | float]
+    format_version: int = FORMAT_VERSION
+    corpusmill_version: str = __version__
+
+    @property
+    def content_hash(self) -> str:
+        """Identifies the data: unlike the manifest's own bytes it holds no times or places."""
+        data = {file.name: file.sha256 for file in self.files}
+        return _hash_json([self.kind, self.format_version, self.tokenizer, self.properties, data])
+
+    @property
+    def data_files(self) -> list[FileRecord]:
+        """The Parquet files, by name."""
+        return [file for file in self.files if file.name.endswith(".parquet")]
+
+    def to_json(self) -> str:
+        fields = dataclasses.asdict(self) | {"content_hash": self.content_hash}
+        return json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        fields = json.loads(text)
+        recorded = fields.pop("content_hash")
+        fields["files"] = tuple(FileRecord(**file) for file in fields["files"])
+        manifest = cls(**fields)
+        if recorded != manifest.content_hash:
+            raise ValueError("its content hash does not fit its file list")
+        return manifest
+
+
+def read_manifest(folder: str, kind: str | None = None) -> Manifest:
+    """Reads and checks the manifest of a complete dataset.
+
+    Raises:
+      DatasetError: there is no manifest, it is damaged or of a newer format, or the dataset is
+        not of this `kind`.
+    """
+    url = storage.join(folder, MANIFEST)
+    try:
+        text = storage.read_bytes(url)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        unfinished = storage.exists(storage.join(folder, INCOMPLETE))
+        remedy = "its job has not finished; run it again" if unfinished else "is the path right?"
+        raise DatasetError(f"{folder} has no {MANIFEST}: {remedy}") from error
+    try:
+        version = json.loads(text)["format_version"]
+        if version != FORMAT_VERSION:
+            raise DatasetError(
+                f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
+            )
+        manifest = Manifest.from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{url} is damaged: {error}") from error
+    if kind is not None and manifest.kind != kind:
+        raise DatasetError(f"{folder} is a {manifest.kind} dataset; a {kind} dataset is needed")
+    return manifest
+
+
+def damaged_files(folder: str, manifest: Manifest) -> Iterator[tuple[FileRecord, str | None]]:
+    """Compares every file with its record; yields it with what is wrong, None where nothing is."""
+    for record in manifest.files:
+        url = storage.join(folder, record.name)
+        if not storage.exists(url):
+            yield record, "is missing"
+        elif (size := storage.size(url)) != record.bytes:
+            yield record, f"has {size} bytes, not {record.bytes}"
+        elif storage.sha256(url) != record.sha256:
+            yield record, "has other bytes than were written (sha256 differs)"
+        else:
+            yield record, None
+
+
+@dataclass
+class NewFile:
+    """A file while it is being written: whoever writes it counts `rows` and `tokens` here."""
+
+    name: str
+    path: str
+    rows: int = 0
+    tokens: int = 0
+    record: FileRecord | None = None
+
+    @property
+    def written(self) -> FileRecord:
+        """The record of a file that must have been written."""
+        if self.record is None:
+            raise DatasetError(f"nothing was written to {self.name}")
+        return self.record
+
+
+@dataclass(frozen=True)
+class DatasetWriter:
+    """A dataset in the making. It travels to the workers, so it holds only names.
+
+    Attributes:
+      folder: where the dataset appears.
+      kind: what it will be.
+      config: everything that decides its bytes.
+    """
+
+    folder: str
+    kind: str
+    config: dict[str, Json] = field(hash=False)
+
+    def begin(self) -> bool:
+        """Claims the folder; False where it holds the finished dataset already.
+
+        Raises:
+          UsageError: the folder holds something else, a dataset of other options (the difference
+            is shown), or cannot be written to.
+        """
+        if storage.exists(self.url(MANIFEST)):
+            manifest = read_manifest(self.folder)
+            self._refuse_other(manifest.kind, manifest.config)
+            return False
+        job = self.url(INCOMPLETE, "job.json")
+        if storage.exists(job):
+            found = json.loads(storage.read_bytes(job))
+            self._refuse_other(found["kind"], found["config"])
+            return True
+        others = [name for name in storage.list_names(self.folder) if name != INCOMPLETE]
+        if others:
+            raise UsageError(
+                f"output {self.folder} holds something else ({others[0]}, ...); name a new or empty"
+                " folder"
+            )
+        try:
+            storage.write_bytes(job, _to_json({"kind": self.kind, "config": self.config}))
+        except OSError as error:
+            raise UsageError(f"cannot write to output {self.folder}: {error}") from error
+        return True
+
+    def url(self, *names: str) -> str:
+        return storage.join(self.folder, *names)
+
+    def scratch(self, *names: str) -> str:
+        """A place for what lives only as long as the job."""
+        return self.url(INCOMPLETE, *names)
+
+    @contextlib.contextmanager
+    def new_file(self, name: str) -> Iterator["NewFile"]:
+        """A file of the dataset to be written at the local path `NewFile.path`.
+
+        It appears when the block ends without an error; `NewFile.record` is there from then on.
+        """
+        with storage.publish(self.url(name)) as path:
+            file = NewFile(name, path)
+            yield file
+            if os.path.exists(path):
+                size, digest = storage.size(path), storage.sha256(path)
+                file.record = FileRecord(name, file.rows, file.tokens, size, digest)
+
+    def copy_tokenizer(self, source: str, manifest: Manifest) -> None:
+        """Takes over the tokenizer of the dataset that this one is made from."""
+        records = []
+        for record in manifest.files:
+            if record.name.startswith(f"{TOKENIZER_FOLDER}/"):
+                storage.copy(storage.join(source, record.name), self.url(record.name))
+                records.append(record)
+        self.complete(TOKENIZER_FOLDER, Completion(tuple(records), {}))
+
+    def complete(self, part: str, completion: Completion) -> None:
+        """Leaves the completion record of a part; its files must be in place."""
+        data = _to_json(dataclasses.asdict(completion))
+        storage.write_bytes(self.scratch("done", f"{part}.json"), data)
+
+    def completion(self, part: str) -> Completion | None:
+        """The completion record of a part that was finished before, by this run or an earlier."""
+        url = self.scratch("done", f"{part}.json")
+        if not storage.exists(url):
+            return None
+        fields = json.loads(storage.read_bytes(url))
+        files = tuple(FileRecord(**file) for file in fields["files"])
+        return Completion(files, fields["counters"])
+
+    def files_of(self, part: str) -> tuple[FileRecord, ...]:
+        """The files of a completed part.
+
+        Raises:
+          DatasetError: it is not complete.
+        """
+        completion = self.completion(part)
+        if completion is None:
+            raise DatasetError(f"part {part} of {self.folder} is not complete; run it again")
+        return completion.files
+
+    def completed(self, prefix: str) -> list[str]:
+        """The completed parts whose names begin with `prefix`."""
+        names = storage.list_names(self.scratch("done"))
+        return [name.removesuffix(".json") for name in names if name.startswith(prefix)]
+
+    def finish(
+        self,
+        parts: Iterable[str],
+        *,
+        inputs: Mapping[str, str],
+        tokenizer: Mapping[str, Json],
+        properties: Mapping[str, Json],
+    ) -> Manifest:
+        """Writes the manifest over the completed parts and removes what was only needed meanwhile.
+
+        Raises:
+          DatasetError: a part is not complete.
+        """
+        completions = []
+        for part in parts:
+            completion = self.completion(part)
+            if completion is None:
+                raise DatasetError(f"part {part} of {self.folder} is not complete; run it again")
+            completions.append(completion)
+        files = {file.name: file for completion in completions for file in completion.files}
+        manifest = Manifest(
+            kind=self.kind,
+            config=self.config,
+            inputs=dict(inputs),
+            tokenizer=dict(tokenizer),
+            properties=dict(properties),
+            files=tuple(files[name] for name in sorted(files)),
+            counters=add_up(completion.counters for completion in completions),
+        )
+        storage.write_bytes(self.url(MANIFEST), manifest.to_json().encode())
+        storage.remove_tree(self.url(INCOMPLETE))
+        return manifest
+
+    def _refuse_other(self, kind: str, config: Mapping[str, Json]) -> None:
+        if kind != self.kind:
+            raise UsageError(
+                f"output {self.folder} holds a {kind} dataset, not {self.kind}; name a new folder"
+            )
+        differences = describe_differences(config, self.config)
+        if differences:
+            raise UsageError(
+                f"output {self.folder} was made with other options ({'; '.join(differences)});"
+                " use the same ones, or name a new folder"
+            )
+
+
+def describe_differences(before: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
+    """One phrase for each key whose value differs between two configurations."""
+    normal = json.loads(json.dumps(now))
+    return [
+        f"{key}: {json.dumps(before.get(key))} there, {json.dumps(normal.get(key))} now"
+        for key in sorted({*before, *normal})
+        if before.get(key) != normal.get(key)
+    ]
+
+
+def part_name(index: int, count: int, suffix: str = ".parquet") -> str:
+    """`part-00007-of-00064.parquet`"""
+    return f"part-{index:05d}-of-{count:05d}{suffix}"
+
+
+def add_up(counters: Iterable[Mapping[str, int | float]]) -> dict[str, int | float]:
+    """Sums counters by name."""
+    totals: dict[str, int | float] = {}
+    for each in counters:
+        for name, value in each.items():
+            totals[name] = totals.get(name, 0) + value
+    return totals
+
+
+def _to_json(fields: Json) -> bytes:
+    return json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _hash_json(value: Json) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def hash_listing(items: Sequence[Json]) -> str:
+    """A short stand-in, in a configuration, for a list that may be long."""
+    return _hash_json(list(items))

@@ -1,0 +1,30 @@
+"""Document batches: Arrow record batches of documents, the unit that flows through a pipeline."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that could not be read as a document.
+
+    Attributes:
+      source: URL of the file.
+      line: line number from 1 (text and JSONL) or row number from 1 (Parquet, Arrow); 0 where the
+        fault is the file's, not a record's.
+      offset: byte offset in the (decompressed) file, or row number from 0.
+      reason: one line.
+    """
+
+    source: str
+    line: int
+    offset: int
+    reason: str

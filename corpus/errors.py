@@ -1,0 +1,20 @@
+"""The errors that corpusmill raises on purpose.
+
+Each message is one line: what is wrong, what was given, what is accepted or what to do.
+"""
+
+
+class CorpusmillError(Exception):
+    """Base of every error that is meant for the user; the command line exits with 1."""
+
+
+class UsageError(CorpusmillError):
+    """A bad option, a missing input or an unusable output, found before any work; exit code 2."""
+
+
+class DataError(CorpusmillError):
+    """The data itself is bad: too many bad records, an id outside the vocabulary, a damaged file."""
+
+
+class DatasetError(CorpusmillError):
+    """A folder that isn't the complete, undamaged dataset that was expected."""

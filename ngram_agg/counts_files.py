@@ -1,0 +1,114 @@
+"""Counts on disk: the Parquet files of a counts dataset, and runs spilled between stages."""
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from corpus import parquet, storage
+from corpus.datasets import Manifest
+from ngram_agg.packing import Key, Packing, pack_columns, prefix_keys
+from ngram_agg.runs import CountsRun
+
+ROW_GROUP_ROWS = 1 << 19
+_SPILL_ROWS = 1 << 17
+
+
+def token_columns(length: int, name: str = "token") -> list[str]:
+    """`token_1`, `token_2`, ...: the columns that hold n-grams of `length` tokens."""
+    return [f"{name}_{position}" for position in range(1, length + 1)]
+
+
+def counts_packing(manifest: Manifest) -> Packing:
+    """The packing of a counts dataset."""
+    length = manifest.properties["max_order"] + 1
+    tokenizer = manifest.tokenizer
+    return Packing(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+
+
+def counts_schema(packing: Packing) -> pa.Schema:
+    token = pa.from_numpy_dtype(packing.token_dtype)
+    columns = [pa.field(name, token, nullable=False) for name in token_columns(packing.length)]
+    return pa.schema([*columns, pa.field("count", pa.uint64(), nullable=False)])
+
+
+def write_counts(path: str, packing: Packing, runs: Iterable[CountsRun]) -> tuple[int, int]:
+    """Writes sorted runs as one file of a counts dataset.
+
+    Returns:
+      Its rows and the positions that they count.
+    """
+    schema = counts_schema(packing)
+    positions = 0
+    with parquet.RowGroupWriter(
+        path, schema, ROW_GROUP_ROWS, sorted_by=token_columns(packing.length)
+    ) as writer:
+        for run in runs:
+            writer.write(pa.record_batch([*run.columns(), run.counts], schema=schema))
+            positions += run.total()
+    return writer.rows, positions
+
+
+def read_counts(
+    url: str, packing: Packing, lower: Key | None = None, upper: Key | None = None
+) -> Iterator[CountsRun]:
+    """Reads a file's n-grams, a row group at a time.
+
+    Args:
+      url: a file of a counts dataset.
+      packing: the dataset's packing.
+      lower: n-grams below this key are left out.
+      upper: n-grams from this key on are left out.
+    """
+    columns = token_columns(packing.length)
+    with parquet.open_reader(url) as file:
+        for group in range(file.num_row_groups):
+            first, last = parquet.sorted_bounds(file.metadata.row_group(group), columns)
+            if upper is not None and prefix_keys(packing, first)[0] >= upper:
+                return
+            if lower is not None and prefix_keys(packing, last)[1] < lower:
+                continue
+            table = file.read_row_group(group, use_threads=False)
+            arrays = [parquet.column_values(table, name) for name in (*columns, "count")]
+            run = CountsRun(packing, *pack_columns(packing, arrays[:-1]), arrays[-1])
+            yield _between(run, lower, upper)
+
+
+def spill_runs(path: str, packing: Packing, runs: Iterable[CountsRun]) -> None:
+    """Writes sorted runs as an uncompressed Arrow file that can be read from any key on.
+
+    Its last batch is an index: the first key of every batch before it, with that batch's rows.
+    """
+    schema = pa.schema(
+        {"high": pa.from_numpy_dtype(packing.high_dtype), "low": pa.uint64(), "count": pa.uint64()}
+    )
+    index = []
+    with pa.ipc.new_file(path, schema) as writer:
+        for run in runs:
+            for start in range(0, len(run), _SPILL_ROWS):
+                block = run[start : start + _SPILL_ROWS]
+                columns = [block.high, block.low, block.counts]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                index.append((*block.key(0), len(block)))
+        writer.write_batch(pa.record_batch(list(zip(*index, strict=True)), schema=schema))
+
+
+def read_spilled(
+    url: str, packing: Packing, lower: Key | None = None, upper: Key | None = None
+) -> Iterator[CountsRun]:
+    """Reads back the n-grams of a spilled run from key `lower` on to (not including) `upper`."""
+    with storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
+        index = _run_of(packing, file.get_batch(file.num_record_batches - 1))
+        first = 0 if lower is None else max(0, index.upper_bound(lower) - 1)
+        last = len(index) if upper is None else index.lower_bound(upper)
+        for number in range(first, last):
+            yield _between(_run_of(packing, file.get_batch(number)), lower, upper)
+
+
+def _run_of(packing: Packing, batch: pa.RecordBatch) -> CountsRun:
+    return CountsRun(packing, *(column.to_numpy() for column in batch.columns))
+
+
+def _between(run: CountsRun, lower: Key | None, upper: Key | None) -> CountsRun:
+    first = 0 if lower is None else run.lower_bound(lower)
+    last = len(run) if upper is None else run.lower_bound(upper)
+    return run[first:last]

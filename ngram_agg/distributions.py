@@ -1,0 +1,347 @@
+"""From sorted n-gram counts to next-token distributions of every order, in one scan.
+
+Sorted n-grams are a depth-first walk of the tree of contexts: where a key first differs from the
+next one says which contexts end there. A context's total is the count of the n-gram one order
+below, so the scan keeps one total and one top-k list an order and writes a context when it ends.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from corpus.errors import UsageError
+from ngram_agg.compiled import compiled, leading_zeros
+from ngram_agg.packing import Packing, Tokens, Words, pack_one, prefix_keys
+from ngram_agg.partitions import Cut
+from ngram_agg.runs import CountsRun
+
+Offsets = npt.NDArray[np.int64]
+
+MAX_TOP_K = 1 << 16
+
+
+@dataclass(frozen=True)
+class DistributionOptions:
+    """What a distribution table keeps.
+
+    Attributes:
+      top_k: next tokens kept for a context, those with the highest counts.
+      min_count: contexts seen fewer times are dropped.
+    """
+
+    top_k: int = 8
+    min_count: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise UsageError(f"top-k {self.top_k} is not between 1 and {MAX_TOP_K}")
+        if self.min_count < 1:
+            raise UsageError(f"min-count {self.min_count} is not at least 1")
+
+
+@dataclass(frozen=True)
+class DistributionRows:
+    """Next-token distributions of contexts of one order, sorted by context.
+
+    Attributes:
+      contexts: one array a position, the oldest token first, each of shape [rows].
+      total: how often each context was seen, uint64 [rows].
+      offsets: int64 [rows + 1]; row i has the entries offsets[i] to offsets[i + 1] of the next two.
+      next_tokens: token ids, by count descending, then by id ascending.
+      next_counts: their counts, uint64.
+      tail_count: how often other tokens followed, uint64 [rows].
+      tail_distinct: how many other tokens there were, uint32 [rows].
+    """
+
+    contexts: list[Tokens]
+    total: Words
+    offsets: Offsets
+    next_tokens: Tokens
+    next_counts: Words
+    tail_count: Words
+    tail_distinct: Words
+
+    def __len__(self) -> int:
+        return len(self.total)
+
+
+def scan_distributions(
+    blocks: Iterable[CountsRun],
+    options: DistributionOptions,
+    *,
+    lower: Cut = (),
+    upper: Cut = (),
+) -> Iterator[list[DistributionRows]]:
+    """Distributions of all contexts that lie wholly in one partition of the counts.
+
+    A context that is a proper prefix of a cut goes on in the neighbouring partition; it is left
+    out here and `split_children` gives this partition's part of it. The empty context is left out
+    always.
+
+    Args:
+      blocks: the partition's counts, keys rising from block to block.
+      options: what to keep.
+      lower: the cut at which the partition begins; () for the first.
+      upper: the cut at which it ends; () for the last.
+
+    Yields:
+      For each block the rows of orders 1 to `max_order`, contexts rising from block to block.
+    """
+    scanner = None
+    pending = None
+    for block in blocks:
+        if not len(block):
+            continue
+        if pending is None:
+            scanner = _Scanner(block, options, lower)
+        elif scanner is not None:
+            yield scanner.scan(pending, block.key(0))
+        pending = block
+    if scanner is not None and pending is not None:
+        yield scanner.scan(pending, pack_one(pending.packing, upper) if upper else None)
+
+
+def split_contexts(lower: Cut, upper: Cut) -> list[Cut]:
+    """Contexts that may reach over the border of the partition between two cuts."""
+    prefixes = {cut[:length] for cut in (lower, upper) for length in range(len(cut))}
+    return sorted(prefixes | {()})
+
+
+def split_children(block: CountsRun, context: Cut) -> CountsRun:
+    """The part of a block that continues `context`, as (context, next token) n-grams."""
+    first, last = prefix_keys(block.packing, context)
+    return block[block.lower_bound(first) : block.upper_bound(last)].shortened(len(context) + 1)
+
+
+def distribution_row(children: CountsRun, options: DistributionOptions) -> DistributionRows:
+    """The distribution of one context from all the n-grams that continue it; no row if too rare."""
+    *context, tokens = children.columns()
+    total = children.total()
+    if total < options.min_count:
+        return _no_rows(children.packing)
+    order = np.lexsort((tokens, -children.counts.astype(np.int64)))[: options.top_k]
+    head = children.counts[order]
+    return DistributionRows(
+        contexts=[column[:1] for column in context],
+        total=np.array([total], np.uint64),
+        offsets=np.array([0, len(order)], np.int64),
+        next_tokens=tokens[order],
+        next_counts=head,
+        tail_count=np.array([total - int(head.sum())], np.uint64),
+        tail_distinct=np.array([len(tokens) - len(order)], np.uint32),
+    )
+
+
+def _no_rows(packing: Packing) -> DistributionRows:
+    tokens = np.empty(0, packing.token_dtype)
+    counts = np.empty(0, np.uint64)
+    return DistributionRows(
+        contexts=[tokens] * packing.max_order,
+        total=counts,
+        offsets=np.zeros(1, np.int64),
+        next_tokens=tokens,
+        next_counts=counts,
+        tail_count=counts,
+        tail_distinct=np.empty(0, np.uint32),
+    )
+
+
+class _Scanner:
+    """What the scan carries from one block to the next: the contexts that are still open."""
+
+    def __init__(self, first: CountsRun, options: DistributionOptions, lower: Cut) -> None:
+        packing = first.packing
+        orders = packing.length
+        self.packing = packing
+        self.options = options
+        self.totals = np.zeros(orders, np.int64)
+        self.distinct = np.zeros(orders, np.int64)
+        self.top_counts = np.zeros((orders, options.top_k), np.int64)
+        self.top_tokens = np.zeros((orders, options.top_k), packing.token_dtype)
+        self.top_sizes = np.zeros(orders, np.int64)
+        # The longest context that may have begun before this partition: a proper prefix of the
+        # cut that the first key has too.
+        shared = 0
+        if lower:
+            in_common = _shared_tokens(packing, first.key(0), pack_one(packing, lower))
+            shared = min(in_common, len(lower) - 1)
+        self.shared = np.array([shared], np.int64)
+        self.split = np.arange(orders) <= shared
+
+    def scan(self, block: CountsRun, following: tuple[int, int] | None) -> list[DistributionRows]:
+        """Scans a block; `following` is the first key after it, None at the corpus' end."""
+        packing, rows = self.packing, len(block)
+        orders = packing.max_order
+        entries = rows + self.options.top_k
+        shared = 0
+        if following is not None:
+            shared = _shared_tokens(packing, block.key(rows - 1), following)
+        contexts = np.empty((orders, orders, rows), packing.token_dtype)
+        total = np.empty((orders, rows), np.uint64)
+        offsets = np.zeros((orders, rows + 1), np.int64)
+        next_tokens = np.empty((orders, entries), packing.token_dtype)
+        next_counts = np.empty((orders, entries), np.uint64)
+        tail_count = np.empty((orders, rows), np.uint64)
+        tail_distinct = np.empty((orders, rows), np.uint32)
+        written = np.zeros(orders, np.int64)
+        _scan(
+            block.high,
+            block.low,
+            block.counts,
+            packing.length,
+            packing.token_bits,
+            packing.end_of_document,
+            self.options.min_count,
+            shared,
+            self.shared,
+            self.split,
+            self.totals,
+            self.distinct,
+            self.top_counts,
+            self.top_tokens,
+            self.top_sizes,
+            contexts,
+            total,
+            offsets,
+            next_tokens,
+            next_counts,
+            tail_count,
+            tail_distinct,
+            written,
+        )
+        result = []
+        for order, count in enumerate(written.tolist()):
+            last = int(offsets[order, count])
+            result.append(
+                DistributionRows(
+                    contexts=[contexts[order, token, :count] for token in range(order + 1)],
+                    total=total[order, :count],
+                    offsets=offsets[order, : count + 1],
+                    next_tokens=next_tokens[order, :last],
+                    next_counts=next_counts[order, :last],
+                    tail_count=tail_count[order, :count],
+                    tail_distinct=tail_distinct[order, :count],
+                )
+            )
+        return result
+
+
+def _shared_tokens(packing: Packing, key: tuple[int, int], other: tuple[int, int]) -> int:
+    """How many tokens two different n-grams have in common at their beginning."""
+    differing = (key[0] << 64 | key[1]) ^ (other[0] << 64 | other[1])
+    return (packing.length * packing.token_bits - differing.bit_length()) // packing.token_bits
+
+
+@compiled
+def _scan(
+    high: Words,
+    low: Words,
+    counts: Words,
+    length: int,
+    bits: int,
+    end: int,
+    min_count: int,
+    shared_at_end: int,
+    shared_before: Offsets,
+    split: npt.NDArray[np.bool_],
+    totals: Offsets,
+    distinct: Offsets,
+    top_counts: Words,
+    top_tokens: Tokens,
+    top_sizes: Offsets,
+    contexts: Tokens,
+    total: Words,
+    offsets: Offsets,
+    next_tokens: Tokens,
+    next_counts: Words,
+    tail_count: Words,
+    tail_distinct: Words,
+    written: Offsets,
+) -> None:
+    # One flat function: calls of helpers that take arrays cost more than the work here.
+    # Depth d is a context of d tokens; its n-grams are contexts of d + 1 tokens or, at
+    # d = length - 1, whole keys.
+    rows = len(low)
+    unused = 128 - length * bits
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    top_k = top_counts.shape[1]
+    before = shared_before[0]
+    for i in range(rows):
+        above = np.uint64(high[i])
+        below = low[i]
+        after = shared_at_end
+        if i + 1 < rows:
+            differs = above ^ np.uint64(high[i + 1])
+            if differs != 0:
+                after = (leading_zeros(differs) - unused) // bits
+            else:
+                after = (leading_zeros(below ^ low[i + 1]) + 64 - unused) // bits
+        count = np.int64(counts[i])
+        depth = length
+        if count < min_count:
+            # Longer contexts than its neighbours share are seen in this n-gram alone: too rare.
+            depth = min(length, max(before, after) + 1)
+        is_context = False
+        while depth > after:
+            # The n-gram of `depth` tokens ends here: as a context, and as its context's child.
+            shift = (length - depth) * bits
+            if shift >= 64:
+                token = (above >> np.uint64(shift - 64)) & mask
+            elif shift == 0:
+                token = below & mask
+            else:
+                token = (
+                    (below >> np.uint64(shift)) | (above << np.uint64(64 - shift))
+                ) & mask
+            if is_context:
+                count = totals[depth]
+                if count >= min_count and not split[depth] and token != np.uint64(end):
+                    order = depth - 1
+                    row = written[order]
+                    first = offsets[order, row]
+                    size = top_sizes[depth]
+                    head = np.int64(0)
+                    for j in range(size):
+                        next_tokens[order, first + j] = top_tokens[depth, j]
+                        next_counts[order, first + j] = top_counts[depth, j]
+                        head += top_counts[depth, j]
+                    for position in range(depth):
+                        at = (length - 1 - position) * bits
+                        if at >= 64:
+                            part = above >> np.uint64(at - 64)
+                        elif at == 0:
+                            part = below
+                        else:
+                            part = (below >> np.uint64(at)) | (above << np.uint64(64 - at))
+                        contexts[order, position, row] = part & mask
+                    total[order, row] = count
+                    offsets[order, row + 1] = first + size
+                    tail_count[order, row] = count - head
+                    tail_distinct[order, row] = distinct[depth] - size
+                    written[order] = row + 1
+                split[depth] = False
+                totals[depth] = 0
+                distinct[depth] = 0
+                top_sizes[depth] = 0
+            is_context = True
+            context = depth - 1
+            totals[context] += count
+            distinct[context] += 1
+            slot = top_sizes[context]
+            # Children come by rising id, so a later one only passes those with smaller counts.
+            if slot < top_k or count > top_counts[context, top_k - 1]:
+                if slot < top_k:
+                    top_sizes[context] = slot + 1
+                else:
+                    slot = top_k - 1
+                while slot > 0 and top_counts[context, slot - 1] < count:
+                    top_counts[context, slot] = top_counts[context, slot - 1]
+                    top_tokens[context, slot] = top_tokens[context, slot - 1]
+                    slot -= 1
+                top_counts[context, slot] = count
+                top_tokens[context, slot] = token
+            depth -= 1
+        before = after
+    shared_before[0] = before

@@ -1,0 +1,124 @@
+"""Cutting the sorted n-grams of a corpus into partitions of equal size.
+
+The cuts come from a bottom-k sample of the distinct n-grams (the k with the smallest hashes,
+Cohen & Kaplan 2007): it depends on the set of n-grams alone, so any split of the corpus and any
+order of merging gives the same partitions, and it estimates how many n-grams there are.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ngram_agg.hashing import hash_keys
+from ngram_agg.packing import Key, Packing, Words, pack_one, unpack_columns
+from ngram_agg.runs import CountsRun
+
+SAMPLE_SIZE = 1 << 16
+# With fewer sampled n-grams than this in a partition, its size would be too much left to chance.
+_SAMPLED_PER_PARTITION = 16
+# A cut may stand this far from the ideal place, as a share of a partition, where that makes its
+# prefix shorter: a shorter prefix means that fewer contexts are cut in two.
+_SLACK = 0.1
+
+Cut = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class KeySample:
+    """The n-grams with the smallest hashes; all n-grams where there are fewer than the sample.
+
+    Attributes:
+      hashes: uint64 of shape [rows], rising.
+      high, low: the n-grams' keys, each of shape [rows].
+    """
+
+    hashes: Words
+    high: Words
+    low: Words
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def distinct(self, size: int = SAMPLE_SIZE) -> int:
+        """Estimated number of distinct n-grams; exact where the sample holds them all."""
+        if len(self) < size:
+            return len(self)
+        return round((size - 1) * 2.0**64 / float(self.hashes[-1]))
+
+
+def sample_run(run: CountsRun, size: int = SAMPLE_SIZE) -> KeySample:
+    """The sample of one run."""
+    hashes = hash_keys(run.high, run.low)
+    rows = np.arange(len(run))
+    if len(run) > size:
+        rows = np.argpartition(hashes, size)[:size]
+    return _smallest(hashes[rows], run.high[rows], run.low[rows], size)
+
+
+def merge_samples(samples: Sequence[KeySample], size: int = SAMPLE_SIZE) -> KeySample:
+    """The sample of the union of the runs that the samples are of."""
+    return _smallest(
+        np.concatenate([sample.hashes for sample in samples]),
+        np.concatenate([sample.high for sample in samples]),
+        np.concatenate([sample.low for sample in samples]),
+        size,
+    )
+
+
+def sample_stream(runs: Iterable[CountsRun], size: int = SAMPLE_SIZE) -> KeySample:
+    """The sample of several runs, holding one at a time."""
+    sample = empty_sample()
+    for run in runs:
+        sample = merge_samples([sample, sample_run(run, size)], size)
+    return sample
+
+
+def empty_sample() -> KeySample:
+    """The sample of nothing."""
+    return KeySample(*(np.empty(0, np.uint64) for _ in range(3)))
+
+
+def partition_cuts(
+    packing: Packing, sample: KeySample, rows_per_partition: int, size: int = SAMPLE_SIZE
+) -> list[Cut]:
+    """Where to cut the sorted n-grams so that each partition has about `rows_per_partition`.
+
+    Returns:
+      Rising prefixes of n-grams: partition p holds the n-grams from cut p - 1 (inclusive) to
+      cut p (exclusive), compared token by token. Where the sample is too small for so many
+      partitions there are fewer, larger ones.
+    """
+    most = len(sample) if len(sample) < size else size // _SAMPLED_PER_PARTITION
+    count = max(1, min(-(-sample.distinct(size) // rows_per_partition), most))
+    order = np.lexsort((sample.low, sample.high))
+    ngrams = np.column_stack(unpack_columns(packing, sample.high[order], sample.low[order]))
+    # differs[i]: the first token in which the sampled n-grams i and i + 1 differ.
+    differs = np.argmax(ngrams[1:] != ngrams[:-1], axis=1)
+    step = len(ngrams) / count
+    cuts = []
+    for partition in range(1, count):
+        first = round((partition - _SLACK) * step)
+        last = max(first + 1, round((partition + _SLACK) * step))
+        row = min(first + int(np.argmin(differs[first - 1 : last - 1])), len(ngrams) - 1)
+        cuts.append(tuple(ngrams[row, : differs[row - 1] + 1].tolist()))
+    return sorted(set(cuts))
+
+
+def partition_bounds(
+    packing: Packing, cuts: Sequence[Cut]
+) -> list[tuple[Key, Key | None]]:
+    """The lowest key of each partition and the lowest beyond it (None for the last)."""
+    keys = [pack_one(packing, cut) for cut in cuts]
+    return list(zip([(0, 0), *keys], [*keys, None], strict=True))
+
+
+def _smallest(hashes: Words, high: Words, low: Words, size: int) -> KeySample:
+    # The hash is a bijection of the key where one word holds it; with two, equal hashes of
+    # different keys are kept apart by comparing the keys too.
+    order = np.lexsort((low, high, hashes))
+    hashes, high, low = hashes[order], high[order], low[order]
+    first = np.ones(len(hashes), bool)
+    first[1:] = (hashes[1:] != hashes[:-1]) | (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    rows = np.flatnonzero(first)[:size]
+    return KeySample(hashes[rows], high[rows], low[rows])

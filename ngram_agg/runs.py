@@ -1,0 +1,358 @@
+"""Counts runs: sorted unique n-grams with their counts, and what is done with them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from corpus.errors import DataError
+from ngram_agg.compiled import compiled
+from ngram_agg.packing import Key, Packing, Tokens, Words, pack_sequence, unpack_columns
+
+# Above this many high bits, buckets by the high word are too many to be worth it.
+_MAX_BUCKET_BITS = 16
+
+
+@dataclass(frozen=True)
+class CountsRun:
+    """Sorted unique n-grams, each with how often it was seen.
+
+    Attributes:
+      packing: how tokens became keys.
+      high, low: the keys' two words, each of shape [rows].
+      counts: uint64 of shape [rows].
+    """
+
+    packing: Packing
+    high: Words
+    low: Words
+    counts: Words
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def __getitem__(self, rows: slice) -> "CountsRun":
+        return CountsRun(self.packing, self.high[rows], self.low[rows], self.counts[rows])
+
+    def columns(self) -> list[Tokens]:
+        """The n-grams as `packing.length` arrays of token ids."""
+        return unpack_columns(self.packing, self.high, self.low)
+
+    def total(self) -> int:
+        """Number of positions counted."""
+        return int(self.counts.sum(dtype=np.uint64))
+
+    def lower_bound(self, key: Key) -> int:
+        """The first row whose key is not below `key` (its high and low word)."""
+        return int(_lower_bound(self.high, self.low, np.uint64(key[0]), np.uint64(key[1])))
+
+    def upper_bound(self, key: Key) -> int:
+        """The first row whose key is above `key`."""
+        return int(_upper_bound(self.high, self.low, np.uint64(key[0]), np.uint64(key[1])))
+
+    def key(self, row: int) -> Key:
+        return int(self.high[row]), int(self.low[row])
+
+    def order(self, order: int) -> "CountsRun":
+        """Counts of (context, next token) for contexts of `order` tokens, from the longer n-grams.
+
+        Contexts don't cross documents, so n-grams whose context holds the end-of-document token
+        are only filling and are left out.
+        """
+        shorter = self.shortened(order + 1)
+        keep = np.ones(len(shorter), bool)
+        for column in shorter.columns()[:-1]:
+            keep &= column != self.packing.end_of_document
+        return CountsRun(
+            shorter.packing, shorter.high[keep], shorter.low[keep], shorter.counts[keep]
+        )
+
+    def shortened(self, length: int) -> "CountsRun":
+        """Counts of the first `length` tokens of the n-grams, filling included."""
+        packing = self.packing.shortened(length)
+        high = np.empty(len(self), packing.high_dtype)
+        low = np.empty(len(self), np.uint64)
+        shift = (self.packing.length - length) * packing.token_bits
+        _shift_down(self.high, self.low, shift, high, low)
+        return CountsRun(packing, *_sum_equal(high, low, self.counts))
+
+
+def empty_run(packing: Packing) -> CountsRun:
+    return CountsRun(
+        packing, np.empty(0, packing.high_dtype), np.empty(0, np.uint64), np.empty(0, np.uint64)
+    )
+
+
+def count_ngrams(
+    tokens: Tokens,
+    *,
+    max_order: int,
+    vocabulary_size: int,
+    end_of_document: int,
+    starts: int | None = None,
+) -> CountsRun:
+    """Counts the n-grams of `max_order` + 1 tokens; every lower order follows from them.
+
+    >>> run = count_ngrams(np.array([5, 6, 5, 6, 9]), max_order=1, vocabulary_size=10,
+    ...                    end_of_document=9)
+    >>> [column.tolist() for column in run.columns()], run.counts.tolist()
+    ([[5, 6, 6, 9], [6, 5, 9, 9]], [2, 1, 1, 1])
+
+    Args:
+      tokens: ids, documents one after the other, each ended by `end_of_document`.
+      max_order: tokens in the longest context, at least 0.
+      vocabulary_size: every id is below it.
+      end_of_document: the id that ends documents; n-grams are filled up with it.
+      starts: count only the n-grams that start at the first `starts` positions (the tokens after
+        them are looked at, not counted); all positions by default.
+
+    Raises:
+      DataError: an id is outside the vocabulary.
+      UsageError: n-grams of this length don't fit in a key.
+    """
+    packing = Packing(max_order + 1, vocabulary_size, end_of_document)
+    check_vocabulary(tokens, vocabulary_size)
+    starts = len(tokens) if starts is None else starts
+    if starts == 0:
+        return empty_run(packing)
+    return _aggregate(packing, *pack_sequence(packing, tokens, starts))
+
+
+def check_vocabulary(tokens: Tokens, vocabulary_size: int) -> None:
+    """Raises DataError where an id is not below `vocabulary_size`, naming its position."""
+    if len(tokens) and (tokens.max() >= vocabulary_size or tokens.min() < 0):
+        position = int(np.flatnonzero((tokens >= vocabulary_size) | (tokens < 0))[0])
+        raise DataError(
+            f"token id {tokens[position]} at position {position} is outside the vocabulary of"
+            f" {vocabulary_size}"
+        )
+
+
+def merge_runs(runs: Sequence[CountsRun]) -> CountsRun:
+    """Adds up runs of the same packing; the order in which they are given does not matter."""
+    if not runs:
+        raise ValueError("merge_runs needs at least one run")
+    # Pairs of neighbours, level by level, so that every row is moved log2(runs) times.
+    while len(runs) > 1:
+        pairs = [_merge_pair(*runs[i : i + 2]) for i in range(0, len(runs) - 1, 2)]
+        runs = pairs + list(runs[len(pairs) * 2 :])
+    return runs[0]
+
+
+def merge_streams(streams: Iterable[Iterator[CountsRun]]) -> Iterator[CountsRun]:
+    """Merges sorted streams of runs into one sorted stream, holding one block of each in memory.
+
+    Args:
+      streams: each yields runs whose keys rise from run to run.
+
+    Yields:
+      Non-empty runs, keys rising from run to run.
+    """
+    heads = [(block, stream) for stream in streams if (block := _next_block(stream)) is not None]
+    while len(heads) > 1:
+        # All rows up to the smallest last key of any block are known to be complete.
+        bound = min(block.key(len(block) - 1) for block, _ in heads)
+        ready, waiting = [], []
+        for block, stream in heads:
+            end = block.upper_bound(bound)
+            if end:
+                ready.append(block[:end])
+            rest = block[end:] if end < len(block) else _next_block(stream)
+            if rest is not None:
+                waiting.append((rest, stream))
+        yield merge_runs(ready)
+        heads = waiting
+    for block, stream in heads:
+        yield block
+        yield from (later for later in stream if len(later))
+
+
+def _next_block(stream: Iterator[CountsRun]) -> CountsRun | None:
+    return next((block for block in stream if len(block)), None)
+
+
+def _aggregate(packing: Packing, high: Words, low: Words) -> CountsRun:
+    high, low = _sort_keys(packing, high, low)
+    ones = np.broadcast_to(np.uint64(1), len(low))
+    return CountsRun(packing, *_sum_equal(high, low, ones))
+
+
+def _sort_keys(packing: Packing, high: Words, low: Words) -> tuple[Words, Words]:
+    if packing.high_bits == 0:
+        low.sort()
+        return high, low
+    if packing.high_bits > _MAX_BUCKET_BITS:
+        return _sort_by_top_word(packing, high, low)
+    # numpy sorts single words with SIMD, an order of magnitude faster than pairs: one pass puts
+    # each low word in its high word's bucket, then the buckets are sorted.
+    starts = _bucket_starts(high, 1 << packing.high_bits)
+    low = _scatter(high, low, starts[:-1].copy())
+    sizes = np.diff(starts)
+    for bucket in np.flatnonzero(sizes > 1).tolist():
+        low[starts[bucket] : starts[bucket + 1]].sort()
+    return np.repeat(np.arange(len(sizes), dtype=high.dtype), sizes), low
+
+
+def _sort_by_top_word(packing: Packing, high: Words, low: Words) -> tuple[Words, Words]:
+    # An argsort of the first 64 bits leaves only n-grams that agree in these to be sorted.
+    shift = np.uint64(packing.high_bits)
+    top = (high.astype(np.uint64) << (np.uint64(64) - shift)) | (low >> shift)
+    order = np.argsort(top)
+    top = top[order]
+    rest = low[order] & ((np.uint64(1) << shift) - np.uint64(1))
+    _sort_within_equal(top, rest)
+    return (top >> (np.uint64(64) - shift)).astype(high.dtype), (top << shift) | rest
+
+
+def _sum_equal(high: Words, low: Words, counts: Words) -> tuple[Words, Words, Words]:
+    """Sorted keys with repeats become unique ones with summed counts."""
+    out = np.empty_like(high), np.empty_like(low), np.empty(len(low), np.uint64)
+    rows = _sum_equal_into(high, low, counts, *out)
+    return out[0][:rows], out[1][:rows], out[2][:rows]
+
+
+def _merge_pair(left: CountsRun, right: CountsRun) -> CountsRun:
+    if left.packing != right.packing:
+        raise ValueError(f"runs of different packings: {left.packing} and {right.packing}")
+    rows = len(left) + len(right)
+    high = np.empty(rows, left.high.dtype)
+    low = np.empty(rows, np.uint64)
+    counts = np.empty(rows, np.uint64)
+    rows = _merge_into(
+        left.high, left.low, left.counts, right.high, right.low, right.counts, high, low, counts
+    )
+    return CountsRun(left.packing, high[:rows], low[:rows], counts[:rows])
+
+
+@compiled
+def _bucket_starts(high: Words, buckets: int) -> Words:
+    starts = np.zeros(buckets + 1, np.int64)
+    for i in range(len(high)):
+        starts[np.int64(high[i]) + 1] += 1
+    for bucket in range(buckets):
+        starts[bucket + 1] += starts[bucket]
+    return starts
+
+
+@compiled
+def _scatter(high: Words, low: Words, next_free: Words) -> Words:
+    out = np.empty_like(low)
+    for i in range(len(low)):
+        bucket = high[i]
+        out[next_free[bucket]] = low[i]
+        next_free[bucket] += 1
+    return out
+
+
+@compiled
+def _sort_within_equal(top: Words, rest: Words) -> None:
+    first = 0
+    for i in range(len(top)):
+        if i + 1 == len(top) or top[i + 1] != top[i]:
+            if i > first:
+                rest[first : i + 1].sort()
+            first = i + 1
+
+
+@compiled
+def _sum_equal_into(
+    high: Words, low: Words, counts: Words, out_high: Words, out_low: Words, out_counts: Words
+) -> int:
+    rows = 0
+    total = np.uint64(0)
+    for i in range(len(low)):
+        total += counts[i]
+        if i + 1 == len(low) or low[i] != low[i + 1] or high[i] != high[i + 1]:
+            out_high[rows] = high[i]
+            out_low[rows] = low[i]
+            out_counts[rows] = total
+            rows += 1
+            total = np.uint64(0)
+    return rows
+
+
+@compiled
+def _merge_into(
+    left_high: Words,
+    left_low: Words,
+    left_counts: Words,
+    right_high: Words,
+    right_low: Words,
+    right_counts: Words,
+    high: Words,
+    low: Words,
+    counts: Words,
+) -> int:
+    i = 0
+    j = 0
+    rows = 0
+    # Which side comes next is as good as random, so the loop takes both sides' heads without a
+    # branch: the smaller key, the counts of the sides that have it.
+    while i < len(left_low) and j < len(right_low):
+        equal_high = left_high[i] == right_high[j]
+        left_first = (left_high[i] < right_high[j]) | (equal_high & (left_low[i] <= right_low[j]))
+        right_first = (left_high[i] > right_high[j]) | (equal_high & (left_low[i] >= right_low[j]))
+        high[rows] = left_high[i] if left_first else right_high[j]
+        low[rows] = left_low[i] if left_first else right_low[j]
+        counts[rows] = left_counts[i] * np.uint64(left_first) + right_counts[j] * np.uint64(
+            right_first
+        )
+        i += np.int64(left_first)
+        j += np.int64(right_first)
+        rows += 1
+    for k in range(i, len(left_low)):
+        high[rows] = left_high[k]
+        low[rows] = left_low[k]
+        counts[rows] = left_counts[k]
+        rows += 1
+    for k in range(j, len(right_low)):
+        high[rows] = right_high[k]
+        low[rows] = right_low[k]
+        counts[rows] = right_counts[k]
+        rows += 1
+    return rows
+
+
+@compiled
+def _lower_bound(high: Words, low: Words, key_high: int, key_low: int) -> int:
+    first = 0
+    last = len(low)
+    while first < last:
+        middle = (first + last) // 2
+        above = np.uint64(high[middle])
+        if above < key_high or (above == key_high and low[middle] < key_low):
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@compiled
+def _upper_bound(high: Words, low: Words, key_high: int, key_low: int) -> int:
+    first = 0
+    last = len(low)
+    while first < last:
+        middle = (first + last) // 2
+        above = np.uint64(high[middle])
+        if above < key_high or (above == key_high and low[middle] <= key_low):
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@compiled
+def _shift_down(high: Words, low: Words, shift: int, out_high: Words, out_low: Words) -> None:
+    if shift == 0:
+        for i in range(len(low)):
+            out_high[i] = high[i]
+            out_low[i] = low[i]
+    elif shift >= 64:
+        for i in range(len(low)):
+            out_high[i] = 0
+            out_low[i] = np.uint64(high[i]) >> np.uint64(shift - 64)
+    else:
+        for i in range(len(low)):
+            above = np.uint64(high[i])
+            out_high[i] = above >> np.uint64(shift)
+            out_low[i] = (low[i] >> np.uint64(shift)) | (above << np.uint64(64 - shift))

@@ -1,0 +1,74 @@
+"""The command line: `corpusmill COMMAND ...`.
+
+Exit codes: 0 done, 1 failed at work, 2 bad usage.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from corpus.errors import CorpusmillError, DatasetError, UsageError
+from corpus.version import __version__
+
+# name -> (module, what it does); modules are imported when needed, because Beam takes seconds.
+COMMANDS = {
+    "tokenize": ("pipelines.tokenize", "documents -> tokens dataset"),
+    "count": ("pipelines.count", "tokens dataset -> counts dataset"),
+    "distributions": ("pipelines.distributions", "counts dataset -> distributions dataset"),
+    "merge": ("pipelines.merge", "counts datasets -> the counts dataset of them all"),
+    "query": ("pipelines.query", "shows what follows a context"),
+    "verify": ("pipelines.verify", "checks a dataset against its manifest"),
+    "quickstart": ("pipelines.quickstart", "runs everything on an embedded corpus"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    # Beam and its dependencies warn about optional packages that nobody asked for.
+    logging.basicConfig(level=os.environ.get("CORPUSMILL_LOG", "ERROR").upper())
+    try:
+        command, rest = _command(argv)
+        if command is None:
+            return 0
+        importlib.import_module(COMMANDS[command][0]).main(rest)
+    except CorpusmillError as error:
+        print(f"corpusmill: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:
+        # The reader of our output has seen enough; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("corpusmill: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("corpusmill: error: this should not have happened; see above", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _command(argv: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return None, ()
+    if argv[0] == "--version":
+        print(f"corpusmill {__version__}")
+        return None, ()
+    if argv[0] not in COMMANDS:
+        raise UsageError(f"unknown command {argv[0]!r}; there are {', '.join(COMMANDS)}")
+    return argv[0], argv[1:]
+
+
+def _help() -> str:
+    lines = ["usage: corpusmill COMMAND [OPTION ...]", "", "commands:"]
+    lines += [f"  {name:<15}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines += ["", "'corpusmill COMMAND --help' shows a command's options and an example."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""tokens dataset -> counts dataset
+
+An external merge sort: every worker counts the longest n-grams of its stretch of tokens in memory
+and spills them as one sorted run; the runs are then merged, partition by partition. All shorter
+n-grams are prefixes of these, so their counts need not be kept.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+
+from corpus import storage
+from corpus.datasets import (
+    TOKENIZER_FOLDER,
+    Completion,
+    DatasetWriter,
+    Manifest,
+    read_manifest,
+)
+from corpus.errors import DataError
+from corpus.tokens import read_row_groups, row_group_tokens
+from ngram_agg.counts_files import spill_runs
+from ngram_agg.packing import Packing
+from ngram_agg.partitions import Cut
+from ngram_agg.runs import count_ngrams
+from pipelines.arguments import make_parser, positive
+from pipelines.counts_parts import (
+    SPILLED,
+    CountsParts,
+    WriteCountsParts,
+    finish_counts,
+    partition_rows,
+)
+from pipelines.launch import run_job
+from pipelines.options import RunOptions, parse_job
+from pipelines.progress import Progress, Stage
+from pipelines.transforms import SpreadOut
+
+Stretch = tuple[str, int, int]
+"""A file of a tokens dataset and its row groups from, up to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CountOptions:
+    """Options of the `count` job.
+
+    Attributes:
+      input: folder of a tokens dataset.
+      output: folder of the counts dataset.
+      max_order: tokens in the longest context.
+      run_tokens: tokens counted at once by a worker; about 40 bytes of memory each.
+      partition_mib: n-grams in one file of the output, as MiB in memory.
+    """
+
+    input: str
+    output: str
+    max_order: int = 3
+    run_tokens: int = 1 << 23
+    partition_mib: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class CountPlan:
+    """What there is to do."""
+
+    options: CountOptions
+    manifest: Manifest
+
+    @property
+    def packing(self) -> Packing:
+        tokenizer = self.manifest.tokenizer
+        length = self.options.max_order + 1
+        return Packing(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+
+    @property
+    def writer(self) -> DatasetWriter:
+        config = {
+            "input": self.manifest.content_hash,
+            "max_order": self.options.max_order,
+            "run_tokens": self.options.run_tokens,
+            "partition_mib": self.options.partition_mib,
+        }
+        return DatasetWriter(storage.absolute(self.options.output), "counts", config)
+
+    @property
+    def parts(self) -> CountsParts:
+        return CountsParts(self.writer, self.packing, partition_rows(self.options.partition_mib))
+
+    @property
+    def tokens(self) -> int:
+        return int(self.manifest.properties["tokens"])
+
+    def describe(self) -> list[str]:
+        documents = self.manifest.properties["documents"]
+        runs = -(-self.tokens // self.options.run_tokens)
+        return [
+            f"input: {documents:,} documents, {self.tokens:,} tokens, vocabulary of"
+            f" {self.packing.vocabulary_size:,}",
+            f"counting contexts of 0 to {self.options.max_order} tokens in about {runs} runs",
+        ]
+
+
+def make_plan(options: CountOptions) -> CountPlan:
+    """Looks at the input; raises UsageError or DatasetError where it can't be counted."""
+    plan = CountPlan(options, read_manifest(options.input, "tokens"))
+    _ = plan.packing  # refuses an order that doesn't fit
+    return plan
+
+
+def build_pipeline(
+    options: CountOptions, run: RunOptions = RunOptions(), plan: CountPlan | None = None
+) -> beam.Pipeline:
+    """The pipeline that writes the counts dataset into a folder that has been claimed."""
+    plan = plan or make_plan(options)
+    plan.writer.copy_tokenizer(options.input, plan.manifest)
+    pipeline = beam.Pipeline(options=run.pipeline_options())
+    (
+        pipeline
+        | "TokenFiles" >> SpreadOut(group_files(plan.manifest, options.run_tokens))
+        | "Stretches" >> beam.FlatMap(cut_stretches, options.input, options.run_tokens)
+        | "StretchesToWorkers" >> SpreadOut()
+        | "Count" >> beam.FlatMap(count_stretches, options, plan.writer, plan.packing)
+        | "Parts" >> WriteCountsParts(plan.parts)
+        | "WriteManifest" >> beam.Map(_finish, plan)
+    )
+    return pipeline
+
+
+def group_files(manifest: Manifest, run_tokens: int) -> list[list[str]]:
+    """Neighbouring files with about `run_tokens` tokens together; a larger file stands alone."""
+    groups: list[list[str]] = []
+    held = run_tokens
+    for file in manifest.data_files:
+        if held + file.tokens > run_tokens:
+            groups.append([])
+            held = 0
+        groups[-1].append(file.name)
+        held += file.tokens
+    return groups
+
+
+def cut_stretches(files: list[str], folder: str, run_tokens: int) -> Iterator[list[Stretch]]:
+    """Cuts a group of files, by row groups, to lists of stretches of about `run_tokens` tokens."""
+    stretches: list[Stretch] = []
+    held = 0
+    for name in files:
+        first = 0
+        tokens = row_group_tokens(storage.join(folder, name))
+        for group, size in enumerate(tokens):
+            if held and held + size > run_tokens:
+                yield [*stretches, (name, first, group)] if group > first else stretches
+                stretches, held, first = [], 0, group
+            held += size
+        stretches.append((name, first, len(tokens)))
+    yield stretches
+
+
+def count_stretches(
+    stretches: list[Stretch], options: CountOptions, writer: DatasetWriter, packing: Packing
+) -> list[str]:
+    """Counts some stretches of tokens into spilled runs, unless an earlier run has done it.
+
+    Returns:
+      URLs of the spilled runs.
+    """
+    first_file, first_group, _ = stretches[0]
+    part = f"run-{first_file.removesuffix('.parquet')}-{first_group:06d}"
+    completion = writer.completion(part)
+    if completion is None:
+        completion = _count_and_spill(part, stretches, options, writer, packing)
+        writer.complete(part, completion)
+    runs = int(completion.counters["runs"])
+    return [writer.scratch("runs", f"{part}-{number}{SPILLED}") for number in range(runs)]
+
+
+def _count_and_spill(
+    part: str,
+    stretches: list[Stretch],
+    options: CountOptions,
+    writer: DatasetWriter,
+    packing: Packing,
+) -> Completion:
+    started = time.perf_counter()
+    progress = Progress(writer, "count", part)
+    positions = 0
+    runs = 0
+    for tokens, starts in token_blocks(stretches, options):
+        try:
+            run = count_ngrams(
+                tokens,
+                max_order=packing.max_order,
+                vocabulary_size=packing.vocabulary_size,
+                end_of_document=packing.end_of_document,
+                starts=starts,
+            )
+        except DataError as error:
+            raise DataError(f"{options.input}, {stretches}: {error}") from error
+        with storage.publish(writer.scratch("runs", f"{part}-{runs}{SPILLED}")) as path:
+            spill_runs(path, packing, [run])
+        runs += 1
+        positions += starts
+        progress.add(starts)
+    progress.note()
+    seconds = time.perf_counter() - started
+    counters = {"runs": runs, "positions": positions, "count_seconds": seconds}
+    return Completion((), counters)
+
+
+def token_blocks(
+    stretches: list[Stretch], options: CountOptions
+) -> Iterator[tuple[npt.NDArray[np.generic], int]]:
+    """The tokens of some stretches in blocks that are counted at once.
+
+    Yields:
+      Token ids and at how many of them n-grams start; those beyond are the beginning of the next
+      block and are only looked at, because a document may reach over both.
+    """
+    held: list[npt.NDArray[np.generic]] = []
+    for name, first, last in stretches:
+        for tokens in read_row_groups(storage.join(options.input, name), first, last):
+            held.append(tokens)
+            if sum(map(len, held)) >= options.run_tokens:
+                yield from _cut_block(np.concatenate(held), options)
+                held = []
+    if held:
+        yield from _cut_block(np.concatenate(held), options)
+
+
+def _cut_block(
+    tokens: npt.NDArray[np.generic], options: CountOptions
+) -> Iterator[tuple[npt.NDArray[np.generic], int]]:
+    # A block is larger than a run only where a single document is. It is cut in equal pieces, so
+    # that none is tiny.
+    pieces = max(1, round(len(tokens) / options.run_tokens))
+    bounds = [len(tokens) * piece // pieces for piece in range(pieces + 1)]
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        yield tokens[first : last + options.max_order], last - first
+
+
+def _finish(cuts: list[Cut], plan: CountPlan) -> str:
+    inputs = {storage.absolute(plan.options.input): plan.manifest}
+    return finish_counts(cuts, plan.parts, inputs, plan.writer.completed("run-"))
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill count`"""
+    parser = make_parser(
+        "count",
+        "Counts the n-grams of a tokens dataset, exactly, and writes a counts dataset.",
+        "corpusmill count --input tokens --output counts --max-order 3",
+    )
+    add = parser.add_argument
+    add("--input", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
+    add("--output", required=True, metavar="DIR", help="folder or URL of the counts dataset")
+    add("--max-order", type=int, default=3, metavar="N", help="tokens in the longest context")
+    add("--run-tokens", type=positive, default=1 << 23, metavar="N", help="tokens that a worker counts at once, about 40 bytes of memory each")
+    add("--partition-mib", type=positive, default=64, metavar="MIB", help="size in memory of the n-grams in one output file")
+    arguments, run = parse_job(parser, argv)
+    options = CountOptions(
+        input=storage.absolute(arguments.input),
+        output=arguments.output,
+        max_order=arguments.max_order,
+        run_tokens=arguments.run_tokens,
+        partition_mib=arguments.partition_mib,
+    )
+    plan = make_plan(options)
+    run_job(
+        plan.writer,
+        run,
+        plan.describe(),
+        lambda: build_pipeline(options, run, plan),
+        (Stage("count", "tokens", plan.tokens), Stage("merge", "n-grams")),
+    )

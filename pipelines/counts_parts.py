@@ -1,0 +1,254 @@
+"""The second half of `count` and of `merge`: sorted sources become the parts of a counts dataset.
+
+A source is a spilled run or a whole counts dataset. The corpus' n-grams are cut into partitions of
+equal size by a sample of all sources; each partition is the merge of its stretch of every source,
+so memory is bounded by a block of each, whatever the size of a partition.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import apache_beam as beam
+
+from corpus import storage
+from corpus.datasets import (
+    TOKENIZER_FOLDER,
+    Completion,
+    DatasetWriter,
+    Manifest,
+    part_name,
+    read_manifest,
+)
+from corpus.errors import DataError
+from ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
+from ngram_agg.packing import Key, Packing, pack_one
+from ngram_agg.partitions import (
+    Cut,
+    KeySample,
+    empty_sample,
+    merge_samples,
+    partition_cuts,
+    sample_stream,
+)
+from ngram_agg.runs import CountsRun, merge_streams
+from pipelines import coders
+from pipelines.progress import Progress
+from pipelines.transforms import SpreadOut
+
+SPILLED = ".arrow"
+# One n-gram in memory: its key and its count.
+_BYTES_PER_NGRAM = 16
+# Sources merged at once; a block of each is in memory.
+_FAN_IN = 32
+
+Slice = tuple[str, Cut, Cut]
+"""A source, the cut where a partition begins and the one where it ends; () at the corpus' ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CountsParts:
+    """What the parts are written by.
+
+    Attributes:
+      writer: the counts dataset.
+      packing: of its n-grams.
+      partition_rows: n-grams in one part.
+    """
+
+    writer: DatasetWriter
+    packing: Packing
+    partition_rows: int
+
+
+class WriteCountsParts(beam.PTransform):
+    """Names of sources -> (number of parts, cuts), after all parts are complete."""
+
+    def __init__(self, parts: CountsParts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def expand(self, sources: beam.PCollection) -> beam.PCollection:
+        cuts = beam.pvalue.AsSingleton(
+            sources
+            | "Files" >> beam.FlatMap(source_files)
+            | "FilesToWorkers" >> SpreadOut()
+            | "Sample" >> beam.Map(sample_file, self._parts.packing).with_output_types(KeySample)
+            | "MergeSamples" >> beam.CombineGlobally(MergeSamples())
+            | "Cut" >> beam.Map(cut_partitions, self._parts)
+        )
+        return (
+            sources
+            | "Slice" >> beam.FlatMap(slices, cuts).with_output_types(tuple[int, Slice])
+            | "Combine" >> beam.CombinePerKey(MergeRuns(self._parts))
+            | "WritePart" >> beam.Map(write_part, self._parts, cuts)
+            | "AllComplete" >> beam.combiners.Count.Globally()
+            | "Cuts" >> beam.Map(_after_all, cuts)
+        )
+
+
+class MergeSamples(beam.CombineFn):
+    """KeySamples -> the sample of all of them."""
+
+    def get_accumulator_coder(self) -> beam.coders.Coder:
+        return coders.KeySampleCoder()
+
+    def create_accumulator(self) -> KeySample:
+        return empty_sample()
+
+    def add_input(self, accumulator: KeySample, sample: KeySample) -> KeySample:
+        return merge_samples([accumulator, sample])
+
+    def merge_accumulators(self, accumulators: Iterable[KeySample]) -> KeySample:
+        return merge_samples(list(accumulators))
+
+    def extract_output(self, accumulator: KeySample) -> KeySample:
+        return accumulator
+
+
+class MergeRuns(beam.CombineFn):
+    """Slices of sorted sources -> at most `_FAN_IN` slices that count the same n-grams.
+
+    The accumulator is a list of slices; when it grows too long they are merged into one spilled
+    run, a block of each at a time.
+    """
+
+    def __init__(self, parts: CountsParts) -> None:
+        self._parts = parts
+
+    def create_accumulator(self) -> list[Slice]:
+        return []
+
+    def add_input(self, accumulator: list[Slice], part: Slice) -> list[Slice]:
+        return self._merged_if_long([*accumulator, part])
+
+    def merge_accumulators(self, accumulators: Iterable[list[Slice]]) -> list[Slice]:
+        merged: list[Slice] = []
+        for part in itertools.chain.from_iterable(accumulators):
+            merged = self.add_input(merged, part)
+        return merged
+
+    def extract_output(self, accumulator: list[Slice]) -> list[Slice]:
+        return accumulator
+
+    def _merged_if_long(self, parts: list[Slice]) -> list[Slice]:
+        if len(parts) <= _FAN_IN:
+            return parts
+        parts = sorted(parts)
+        name = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+        url = self._parts.writer.scratch("merged", name + SPILLED)
+        if not storage.exists(url):
+            with storage.publish(url) as path:
+                spill_runs(path, self._parts.packing, merge_slices(parts, self._parts.packing))
+        return [(url, parts[0][1], parts[0][2])]
+
+
+def partition_rows(mebibytes: int) -> int:
+    """How many n-grams, with their counts, take so much memory."""
+    return (mebibytes << 20) // _BYTES_PER_NGRAM
+
+
+def source_files(source: str) -> list[str]:
+    """The files of a source, its n-grams rising from file to file."""
+    if source.endswith(SPILLED):
+        return [source]
+    return [storage.join(source, file.name) for file in read_manifest(source).data_files]
+
+
+def read_file(
+    url: str, packing: Packing, lower: Key | None = None, upper: Key | None = None
+) -> Iterator[CountsRun]:
+    """The n-grams of one file of a source from key `lower` on to (not including) `upper`."""
+    read = read_spilled if url.endswith(SPILLED) else read_counts
+    return read(url, packing, lower, upper)
+
+
+def sample_file(url: str, packing: Packing) -> KeySample:
+    return sample_stream(read_file(url, packing))
+
+
+def cut_partitions(sample: KeySample, parts: CountsParts) -> list[Cut]:
+    return partition_cuts(parts.packing, sample, parts.partition_rows)
+
+
+def slices(source: str, cuts: list[Cut]) -> Iterator[tuple[int, Slice]]:
+    """A source's stretch of every partition, by the partition's number."""
+    for number, (lower, upper) in enumerate(zip([(), *cuts], [*cuts, ()], strict=True)):
+        yield number, (source, lower, upper)
+
+
+def merge_slices(
+    parts: Iterable[Slice], packing: Packing, on_read: Callable[[int], None] = lambda rows: None
+) -> Iterator[CountsRun]:
+    """Merges stretches of sources to one sorted stream; `on_read` is told of the rows read."""
+
+    def read_slice(source: str, lower: Cut, upper: Cut) -> Iterator[CountsRun]:
+        first = pack_one(packing, lower) if lower else None
+        beyond = pack_one(packing, upper) if upper else None
+        for url in source_files(source):
+            for run in read_file(url, packing, first, beyond):
+                on_read(len(run))
+                yield run
+
+    return merge_streams([read_slice(*part) for part in parts])
+
+
+def write_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: list[Cut]) -> int:
+    """Writes one partition's file, unless an earlier run has done it; returns its number."""
+    number, sources = partition
+    name = part_name(number, len(cuts) + 1)
+    if parts.writer.completion(name) is None:
+        parts.writer.complete(name, _write_file(name, sources, parts))
+    return number
+
+
+def _write_file(name: str, sources: list[Slice], parts: CountsParts) -> Completion:
+    started = time.perf_counter()
+    progress = Progress(parts.writer, "merge", name)
+    runs = merge_slices(sorted(sources), parts.packing, progress.add)
+    with parts.writer.new_file(name) as file:
+        file.rows, file.tokens = write_counts(file.path, parts.packing, runs)
+    progress.note()
+    counters = {
+        "ngrams_merged": progress.done,
+        "ngrams": file.rows,
+        "merge_seconds": time.perf_counter() - started,
+    }
+    return Completion((file.written,), counters)
+
+
+def finish_counts(
+    cuts: list[Cut],
+    counts_parts: CountsParts,
+    inputs: Mapping[str, Manifest],
+    other_parts: Sequence[str] = (),
+) -> str:
+    """Writes the manifest of a counts dataset; returns its content hash.
+
+    Raises:
+      DataError: the parts count more or fewer positions than the inputs have.
+    """
+    writer = counts_parts.writer
+    parts = [part_name(number, len(cuts) + 1) for number in range(len(cuts) + 1)]
+    expected = sum(manifest.properties["tokens"] for manifest in inputs.values())
+    found = sum(file.tokens for part in parts for file in writer.files_of(part))
+    if found != expected:
+        raise DataError(f"{writer.folder}: {found} positions counted, {expected} are in the input")
+    first = next(iter(inputs.values()))
+    manifest = writer.finish(
+        [TOKENIZER_FOLDER, *parts, *other_parts],
+        inputs={folder: manifest.content_hash for folder, manifest in inputs.items()},
+        tokenizer=first.tokenizer,
+        properties={
+            "max_order": counts_parts.packing.max_order,
+            "tokens": expected,
+            "cuts": cuts,
+        },
+    )
+    return manifest.content_hash
+
+
+def _after_all(_parts: int, cuts: list[Cut]) -> list[Cut]:
+    return cuts

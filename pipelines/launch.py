@@ -1,0 +1,81 @@
+"""Runs a job: claims the output, runs the pipeline, shows progress, prints the totals."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+
+import apache_beam as beam
+from apache_beam.runners.runner import PipelineState
+
+from corpus import errors
+from corpus.datasets import DatasetWriter, Manifest, read_manifest
+from pipelines.options import RunOptions
+from pipelines.progress import Stage, shown
+
+# How our own errors look in the traceback that a runner hands back.
+_OUR_ERROR = re.compile(r"^(?:corpus\.errors\.)(\w+): (.*)$", re.MULTILINE)
+_BEAM_ADDITION = re.compile(r" \[while running .*\]$")
+
+
+def run_job(
+    writer: DatasetWriter,
+    options: RunOptions,
+    description: list[str],
+    build: Callable[[], beam.Pipeline],
+    stages: tuple[Stage, ...],
+) -> None:
+    """Makes the dataset that `writer` stands for, or what is missing of it.
+
+    Args:
+      writer: the dataset.
+      options: how to run.
+      description: lines that say what will be done.
+      build: the pipeline.
+      stages: what to show while it runs.
+
+    Raises:
+      CorpusmillError: the output can't be used, or the job failed.
+    """
+    if options.dry_run:
+        print("\n".join([*description, f"would write the {writer.kind} dataset {writer.folder}"]))
+        return
+    if not writer.begin():
+        print(f"{writer.folder} is complete already; nothing to do")
+        return
+    print("\n".join(description), file=sys.stderr)
+    started = time.monotonic()
+    with shown(writer, stages):
+        _run(build())
+    print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
+
+
+def summary(manifest: Manifest, folder: str, seconds: float) -> str:
+    """The lines that a finished job prints."""
+    lines = [f"{manifest.kind} dataset {folder}: {len(manifest.files)} files, done in {seconds:.1f} s"]
+    for name, value in sorted(manifest.counters.items()):
+        text = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+        lines.append(f"  {name.replace('_', ' '):<28}{text:>16}")
+    return "\n".join(lines)
+
+
+def _run(pipeline: beam.Pipeline) -> None:
+    try:
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    except errors.CorpusmillError:
+        raise
+    except Exception as error:
+        raise _cause(error) from error
+    if state not in (PipelineState.DONE, None):
+        raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
+
+
+def _cause(error: Exception) -> Exception:
+    """The error of ours that made a worker fail, from what the runner says; else `error`."""
+    found = _OUR_ERROR.findall(str(error))
+    if not found:
+        return error
+    name, message = found[-1]
+    kind = getattr(errors, name, errors.CorpusmillError)
+    return kind(_BEAM_ADDITION.sub("", message))

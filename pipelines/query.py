@@ -1,0 +1,96 @@
+"""Shows what follows a context, in a distributions dataset."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+from corpus import storage
+from corpus.datasets import TOKENIZER_FOLDER
+from corpus.errors import UsageError
+from corpus.tokenizers import Tokenizer, load_tokenizer
+from ngram_agg import Distribution, Distributions, open_distributions
+from pipelines.arguments import make_parser
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill query`"""
+    parser = make_parser(
+        "query",
+        "Shows the next-token distribution of the longest end of a context that was seen.",
+        'corpusmill query distributions "the United"',
+    )
+    parser.add_argument("dataset", metavar="DIR", help="folder or URL of a distributions dataset")
+    parser.add_argument("context", nargs="?", help="text; '' for the empty context")
+    parser.add_argument("--ids", metavar="IDS", help="the context as token ids, such as 464,1578")
+    parser.add_argument("--min-order", type=int, default=0, metavar="N", help="shortest context to back off to")
+    arguments = parser.parse_args(argv)
+    if (arguments.context is None) == (arguments.ids is None):
+        raise UsageError("give a context as text or as --ids, one of the two")
+    dataset = open_distributions(arguments.dataset)
+    tokenizer = load_tokenizer(storage.join(arguments.dataset, TOKENIZER_FOLDER))
+    if arguments.ids is None:
+        context = tokenizer.encode(arguments.context).tolist()
+    else:
+        context = _parse_ids(arguments.ids, tokenizer.vocab_size)
+    for line in show(dataset, tokenizer, context):
+        print(line)
+
+
+def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -> list[str]:
+    """Lines that show each context tried, from the longest on, and what follows the first found."""
+    lines = []
+    for order in range(min(len(context), dataset.max_order), -1, -1):
+        tried = tuple(context[len(context) - order :])
+        found = dataset.find(tried)
+        seen = f"seen {found.total:,} times" if found else f"seen fewer than {dataset.min_count} times"
+        lines.append(f"order {order}  {_quote(tokenizer, tried):<40} {seen}")
+        if found:
+            return [*lines, "", *_bars(found, tokenizer)]
+    return [*lines, "", "nothing to show: no end of this context was kept"]
+
+
+def _bars(found: Distribution, tokenizer: Tokenizer) -> list[str]:
+    tokens = found.next_tokens.tolist()
+    counts = found.next_counts.tolist()
+    labels = [_label(tokenizer, token) for token in tokens]
+    ids = [str(token) for token in tokens]
+    if found.tail_count:
+        labels.append(f"({found.tail_distinct:,} more)")
+        ids.append("")
+        counts.append(found.tail_count)
+    label_width = max(len(label) for label in labels)
+    columns = shutil.get_terminal_size().columns
+    bar_width = max(8, columns - label_width - 38)
+    return [
+        f"{label:<{label_width}} {token:>7} {count:>12,} {count / found.total:>8.3%}"
+        f"  {_bar(count / found.total, bar_width)}".rstrip()
+        for label, token, count in zip(labels, ids, counts, strict=True)
+    ]
+
+
+def _bar(share: float, width: int) -> str:
+    eighths = round(share * width * 8)
+    full, part = divmod(eighths, 8)
+    bar = "█" * full + " ▏▎▍▌▋▊▉"[part]
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        bar.encode(encoding)
+    except UnicodeEncodeError:
+        return "#" * round(share * width)
+    return bar
+
+
+def _label(tokenizer: Tokenizer, token: int) -> str:
+    return repr(tokenizer.token_text(token))
+
+
+def _quote(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    return "".join(f"[{tokenizer.token_text(token)}]" for token in tokens) or "(empty context)"
+
+
+def _parse_ids(text: str, vocabulary_size: int) -> list[int]:
+    parts = [part for part in text.replace(",", " ").split() if part]
+    if not all(part.isdecimal() and int(part) < vocabulary_size for part in parts):
+        raise UsageError(
+            f"--ids {text!r} is not a list of token ids from 0 to {vocabulary_size - 1}"
+        )
+    return [int(part) for part in parts]

@@ -1,0 +1,132 @@
+"""Checks a dataset against its manifest, and its contents against what they must be."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from corpus import parquet, storage
+from corpus.datasets import (
+    TOKENIZER_FOLDER,
+    FileRecord,
+    Manifest,
+    damaged_files,
+    read_manifest,
+)
+from corpus.errors import DataError
+from corpus.tokenizers import load_tokenizer
+from corpus.tokens import read_row_groups, row_group_tokens
+from ngram_agg.counts_files import counts_packing, read_counts
+from ngram_agg.packing import Packing
+from ngram_agg.runs import check_vocabulary
+from ngram_agg.tables import check_table
+from pipelines.arguments import make_parser
+
+_SAMPLE_CHARACTERS = 300
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill verify`"""
+    parser = make_parser(
+        "verify",
+        "Checks that a dataset is complete and undamaged, and decodes a sample of it.",
+        "corpusmill verify tokens",
+    )
+    parser.add_argument("dataset", metavar="DIR", help="folder or URL of a dataset")
+    arguments = parser.parse_args(argv)
+    started = time.monotonic()
+    manifest = read_manifest(arguments.dataset)
+    faults = list(find_faults(arguments.dataset, manifest))
+    for fault in faults:
+        print(f"BAD  {fault}")
+    size = sum(file.bytes for file in manifest.files)
+    if faults:
+        raise DataError(f"{arguments.dataset}: {len(faults)} faults in {len(manifest.files)} files")
+    print(
+        f"OK   {manifest.kind} dataset {arguments.dataset}: {len(manifest.files)} files,"
+        f" {size / 2**20:,.1f} MiB, {time.monotonic() - started:.1f} s"
+    )
+    for line in sample(arguments.dataset, manifest):
+        print(line)
+
+
+def find_faults(folder: str, manifest: Manifest) -> Iterator[str]:
+    """Everything that is wrong with a dataset, a line each.
+
+    The bytes of every file are compared with the manifest; where they agree the contents are
+    read, to show a file that was wrong from the beginning.
+    """
+    check = _CHECKS.get(manifest.kind)
+    for record, damage in damaged_files(folder, manifest):
+        if damage:
+            yield f"{record.name} {damage}"
+        elif check and record in manifest.data_files:
+            try:
+                check(storage.join(folder, record.name), record, manifest)
+            except DataError as error:
+                yield f"{record.name}: {error}"
+
+
+def _check_tokens(url: str, record: FileRecord, manifest: Manifest) -> None:
+    tokens = 0
+    for ids in read_row_groups(url, 0, len(row_group_tokens(url))):
+        check_vocabulary(ids, manifest.tokenizer["vocabulary_size"])
+        tokens += len(ids)
+    _expect("tokens", tokens, record.tokens)
+    with parquet.open_reader(url) as file:
+        _expect("rows", file.metadata.num_rows, record.rows)
+
+
+def _check_counts(url: str, record: FileRecord, manifest: Manifest) -> None:
+    rows = positions = 0
+    previous = None
+    for run in read_counts(url, counts_packing(manifest)):
+        falls = (run.high[1:] < run.high[:-1]) | (
+            (run.high[1:] == run.high[:-1]) & (run.low[1:] <= run.low[:-1])
+        )
+        if falls.any() or (previous is not None and run.key(0) <= previous):
+            raise DataError(f"n-grams do not rise after row {rows + int(np.argmax(falls))}")
+        if not run.counts.all():
+            raise DataError(f"row {rows + int(np.argmin(run.counts))} has a count of 0")
+        previous = run.key(len(run) - 1)
+        rows += len(run)
+        positions += run.total()
+    _expect("rows", rows, record.rows)
+    _expect("positions", positions, record.tokens)
+
+
+def _check_distributions(url: str, record: FileRecord, manifest: Manifest) -> None:
+    order = int(record.name.split("/")[0].removeprefix("order="))
+    tokenizer = manifest.tokenizer
+    packing = Packing(max(1, order), tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+    rows, positions = check_table(url, packing, order, manifest.properties["min_count"])
+    _expect("rows", rows, record.rows)
+    _expect("positions", positions, record.tokens)
+
+
+_CHECKS = {
+    "tokens": _check_tokens,
+    "counts": _check_counts,
+    "distributions": _check_distributions,
+}
+
+
+def _expect(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise DataError(f"{found} {what}, the manifest says {expected}")
+
+
+def sample(folder: str, manifest: Manifest) -> list[str]:
+    """The dataset's first row as text, to show that it decodes."""
+    tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
+    name = manifest.data_files[0].name
+    with parquet.open_reader(storage.join(folder, name)) as file:
+        row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
+    if "tokens" in row:
+        text = tokenizer.decode(row["tokens"][:-1])
+        shown = f"{row['doc_id']}: {text[:_SAMPLE_CHARACTERS]!r}"
+    else:
+        ids = [value for column, value in row.items() if column.startswith(("token_", "context_"))]
+        shown = " ".join(repr(tokenizer.token_text(token)) for token in ids) or "(empty context)"
+        shown += f" {row.get('count', row.get('total')):,} times"
+    return [f"     first row of {name}: {shown}"]

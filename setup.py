@@ -1,0 +1,65 @@
+"""Packaging of corpusmill; Beam ships it to workers with --setup_file=./setup.py."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = ["corpus", "ngram_agg", "pipelines"]
+
+BEAM = ">=2.76,<3"  # 2.67 to 2.75 leak memory
+
+INSTALL = [
+    f"apache-beam{BEAM}",
+    "fsspec>=2024.6",
+    "numba>=0.61",
+    "numpy>=2.1",
+    "orjson>=3.10",
+    "pyarrow>=24,<26",
+    "sentencepiece>=0.2",
+    "tokenizers>=0.20",
+    "tqdm>=4.66",
+    "zstandard>=0.22",
+]
+EXTRAS = {
+    "gcp": [f"apache-beam[gcp]{BEAM}", "build>=1.2", "gcsfs>=2024.6"],
+    "train": ["safetensors>=0.4.5", "tensorboard>=2.18", "torch>=2.6"],
+    "test": [
+        "datasets>=4.0",
+        "duckdb>=1.1",
+        "hypothesis>=6.100",
+        "mypy>=1.15",
+        "pre-commit>=4.0",
+        "psutil>=6.0",
+        "pytest>=8.3",
+        "pytest-timeout>=2.3",
+        "ruff>=0.9",
+    ],
+    "bench": ["duckdb>=1.1", "psutil>=6.0"],
+}
+
+
+def version() -> str:
+    """Reads the version without importing the package, whose dependencies may be missing."""
+    text = (ROOT / "corpus" / "version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('corpus/version.py has no line like: __version__ = "1.2.3"')
+    return match[1]
+
+
+setup(
+    name="corpusmill",
+    version=version(),
+    description="Mills raw text corpora into data that language models learn from faster",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    package_data={package: ["py.typed"] for package in PACKAGES},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["corpusmill = pipelines.cli:main"]},
+)

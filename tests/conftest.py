@@ -1,0 +1,52 @@
+"""What all tests share: the development data, and no silent skips where that data is."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypeVar
+
+import hypothesis
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+# With CORPUSMILL_REQUIRE_SHARED=1 every test has to run, except skips whose reason starts so.
+ALLOWED_SKIPS = ("needs a GPU",)
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# The first example of a property may have to wait for numba's compiler.
+hypothesis.settings.register_profile("corpusmill", deadline=None)
+hypothesis.settings.load_profile("corpusmill")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of development data, ../shared/data beside the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the development data in ../shared/data")
+    return SHARED_DATA
+
+
+def skips_as_failures(report: Report) -> Report:
+    """Makes a skip a failure where all tests have to run; the reason stays."""
+    if (
+        os.environ.get("CORPUSMILL_REQUIRE_SHARED") == "1"
+        and report.outcome == "skipped"
+        and not hasattr(report, "wasxfail")
+    ):
+        message = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        reason = str(message).removeprefix("Skipped: ")
+        if not reason.startswith(ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, but every test has to run here: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return skips_as_failures((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return skips_as_failures((yield))

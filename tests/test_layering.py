@@ -1,0 +1,159 @@
+"""Who may import whom, checked in the source of every module and in a fresh interpreter."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+MAY_IMPORT = {
+    "corpus": set(),
+    "ngram_agg": {"corpus"},
+    "compress": {"corpus", "ngram_agg"},
+    "trainer": {"compress", "corpus", "ngram_agg"},
+    "pipelines": {"compress", "corpus", "ngram_agg"},
+}
+# Modules and packages outside which a library is not imported.
+ONLY_IN = {
+    "apache_beam": {"pipelines"},
+    "torch": {"trainer", "compress/transformer.py"},
+}
+
+
+def imported_names(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and top-level name of each absolute import, wherever in the module it stands."""
+    for node in ast.walk(module):
+        match node:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield node.lineno, alias.name.partition(".")[0]
+            case ast.ImportFrom(module=str(name), level=0):
+                yield node.lineno, name.partition(".")[0]
+            case ast.Call(
+                func=ast.Name(id="__import__" | "import_module")
+                | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield node.lineno, name.partition(".")[0]
+
+
+def violations(root: Path) -> list[str]:
+    """What the packages under `root` import and must not, as 'file:line: reason'."""
+    found = []
+    for package, allowed in MAY_IMPORT.items():
+        for path in sorted((root / package).rglob("*.py")):
+            file = path.relative_to(root).as_posix()
+            for line, name in imported_names(ast.parse(path.read_bytes(), file)):
+                if name in MAY_IMPORT and name != package and name not in allowed:
+                    found.append(f"{file}:{line}: {package} must not import {name}")
+                elif name in ONLY_IN and not {package, file} & ONLY_IN[name]:
+                    found.append(f"{file}:{line}: {name} has no place here")
+    return found
+
+
+def packages_in_tree(root: Path) -> list[str]:
+    """Dotted names of the packages of corpusmill, those inside others included."""
+    return sorted(
+        ".".join(path.parent.relative_to(root).parts)
+        for package in MAY_IMPORT
+        for path in (root / package).rglob("__init__.py")
+    )
+
+
+def plant(root: Path, file: str, source: str) -> None:
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+
+
+def test_imports_point_one_way() -> None:
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "expected"),
+    [
+        ("corpus/a.py", "import ngram_agg.runs", "corpus must not import ngram_agg"),
+        ("corpus/deep/er.py", "from pipelines import cli", "corpus must not import pipelines"),
+        ("ngram_agg/a.py", "from compress.ac import x", "ngram_agg must not import compress"),
+        ("compress/a.py", "import numpy, pipelines.cli", "compress must not import pipelines"),
+        ("trainer/a.py", "import pipelines as p", "trainer must not import pipelines"),
+        ("pipelines/a.py", "from trainer import loss", "pipelines must not import trainer"),
+        ("corpus/a.py", "from apache_beam import io", "apache_beam has no place here"),
+        ("trainer/a.py", "import apache_beam as beam", "apache_beam has no place here"),
+        ("compress/ac.py", "import torch.nn", "torch has no place here"),
+        ("pipelines/a.py", "import torch", "torch has no place here"),
+        ("corpus/a.py", "def f():\n    import torch", "torch has no place here"),
+        (
+            "ngram_agg/a.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import apache_beam",
+            "apache_beam has no place here",
+        ),
+        ("corpus/a.py", "importlib.import_module('torch.nn')", "torch has no place here"),
+        ("corpus/a.py", "import_module('ngram_agg')", "corpus must not import ngram_agg"),
+        ("corpus/a.py", "__import__('apache_beam')", "apache_beam has no place here"),
+    ],
+)
+def test_violation_is_found(tmp_path: Path, file: str, source: str, expected: str) -> None:
+    plant(tmp_path, file, source)
+    line = len(source.splitlines())
+    assert violations(tmp_path) == [f"{file}:{line}: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("corpus/a.py", "import numpy\nfrom corpus import b\nfrom . import b"),
+        ("ngram_agg/a.py", "import corpus.storage"),
+        ("compress/a.py", "from ngram_agg import runs\nfrom corpus import errors"),
+        ("compress/transformer.py", "import torch"),
+        ("trainer/a.py", "import torch\nimport compress, ngram_agg, corpus"),
+        ("pipelines/a.py", "import apache_beam\nimport compress, ngram_agg, corpus"),
+        ("tests/a.py", "import apache_beam, torch, pipelines, trainer"),
+    ],
+)
+def test_allowed_import_is_no_violation(tmp_path: Path, file: str, source: str) -> None:
+    plant(tmp_path, file, source)
+    assert violations(tmp_path) == []
+
+
+def test_importing_everything_without_beam_loads_neither_beam_nor_torch() -> None:
+    program = """
+import importlib, pkgutil, sys
+import corpus, ngram_agg
+for package in corpus, ngram_agg:
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+print(*sorted({"apache_beam", "torch"} & sys.modules.keys()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_setup_lists_the_packages_that_exist() -> None:
+    [listed] = [
+        ast.literal_eval(node.value)
+        for node in ast.parse((ROOT / "setup.py").read_bytes()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGES"
+    ]
+    assert sorted(listed) == packages_in_tree(ROOT)
+    assert [name for name in listed if not (ROOT / name / "py.typed").is_file()] == []
+
+
+def test_mypy_checks_the_packages_that_exist() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        checked = tomllib.load(file)["tool"]["mypy"]["files"]
+    assert sorted(checked) == [name for name in packages_in_tree(ROOT) if "." not in name]
+
+
+def test_packages_are_found_at_every_depth(tmp_path: Path) -> None:
+    for file in ("corpus/__init__.py", "corpus/readers/__init__.py", "docs/__init__.py"):
+        plant(tmp_path, file, "")
+    assert packages_in_tree(tmp_path) == ["corpus", "corpus.readers"]
