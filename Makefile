@@ -14,7 +14,7 @@ export PIP_FIND_LINKS
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
-		| awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
+		| awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 setup: $(VENV)/.installed ## create .venv and install corpusmill with what the tests need
 

@@ -47,31 +47,42 @@ class KeySample:
         return round((size - 1) * 2.0**64 / float(self.hashes[-1]))
 
 
-def sample_run(run: CountsRun, size: int = SAMPLE_SIZE) -> KeySample:
-    """The sample of one run."""
-    hashes = hash_keys(run.high, run.low)
-    rows = np.arange(len(run))
-    if len(run) > size:
-        rows = np.argpartition(hashes, size)[:size]
-    return _smallest(hashes[rows], run.high[rows], run.low[rows], size)
+def sample_stream(runs: Iterable[CountsRun], size: int = SAMPLE_SIZE) -> KeySample:
+    """The sample of several runs, holding one at a time."""
+    sample = empty_sample()
+    held: list[KeySample] = []
+    for run in runs:
+        held.append(_candidates(run, sample, size))
+        # Sorting costs more than holding, and a full sample lets few candidates through.
+        if sum(map(len, held)) > size:
+            sample = merge_samples([sample, *held], size)
+            held = []
+    return merge_samples([sample, *held], size)
 
 
 def merge_samples(samples: Sequence[KeySample], size: int = SAMPLE_SIZE) -> KeySample:
     """The sample of the union of the runs that the samples are of."""
-    return _smallest(
-        np.concatenate([sample.hashes for sample in samples]),
-        np.concatenate([sample.high for sample in samples]),
-        np.concatenate([sample.low for sample in samples]),
-        size,
-    )
+    hashes = np.concatenate([sample.hashes for sample in samples])
+    high = np.concatenate([sample.high for sample in samples])
+    low = np.concatenate([sample.low for sample in samples])
+    # By key too, so that the sample is the same even where two keys' hashes should be equal.
+    order = np.lexsort((low, high, hashes))
+    hashes, high, low = hashes[order], high[order], low[order]
+    first = np.ones(len(hashes), bool)
+    first[1:] = (hashes[1:] != hashes[:-1]) | (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    rows = np.flatnonzero(first)[:size]
+    return KeySample(hashes[rows], high[rows], low[rows])
 
 
-def sample_stream(runs: Iterable[CountsRun], size: int = SAMPLE_SIZE) -> KeySample:
-    """The sample of several runs, holding one at a time."""
-    sample = empty_sample()
-    for run in runs:
-        sample = merge_samples([sample, sample_run(run, size)], size)
-    return sample
+def _candidates(run: CountsRun, sample: KeySample, size: int) -> KeySample:
+    hashes = hash_keys(run.high, run.low)
+    if len(sample) == size:
+        rows = np.flatnonzero(hashes <= sample.hashes[-1])
+    elif len(run) > size:
+        rows = np.argpartition(hashes, size)[:size]
+    else:
+        rows = np.arange(len(run))
+    return KeySample(hashes[rows], run.high[rows], run.low[rows])
 
 
 def empty_sample() -> KeySample:
@@ -111,14 +122,3 @@ def partition_bounds(
     """The lowest key of each partition and the lowest beyond it (None for the last)."""
     keys = [pack_one(packing, cut) for cut in cuts]
     return list(zip([(0, 0), *keys], [*keys, None], strict=True))
-
-
-def _smallest(hashes: Words, high: Words, low: Words, size: int) -> KeySample:
-    # The hash is a bijection of the key where one word holds it; with two, equal hashes of
-    # different keys are kept apart by comparing the keys too.
-    order = np.lexsort((low, high, hashes))
-    hashes, high, low = hashes[order], high[order], low[order]
-    first = np.ones(len(hashes), bool)
-    first[1:] = (hashes[1:] != hashes[:-1]) | (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    rows = np.flatnonzero(first)[:size]
-    return KeySample(hashes[rows], high[rows], low[rows])

@@ -1,0 +1,438 @@
+"""Document batches from segments of input files.
+
+Whatever is wrong with a record or a file becomes a `BadRecord`; only errors of disks and networks
+are raised, because trying again may cure them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus import storage
+from corpus.documents import DOCUMENT_SCHEMA, BadRecord
+from corpus.inputs import (
+    BOM,
+    TABLE_FORMATS,
+    DamagedStreamError,
+    ReadOptions,
+    Segment,
+    check_schema,
+    decompressed,
+    is_damage,
+    one_line,
+    open_table,
+    table_schema,
+)
+
+BATCH_BYTES = 1 << 20
+BATCH_DOCUMENTS = 8192
+
+_BLOCK = 1 << 20
+_JSON_TYPES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
+
+Delivery = tuple[pa.RecordBatch, list[BadRecord]]
+
+
+def read_segment(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+    """Reads the documents of a segment in the order of the file, in bounded memory.
+
+    A document's id is the file's name and the byte offset of its line in the decompressed content
+    (row number in tables, 0 where the file is the document), unless `options` name an id field.
+
+    Yields:
+      Document batches (`DOCUMENT_SCHEMA`) of about `BATCH_BYTES` of text, or `BATCH_DOCUMENTS`
+      documents, each with the records that were bad since the batch before. A damaged file ends
+      with a bad record after the documents before the fault; what a decompressor had not given
+      out yet at a corrupt place, a few kilobytes, is lost.
+
+    Raises:
+      UsageError: a table has no column of the wanted name.
+      OSError: the file can't be read at all, or not now.
+    """
+    if segment.format in TABLE_FORMATS:
+        return _read_table(segment, options)
+    if segment.format == "text" and options.text_unit == "file":
+        return _read_whole(segment, options)
+    return _read_lines(segment, options)
+
+
+class _BadRecordError(Exception):
+    """Why a record isn't a document."""
+
+
+@dataclass
+class _Batch:
+    """Documents and bad records that wait to be delivered."""
+
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    bad: list[BadRecord] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, doc_id: str, text: str, size: int) -> None:
+        self.ids.append(doc_id)
+        self.texts.append(text)
+        self.size += size
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            self.size >= BATCH_BYTES
+            or len(self.ids) >= BATCH_DOCUMENTS
+            or len(self.bad) >= BATCH_DOCUMENTS
+        )
+
+    def deliver(self) -> Iterator[Delivery]:
+        """Gives out what there is and starts anew."""
+        if self.ids or self.bad:
+            yield _documents(self.ids, self.texts), self.bad
+            self.ids, self.texts, self.bad, self.size = [], [], [], 0
+
+
+def _documents(ids: Any, texts: Any) -> pa.RecordBatch:
+    columns = [pa.array(ids, pa.string()), pa.array(texts, pa.large_string())]
+    return pa.record_batch(columns, schema=DOCUMENT_SCHEMA)
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def _read_lines(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+    parse = partial(_parse_json, options) if segment.format == "jsonl" else _parse_text
+    lines = _Lines(segment, options.max_document_bytes)
+    batch = _Batch()
+    try:
+        for offset, line in lines:
+            try:
+                if line is None:
+                    raise _BadRecordError(f"is longer than {options.max_document_bytes} bytes")
+                if not line or line.isspace():
+                    continue
+                doc_id, text = parse(line)
+            except _BadRecordError as error:
+                batch.bad.append(
+                    BadRecord(segment.url, lines.number_of_line(), offset, str(error))
+                )
+            else:
+                batch.add(doc_id or f"{segment.name}:{offset}", text, len(line))
+            if batch.is_full:
+                yield from batch.deliver()
+    except DamagedStreamError as error:
+        batch.bad.append(
+            BadRecord(segment.url, lines.number_of_line() + 1, lines.next_offset, str(error))
+        )
+    yield from batch.deliver()
+
+
+def _parse_text(line: bytes) -> tuple[str | None, str]:
+    return None, _decode(line.removesuffix(b"\r"))
+
+
+def _parse_json(options: ReadOptions, line: bytes) -> tuple[str | None, str]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        _decode(line)
+        raise _BadRecordError(f"is not JSON: {error}") from error
+    if type(record) is not dict:
+        raise _BadRecordError(f"is {_JSON_TYPES[type(record)]}, not a JSON object")
+    text = _field(record, options.text_field)
+    if type(text) is not str:
+        raise _BadRecordError(
+            f"field {options.text_field!r} is {_JSON_TYPES[type(text)]}, not a string"
+        )
+    if options.id_field is None:
+        return None, text
+    doc_id = _field(record, options.id_field)
+    if type(doc_id) not in (str, int):
+        raise _BadRecordError(
+            f"field {options.id_field!r} is {_JSON_TYPES[type(doc_id)]},"
+            " not a string or a 64-bit integer"
+        )
+    return str(doc_id), text
+
+
+def _field(record: dict[str, Any], name: str) -> Any:
+    try:
+        return record[name]
+    except KeyError:
+        raise _BadRecordError(f"has no field {name!r}") from None
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _BadRecordError(
+            f"is not UTF-8: {error.reason} (byte {error.start} of the record)"
+        ) from error
+
+
+class _Lines:
+    """The lines that start in a segment, without their newlines, and where each one starts.
+
+    A line longer than `limit` comes as None; it isn't held in memory.
+    """
+
+    def __init__(self, segment: Segment, limit: int) -> None:
+        self.next_offset = 0
+        self._segment = segment
+        self._limit = limit
+        self._seen = 0
+        self._lines_before: int | None = None
+
+    def number_of_line(self) -> int:
+        """Number from 1, in the file, of the line given last.
+
+        The lines before the segment are counted only when this is first asked.
+        """
+        if self._lines_before is None:
+            self._lines_before = _count_newlines(self._segment.url, self._first_offset)
+        return self._lines_before + self._seen
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        segment = self._segment
+        # What is compressed or read as a whole has no other segments that could own its lines.
+        end = segment.end if segment.compression is None else None
+        with storage.open_input(segment.url) as file:
+            start = _first_line_start(file, segment.start, segment.end) if segment.start else 0
+            self._first_offset = self.next_offset = start
+            if start < segment.end:
+                for line in self._split(decompressed(file, segment.compression), end):
+                    offset = self.next_offset
+                    self.next_offset += line.size + 1
+                    self._seen += 1
+                    yield offset, line.content(skip_mark=offset == 0)
+
+    def _split(self, blocks: Iterator[bytes], end: int | None) -> Iterator["_Line"]:
+        line = _Line(self._limit)
+        for block in blocks:
+            *ended, rest = block.split(b"\n")
+            for piece in ended:
+                line.add(piece)
+                yield line
+                if end is not None and self.next_offset >= end:
+                    return
+                line = _Line(self._limit)
+            line.add(rest)
+            if end is not None and line.is_too_long and self.next_offset + line.size >= end:
+                # Nothing of it is wanted, and no other line of this segment can follow.
+                break
+        if line.size:
+            yield line
+
+
+class _Line:
+    """A line in the making."""
+
+    __slots__ = ("_limit", "_pieces", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self._limit = limit
+        self._pieces: list[bytes] = []
+
+    @property
+    def is_too_long(self) -> bool:
+        return self.size > self._limit
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if self.is_too_long:
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    def content(self, skip_mark: bool) -> bytes | None:
+        if self.is_too_long:
+            return None
+        content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return content.removeprefix(BOM) if skip_mark else content
+
+
+def _first_line_start(file: Any, start: int, end: int) -> int:
+    """Moves to the first line that starts in [start, end); `end` or more where none does."""
+    offset = start - 1
+    file.seek(offset)
+    while block := file.read(min(_BLOCK, end - 1 - offset)):
+        newline = block.find(b"\n")
+        if newline >= 0:
+            offset += newline + 1
+            file.seek(offset)
+            return offset
+        offset += len(block)
+    return end
+
+
+def _count_newlines(url: str, end: int) -> int:
+    """Newlines in the first `end` bytes of a file."""
+    count = 0
+    with storage.open_input(url) as file:
+        while end > 0 and (block := file.read(min(_BLOCK, end))):
+            count += block.count(b"\n")
+            end -= len(block)
+    return count
+
+
+# --- whole files ---------------------------------------------------------------------------------
+
+
+def _read_whole(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+    batch = _Batch()
+    try:
+        data = _whole_content(segment, options.max_document_bytes)
+        if not data.isspace() and data:
+            batch.add(f"{segment.name}:0", _decode(data), len(data))
+    except (_BadRecordError, DamagedStreamError) as error:
+        batch.bad.append(BadRecord(segment.url, 0, 0, str(error)))
+    yield from batch.deliver()
+
+
+def _whole_content(segment: Segment, limit: int) -> bytes:
+    content = _Line(limit)
+    with storage.open_input(segment.url) as file:
+        for block in decompressed(file, segment.compression):
+            content.add(block)
+            if content.is_too_long:
+                raise _BadRecordError(f"is longer than {limit} bytes")
+    return content.content(skip_mark=True) or b""
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _read_table(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+    row = 0
+    try:
+        with open_table(segment) as table:
+            check_schema(table_schema(table), segment.url, options)
+            row, batches = _table_batches(table, segment, options)
+            for batch in batches:
+                yield from _read_rows(batch, row, segment, options)
+                row += batch.num_rows
+    except (pa.ArrowException, OSError, DamagedStreamError) as error:
+        if not is_damage(error):
+            raise
+        fault = BadRecord(segment.url, 0, row, f"is damaged: {one_line(error)}")
+        yield _documents([], []), [fault]
+
+
+def _table_batches(
+    table: Any, segment: Segment, options: ReadOptions
+) -> tuple[int, Iterator[pa.RecordBatch]]:
+    """The row that a segment starts with, and its wanted columns in batches."""
+    if isinstance(table, pq.ParquetFile):
+        groups = range(segment.start, min(segment.end, table.num_row_groups))
+        before = (table.metadata.row_group(i).num_rows for i in range(segment.start))
+        return sum(before), _row_group_batches(table, groups, options)
+    if isinstance(table, pa.RecordBatchFileReader):
+        return 0, (table.get_batch(i) for i in range(table.num_record_batches))
+    return 0, iter(table)
+
+
+def _row_group_batches(
+    table: pq.ParquetFile, groups: range, options: ReadOptions
+) -> Iterator[pa.RecordBatch]:
+    columns = [options.text_field]
+    if options.id_field not in (None, options.text_field):
+        columns.append(options.id_field)
+    for index in groups:
+        group = table.metadata.row_group(index)
+        yield from table.iter_batches(
+            batch_size=_rows_of_batch(group, options.text_field),
+            row_groups=[index],
+            columns=columns,
+            use_threads=False,
+        )
+
+
+def _rows_of_batch(group: pq.RowGroupMetaData, text_field: str) -> int:
+    """How many rows hold about `BATCH_BYTES` of text, at most `BATCH_DOCUMENTS`."""
+    columns = (group.column(i) for i in range(group.num_columns))
+    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == text_field)
+    return max(1, min(BATCH_DOCUMENTS, BATCH_BYTES * group.num_rows // max(size, 1)))
+
+
+def _read_rows(
+    batch: pa.RecordBatch, first_row: int, segment: Segment, options: ReadOptions
+) -> Iterator[Delivery]:
+    """Deliveries from one batch of a table, which may be of any size."""
+    reasons: dict[int, str] = {}
+    texts = _to_text(batch.column(options.text_field), options.text_field, reasons)
+    sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
+    for row in np.flatnonzero(sizes > options.max_document_bytes).tolist():
+        reasons[row] = f"is longer than {options.max_document_bytes} bytes"
+    if options.id_field is None:
+        rows = range(first_row, first_row + batch.num_rows)
+        ids = pa.array([f"{segment.name}:{row}" for row in rows], pa.string())
+    else:
+        ids = _to_text(batch.column(options.id_field), options.id_field, reasons)
+    is_good = np.ones(batch.num_rows, bool)
+    is_good[list(reasons)] = False
+    for start, end in _slices(sizes):
+        good = pa.array(is_good[start:end])
+        documents = pa.record_batch(
+            [
+                ids.slice(start, end - start).filter(good).cast(pa.string()),
+                texts.slice(start, end - start).filter(good),
+            ],
+            schema=DOCUMENT_SCHEMA,
+        )
+        bad = [
+            BadRecord(segment.url, first_row + row + 1, first_row + row, reasons[row])
+            for row in (start + np.flatnonzero(~is_good[start:end])).tolist()
+        ]
+        yield documents, bad
+
+
+def _to_text(column: pa.Array, name: str, reasons: dict[int, str]) -> pa.Array:
+    """A column as `large_string`; rows that have no text get a reason and hold anything."""
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.large_string())
+    column = column.cast(pa.large_binary())
+    for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
+        reasons[row] = f"column {name!r} is null"
+    try:
+        # This cast validates, which reading Parquet doesn't: a column of strings may hold anything.
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return pa.array(
+            [_valid_or_none(value, row, reasons) for row, value in enumerate(column.to_pylist())],
+            pa.large_string(),
+        )
+
+
+def _valid_or_none(value: bytes | None, row: int, reasons: dict[int, str]) -> str | None:
+    try:
+        return None if value is None else _decode(value)
+    except _BadRecordError as error:
+        reasons[row] = str(error)
+        return None
+
+
+def _slices(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Cuts rows of these sizes into runs that a delivery should hold."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    start = 0
+    while start < len(sizes):
+        held = ends[start - 1] if start else 0
+        end = int(np.searchsorted(ends, held + BATCH_BYTES)) + 1
+        end = min(end, start + BATCH_DOCUMENTS, len(sizes))
+        yield start, end
+        start = end
