@@ -10,7 +10,7 @@ export PIP_FIND_LINKS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test lint format bench constraints clean
+.PHONY: help setup quickstart test lint format bench constraints clean recreate
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
@@ -47,7 +47,8 @@ clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+# Created again where its interpreter has gone.
+$(VENV)/pyvenv.cfg: $(shell test -x $(BIN)/python || echo recreate)
 	@command -v $(PYTHON) >/dev/null || { \
 		echo 'error: $(PYTHON) is not installed: apt-get install python3 python3-venv,' \
 			'or name another: make setup PYTHON=python3.12' >&2; exit 1; }
@@ -60,7 +61,7 @@ $(BIN)/python:
 	@echo 'creating $(VENV)'
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.installed: setup.py constraints.txt $(BIN)/python
+$(VENV)/.installed: setup.py constraints.txt $(VENV)/pyvenv.cfg
 	@echo 'installing corpusmill and what its tests need into $(VENV): takes a minute or two'
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +46,9 @@ _OPENING_COST = 1 << 16
 _THREADS = 16
 # Reddit's and other archives are written with `zstd --long=31`.
 _ZSTD_MAX_WINDOW = 2**31
+
+# By path; some web servers don't tell sizes.
+_Sizes = dict[str, int | None]
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json")
 _UNSUPPORTED = {
@@ -178,7 +181,8 @@ def plan_shards(
     files = sorted((file for file in inputs if file.size), key=lambda file: file.url)
     shards: list[list[Segment]] = []
     room = 0
-    for file, pieces in zip(files, _in_threads(partial(_cut, options, shard_bytes), files)):
+    cuts = _in_threads(partial(_cut, options, shard_bytes), files)
+    for file, pieces in zip(files, cuts, strict=True):
         for start, end, size in pieces:
             cost = size + _OPENING_COST
             if not shards or cost > room:
@@ -312,15 +316,17 @@ def _expand(pattern: str) -> dict[str, int]:
         raise UsageError(
             f"input {pattern!r} matches no file; give a file, a glob, a folder, a URL or hf:NAME"
         )
-    unsized = next((path for path, size in found.items() if size is None), None)
-    if unsized is not None:
-        raise UsageError(f"the size of input {unsized!r} is unknown; copy it to a disk first")
     local = isinstance(fs, LocalFileSystem)
     scheme = "" if local or "://" not in pattern else pattern[: pattern.index("://") + 3]
-    return {path if "://" in path else scheme + path: size for path, size in found.items()}
+    sizes: dict[str, int] = {}
+    for path, size in found.items():
+        if size is None:
+            raise UsageError(f"the size of input {path} is unknown; copy it to a disk first")
+        sizes[path if "://" in path else scheme + path] = size
+    return sizes
 
 
-def _find(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, int]:
+def _find(fs: fsspec.AbstractFileSystem, path: str) -> _Sizes:
     # A name with brackets in it may be meant as it is, so look before globbing.
     if fs.isfile(path):
         return {path: fs.size(path)}
@@ -331,7 +337,7 @@ def _find(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, int]:
     return {}
 
 
-def _find_in_folder(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int]:
+def _find_in_folder(fs: fsspec.AbstractFileSystem, folder: str) -> _Sizes:
     if fs.isfile(f"{folder}/dataset_dict.json"):
         splits = json.loads(fs.cat_file(f"{folder}/dataset_dict.json")).get("splits", [])
         choices = ", ".join(f"{folder}/{split}" for split in splits)
@@ -345,11 +351,11 @@ def _find_in_folder(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int
     }
 
 
-def _find_matches(fs: fsspec.AbstractFileSystem, pattern: str) -> dict[str, int]:
+def _find_matches(fs: fsspec.AbstractFileSystem, pattern: str) -> _Sizes:
     parts = pattern.split("/")
     fixed = len(list(itertools.takewhile(lambda part: not glob.has_magic(part), parts)))
     wants_hidden = _is_hidden(parts[fixed:])
-    found: dict[str, int] = {}
+    found: _Sizes = {}
     for path, info in sorted(fs.glob(pattern, detail=True).items()):
         if wants_hidden or not _is_hidden(path.rstrip("/").split("/")[fixed:]):
             if info["type"] == "file":
@@ -364,7 +370,7 @@ def _is_hidden(parts: Iterable[str]) -> bool:
     return any(part.startswith((".", "_")) for part in parts)
 
 
-def _find_saved_dataset(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int]:
+def _find_saved_dataset(fs: fsspec.AbstractFileSystem, folder: str) -> _Sizes:
     """Arrow files of a folder written by `Dataset.save_to_disk`."""
     try:
         state: dict[str, Any] = json.loads(fs.cat_file(f"{folder}/state.json"))
@@ -410,9 +416,11 @@ def _hugging_face_files(pattern: str) -> dict[str, int]:
 
 
 def _names(urls: Sequence[str]) -> list[str]:
-    parts = [url.split("/") for url in urls]
-    shared = len(os.path.commonprefix([part[:-1] for part in parts]))
-    return ["/".join(part[shared:]) for part in parts]
+    """Paths below the folder that all of `urls` have in common."""
+    folders = [url.split("/")[:-1] for url in urls]
+    pairs = zip(min(folders), max(folders), strict=False)
+    shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return ["/".join(url.split("/")[shared:]) for url in urls]
 
 
 # --- what they are -------------------------------------------------------------------------------
@@ -539,17 +547,15 @@ def _is_id(column: pa.DataType) -> bool:
 # --- how they are cut ----------------------------------------------------------------------------
 
 
-def _cut(
-    options: ReadOptions, shard_bytes: int, file: InputFile
-) -> list[tuple[int, int, int]]:
+def _cut(options: ReadOptions, shard_bytes: int, file: InputFile) -> list[tuple[int, int, int]]:
     """Start, end and bytes of a file's segments."""
     if file.compression is None and file.size > shard_bytes:
         if file.format == "parquet":
             return _cut_row_groups(file, shard_bytes)
         if file.format == "jsonl" or (file.format == "text" and options.text_unit == "line"):
             count = -(-file.size // shard_bytes)
-            ends = [file.size * (i + 1) // count for i in range(count)]
-            return [(start, end, end - start) for start, end in zip([0, *ends], ends)]
+            marks = [file.size * i // count for i in range(count + 1)]
+            return [(start, end, end - start) for start, end in itertools.pairwise(marks)]
     return [(0, file.size, file.size)]
 
 

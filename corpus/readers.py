@@ -4,10 +4,10 @@ Whatever is wrong with a record or a file becomes a `BadRecord`; only errors of 
 are raised, because trying again may cure them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,10 +85,10 @@ class _Batch:
     bad: list[BadRecord] = field(default_factory=list)
     size: int = 0
 
-    def add(self, doc_id: str, text: str, size: int) -> None:
+    def add(self, doc_id: str, text: str) -> None:
         self.ids.append(doc_id)
         self.texts.append(text)
-        self.size += size
+        self.size += len(text)
 
     @property
     def is_full(self) -> bool:
@@ -114,37 +114,34 @@ def _documents(ids: Any, texts: Any) -> pa.RecordBatch:
 
 
 def _read_lines(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
-    parse = partial(_parse_json, options) if segment.format == "jsonl" else _parse_text
+    parse = partial(_parse_json if segment.format == "jsonl" else _parse_text, options)
     lines = _Lines(segment, options.max_document_bytes)
     batch = _Batch()
     try:
         for offset, line in lines:
+            if line is not None and (not line or line.isspace()):
+                continue
             try:
-                if line is None:
-                    raise _BadRecordError(f"is longer than {options.max_document_bytes} bytes")
-                if not line or line.isspace():
-                    continue
                 doc_id, text = parse(line)
             except _BadRecordError as error:
-                batch.bad.append(
-                    BadRecord(segment.url, lines.number_of_line(), offset, str(error))
-                )
+                number = lines.number_of_line()
+                batch.bad.append(BadRecord(segment.url, number, offset, str(error)))
             else:
-                batch.add(doc_id or f"{segment.name}:{offset}", text, len(line))
+                batch.add(f"{segment.name}:{offset}" if doc_id is None else doc_id, text)
             if batch.is_full:
                 yield from batch.deliver()
     except DamagedStreamError as error:
-        batch.bad.append(
-            BadRecord(segment.url, lines.number_of_line() + 1, lines.next_offset, str(error))
-        )
+        number = lines.number_of_line() + 1
+        batch.bad.append(BadRecord(segment.url, number, lines.next_offset, str(error)))
     yield from batch.deliver()
 
 
-def _parse_text(line: bytes) -> tuple[str | None, str]:
-    return None, _decode(line.removesuffix(b"\r"))
+def _parse_text(options: ReadOptions, line: bytes | None) -> tuple[str | None, str]:
+    return None, _decode(_require_line(line, options).removesuffix(b"\r"))
 
 
-def _parse_json(options: ReadOptions, line: bytes) -> tuple[str | None, str]:
+def _parse_json(options: ReadOptions, line: bytes | None) -> tuple[str | None, str]:
+    line = _require_line(line, options)
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -166,6 +163,12 @@ def _parse_json(options: ReadOptions, line: bytes) -> tuple[str | None, str]:
             " not a string or a 64-bit integer"
         )
     return str(doc_id), text
+
+
+def _require_line(line: bytes | None, options: ReadOptions) -> bytes:
+    if line is None:
+        raise _BadRecordError(f"is longer than {options.max_document_bytes} bytes")
+    return line
 
 
 def _field(record: dict[str, Any], name: str) -> Any:
@@ -266,7 +269,7 @@ class _Line:
         return content.removeprefix(BOM) if skip_mark else content
 
 
-def _first_line_start(file: Any, start: int, end: int) -> int:
+def _first_line_start(file: IO[bytes], start: int, end: int) -> int:
     """Moves to the first line that starts in [start, end); `end` or more where none does."""
     offset = start - 1
     file.seek(offset)
@@ -298,7 +301,7 @@ def _read_whole(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
     try:
         data = _whole_content(segment, options.max_document_bytes)
         if not data.isspace() and data:
-            batch.add(f"{segment.name}:0", _decode(data), len(data))
+            batch.add(f"{segment.name}:0", _decode(data))
     except (_BadRecordError, DamagedStreamError) as error:
         batch.bad.append(BadRecord(segment.url, 0, 0, str(error)))
     yield from batch.deliver()
@@ -366,7 +369,8 @@ def _rows_of_batch(group: pq.RowGroupMetaData, text_field: str) -> int:
     """How many rows hold about `BATCH_BYTES` of text, at most `BATCH_DOCUMENTS`."""
     columns = (group.column(i) for i in range(group.num_columns))
     size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == text_field)
-    return max(1, min(BATCH_DOCUMENTS, BATCH_BYTES * group.num_rows // max(size, 1)))
+    rows = int(BATCH_BYTES * group.num_rows // max(size, 1))
+    return max(1, min(BATCH_DOCUMENTS, rows))
 
 
 def _read_rows(

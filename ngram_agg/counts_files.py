@@ -20,9 +20,7 @@ def token_columns(length: int, name: str = "token") -> list[str]:
 
 def counts_packing(manifest: Manifest) -> Packing:
     """The packing of a counts dataset."""
-    length = manifest.properties["max_order"] + 1
-    tokenizer = manifest.tokenizer
-    return Packing(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+    return Packing.of(manifest.tokenizer, manifest.properties["max_order"] + 1)
 
 
 def counts_schema(packing: Packing) -> pa.Schema:

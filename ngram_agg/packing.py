@@ -10,7 +10,7 @@ No document holds that token anywhere but at its end, so nothing is lost: what f
 end-of-document token of a key is filling.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,11 @@ class Packing:
     @property
     def token_dtype(self) -> npt.DTypeLike:
         return token_dtype(self.vocabulary_size)
+
+    @classmethod
+    def of(cls, tokenizer: Mapping[str, Any], length: int) -> "Packing":
+        """The packing of n-grams of `length` tokens of a tokenizer as a manifest describes it."""
+        return cls(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
 
     def shortened(self, length: int) -> "Packing":
         """The packing of the first `length` tokens of these n-grams."""

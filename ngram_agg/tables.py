@@ -219,8 +219,7 @@ class Distributions:
 
     def packing(self, order: int) -> Packing:
         """How contexts of `order` tokens are packed to keys."""
-        tokenizer = self.manifest.tokenizer
-        return Packing(order, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+        return Packing.of(self.manifest.tokenizer, order)
 
     def find(self, context: Sequence[int]) -> Distribution | None:
         """What follows a context, or None if the dataset hasn't got it.

@@ -72,9 +72,7 @@ class CountPlan:
 
     @property
     def packing(self) -> Packing:
-        tokenizer = self.manifest.tokenizer
-        length = self.options.max_order + 1
-        return Packing(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+        return Packing.of(self.manifest.tokenizer, self.options.max_order + 1)
 
     @property
     def writer(self) -> DatasetWriter:
@@ -117,7 +115,7 @@ def build_pipeline(
     """The pipeline that writes the counts dataset into a folder that has been claimed."""
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.input, plan.manifest)
-    pipeline = beam.Pipeline(options=run.pipeline_options())
+    pipeline = run.new_pipeline()
     (
         pipeline
         | "TokenFiles" >> SpreadOut(group_files(plan.manifest, options.run_tokens))

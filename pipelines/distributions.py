@@ -120,7 +120,7 @@ def build_pipeline(
     """The pipeline that writes the distributions into a folder that has been claimed."""
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.input, plan.manifest)
-    pipeline = beam.Pipeline(options=run.pipeline_options())
+    pipeline = run.new_pipeline()
     (
         pipeline
         | "Partitions" >> SpreadOut(range(plan.partitions))

@@ -90,7 +90,7 @@ def build_pipeline(
     """The pipeline that writes the sum into a folder that has been claimed."""
     plan = plan or make_plan(options)
     plan.parts.writer.copy_tokenizer(*next(iter(plan.manifests.items())))
-    pipeline = beam.Pipeline(options=run.pipeline_options())
+    pipeline = run.new_pipeline()
     (
         pipeline
         | "Datasets" >> SpreadOut(plan.manifests)

@@ -7,15 +7,19 @@ option classes, because Beam itself ignores a misspelt option in silence.
 import argparse
 import dataclasses
 import difflib
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from corpus.errors import UsageError
 from pipelines.arguments import Parser
 
 LOCAL_RUNNER = "FnApiRunner"
-_LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +29,12 @@ class RunOptions:
     Attributes:
       workers: local processes; ignored on other runners than the local one.
       dry_run: say what would be done, and do nothing.
-      beam: Beam's own arguments.
+      beam_arguments: options that Beam understands.
     """
 
     workers: int = 1
     dry_run: bool = False
-    beam: tuple[str, ...] = ()
+    beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -42,21 +46,24 @@ class RunOptions:
 
     @property
     def runner(self) -> str:
-        return StandardOptions(list(self.beam)).runner or LOCAL_RUNNER
+        return StandardOptions(list(self.beam_arguments)).runner or LOCAL_RUNNER
 
     @property
     def is_local(self) -> bool:
-        return self.runner in (LOCAL_RUNNER, _LOCAL_RUNNER_CLASS)
+        return self.runner == LOCAL_RUNNER
 
-    def pipeline_options(self) -> PipelineOptions:
-        """Beam's options; the in-process runner by its name where none is given."""
-        options = PipelineOptions(list(self.beam))
-        if self.is_local:
-            options.view_as(StandardOptions).runner = _LOCAL_RUNNER_CLASS
+    def new_pipeline(self) -> beam.Pipeline:
+        """An empty pipeline; without a runner among the options it runs in this process."""
+        options = PipelineOptions(list(self.beam_arguments))
+        if not self.is_local:
+            return beam.Pipeline(options=options)
+        options.view_as(DirectOptions).direct_num_workers = self.workers
+        environment = None
         if self.workers > 1:
-            options.view_as(DirectOptions).direct_running_mode = "multi_processing"
-            options.view_as(DirectOptions).direct_num_workers = self.workers
-        return options
+            # Quoted, because Beam hands it to a shell.
+            command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+            environment = SubprocessSDKEnvironment.from_command_string(command)
+        return beam.Pipeline(runner=FnApiRunner(environment), options=options)
 
 
 def _add_run_arguments(parser: Parser) -> None:

@@ -16,7 +16,7 @@ from pipelines.arguments import make_parser
 
 _VOCABULARY = 8192
 _END_OF_DOCUMENT = "<|endoftext|>"
-_CONTEXT = "the name of the"
+_CONTEXT = "Return the"
 
 
 def main(argv: Sequence[str]) -> None:

@@ -120,7 +120,7 @@ def build_pipeline(
     """The pipeline that writes the tokens dataset into a folder that has been claimed."""
     plan = plan or make_plan(options)
     save_tokenizer(plan.writer, plan.tokenizer)
-    pipeline = beam.Pipeline(options=run.pipeline_options())
+    pipeline = run.new_pipeline()
     (
         pipeline
         | "Shards" >> SpreadOut(enumerate(plan.shards))

@@ -97,8 +97,7 @@ def _check_counts(url: str, record: FileRecord, manifest: Manifest) -> None:
 
 def _check_distributions(url: str, record: FileRecord, manifest: Manifest) -> None:
     order = int(record.name.split("/")[0].removeprefix("order="))
-    tokenizer = manifest.tokenizer
-    packing = Packing(max(1, order), tokenizer["vocabulary_size"], tokenizer["end_of_document"])
+    packing = Packing.of(manifest.tokenizer, max(1, order))
     rows, positions = check_table(url, packing, order, manifest.properties["min_count"])
     _expect("rows", rows, record.rows)
     _expect("positions", positions, record.tokens)
