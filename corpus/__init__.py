@@ -1,0 +1,1 @@
+"""What all jobs share: reading corpora, tokenizers, datasets and their files. No Beam, no torch."""

@@ -9,7 +9,7 @@ class CorpusmillError(Exception):
 
 
 class UsageError(CorpusmillError):
-    """A bad option, a missing input or an unusable output, found before any work; exit code 2."""
+    """A bad option, a missing input or an unusable output, found before any work."""
 
 
 class DataError(CorpusmillError):

@@ -468,7 +468,7 @@ def _compression(head: bytes) -> str | None:
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
     # The second is a skippable frame, which pzstd and seekable zstd files may begin with.
-    if head.startswith(b"\x28\xb5\x2f\xfd") or re.match(b"[\x50-\x5f]\x2a\x4d\x18", head):
+    if head.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
         return "zstd"
     return None
 

@@ -108,8 +108,7 @@ def sorted_bounds(
       which all rows agree, and the first one in which they don't.
     """
     statistics = {
-        group.column(i).path_in_schema: group.column(i).statistics
-        for i in range(group.num_columns)
+        group.column(i).path_in_schema: group.column(i).statistics for i in range(group.num_columns)
     }
     first, last = [], []
     for column in columns:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import fsspec
 import pyarrow as pa
@@ -43,7 +43,9 @@ def is_local(url: str) -> bool:
 
 def join(folder: str, *names: str) -> str:
     """`folder` and `names` with single slashes between them; works for paths and URLs."""
-    return "/".join([folder.rstrip("/") or "/", *names]).replace("//", "/", 1 if folder == "/" else 0)
+    return "/".join([folder.rstrip("/") or "/", *names]).replace(
+        "//", "/", 1 if folder == "/" else 0
+    )
 
 
 def absolute(url: str) -> str:

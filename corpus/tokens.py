@@ -20,7 +20,9 @@ def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
     return pa.schema(
         [
             pa.field("doc_id", pa.string(), nullable=False),
-            pa.field("tokens", pa.list_(pa.field("element", token, nullable=False)), nullable=False),
+            pa.field(
+                "tokens", pa.list_(pa.field("element", token, nullable=False)), nullable=False
+            ),
             pa.field("byte_length", pa.uint32(), nullable=False),
         ]
     )

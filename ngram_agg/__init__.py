@@ -1,16 +1,16 @@
 """N-gram counting and next-token distributions on numpy arrays and Parquet; no Beam needed.
 
-    import numpy as np
-    from ngram_agg import count_ngrams, merge_runs, open_distributions
+import numpy as np
+from ngram_agg import count_ngrams, merge_runs, open_distributions
 
-    run = count_ngrams(tokens, max_order=3, vocabulary_size=50257, end_of_document=50256)
-    both = merge_runs([run, other])
-    trigrams = both.order(2)                  # (context of 2 tokens, next token) with counts
+run = count_ngrams(tokens, max_order=3, vocabulary_size=50257, end_of_document=50256)
+both = merge_runs([run, other])
+trigrams = both.order(2)                  # (context of 2 tokens, next token) with counts
 
-    dataset = open_distributions("gs://bucket/wiki-distributions")
-    dataset.longest_match([464, 1578])        # one context, with backoff
-    table = dataset.load(order=2)             # or load(2, cache="/tmp/tables"): memory-mapped
-    rows = table.find(contexts)               # a million contexts at once: [n, 2] -> [n]
+dataset = open_distributions("gs://bucket/wiki-distributions")
+dataset.longest_match([464, 1578])        # one context, with backoff
+table = dataset.load(order=2)             # or load(2, cache="/tmp/tables"): memory-mapped
+rows = table.find(contexts)               # a million contexts at once: [n, 2] -> [n]
 """
 
 from ngram_agg.distributions import DistributionOptions, DistributionRows, scan_distributions

@@ -17,7 +17,7 @@ def compiled(function: Function) -> Function:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def leading_zeros(_context: Any, word: Any) -> Any:
+def leading_zeros(_context: Any, _word: Any) -> Any:
     """Number of zero bits above the highest set bit of a uint64 (64 for 0)."""
 
     def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

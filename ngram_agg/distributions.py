@@ -292,9 +292,7 @@ def _scan(
             elif shift == 0:
                 token = below & mask
             else:
-                token = (
-                    (below >> np.uint64(shift)) | (above << np.uint64(64 - shift))
-                ) & mask
+                token = ((below >> np.uint64(shift)) | (above << np.uint64(64 - shift))) & mask
             if is_context:
                 count = totals[depth]
                 if count >= min_count and not split[depth] and token != np.uint64(end):

@@ -112,9 +112,7 @@ def pack_sequence(packing: Packing, tokens: Tokens, starts: int) -> tuple[Words,
     """
     high = np.empty(starts, packing.high_dtype)
     low = np.empty(starts, np.uint64)
-    _pack_sequence(
-        tokens, packing.length, packing.token_bits, packing.end_of_document, high, low
-    )
+    _pack_sequence(tokens, packing.length, packing.token_bits, packing.end_of_document, high, low)
     return high, low
 
 

@@ -116,9 +116,7 @@ def partition_cuts(
     return sorted(set(cuts))
 
 
-def partition_bounds(
-    packing: Packing, cuts: Sequence[Cut]
-) -> list[tuple[Key, Key | None]]:
+def partition_bounds(packing: Packing, cuts: Sequence[Cut]) -> list[tuple[Key, Key | None]]:
     """The lowest key of each partition and the lowest beyond it (None for the last)."""
     keys = [pack_one(packing, cut) for cut in cuts]
     return list(zip([(0, 0), *keys], [*keys, None], strict=True))

@@ -297,8 +297,8 @@ def _merge_into(
         counts[rows] = left_counts[i] * np.uint64(left_first) + right_counts[j] * np.uint64(
             right_first
         )
-        i += np.int64(left_first)
-        j += np.int64(right_first)
+        i += int(left_first)
+        j += int(right_first)
         rows += 1
     for k in range(i, len(left_low)):
         high[rows] = left_high[k]
@@ -314,7 +314,7 @@ def _merge_into(
 
 
 @compiled
-def _lower_bound(high: Words, low: Words, key_high: int, key_low: int) -> int:
+def _lower_bound(high: Words, low: Words, key_high: np.uint64, key_low: np.uint64) -> int:
     first = 0
     last = len(low)
     while first < last:
@@ -328,7 +328,7 @@ def _lower_bound(high: Words, low: Words, key_high: int, key_low: int) -> int:
 
 
 @compiled
-def _upper_bound(high: Words, low: Words, key_high: int, key_low: int) -> int:
+def _upper_bound(high: Words, low: Words, key_high: np.uint64, key_low: np.uint64) -> int:
     first = 0
     last = len(low)
     while first < last:

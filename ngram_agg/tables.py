@@ -303,7 +303,9 @@ def open_distributions(folder: str) -> Distributions:
     return Distributions(folder, datasets.read_manifest(folder, "distributions"))
 
 
-def _find_row(table: pa.Table, columns: Sequence[str], wanted: Sequence[int]) -> Distribution | None:
+def _find_row(
+    table: pa.Table, columns: Sequence[str], wanted: Sequence[int]
+) -> Distribution | None:
     matches = np.ones(table.num_rows, bool)
     for name, token in zip(columns, wanted, strict=True):
         matches &= parquet.column_values(table, name) == token

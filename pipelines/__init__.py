@@ -1,0 +1,1 @@
+"""The Beam pipelines, one module each with build_pipeline() and main(), and the command line."""

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from corpus.errors import CorpusmillError, DatasetError, UsageError
+from corpus.errors import CorpusmillError, UsageError
 from corpus.version import __version__
 
 # name -> (module, what it does); modules are imported when needed, because Beam takes seconds.
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("corpusmill: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception:  # noqa: BLE001  (the last resort: a bug, shown in full)
         traceback.print_exc()
         print("corpusmill: error: this should not have happened; see above", file=sys.stderr)
         return 1

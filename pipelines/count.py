@@ -6,6 +6,7 @@ n-grams are prefixes of these, so their counts need not be kept.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from corpus import storage
 from corpus.datasets import (
-    TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
     Manifest,
@@ -96,8 +96,10 @@ class CountPlan:
         documents = self.manifest.properties["documents"]
         runs = -(-self.tokens // self.options.run_tokens)
         return [
-            f"input: {documents:,} documents, {self.tokens:,} tokens, vocabulary of"
-            f" {self.packing.vocabulary_size:,}",
+            (
+                f"input: {documents:,} documents, {self.tokens:,} tokens, vocabulary of"
+                f" {self.packing.vocabulary_size:,}"
+            ),
             f"counting contexts of 0 to {self.options.max_order} tokens in about {runs} runs",
         ]
 
@@ -235,7 +237,7 @@ def _cut_block(
     # that none is tiny.
     pieces = max(1, round(len(tokens) / options.run_tokens))
     bounds = [len(tokens) * piece // pieces for piece in range(pieces + 1)]
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in itertools.pairwise(bounds):
         yield tokens[first : last + options.max_order], last - first
 
 
@@ -255,8 +257,20 @@ def main(argv: Sequence[str]) -> None:
     add("--input", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
     add("--output", required=True, metavar="DIR", help="folder or URL of the counts dataset")
     add("--max-order", type=int, default=3, metavar="N", help="tokens in the longest context")
-    add("--run-tokens", type=positive, default=1 << 23, metavar="N", help="tokens that a worker counts at once, about 40 bytes of memory each")
-    add("--partition-mib", type=positive, default=64, metavar="MIB", help="size in memory of the n-grams in one output file")
+    add(
+        "--run-tokens",
+        type=positive,
+        default=1 << 23,
+        metavar="N",
+        help="tokens that a worker counts at once, about 40 bytes of memory each",
+    )
+    add(
+        "--partition-mib",
+        type=positive,
+        default=64,
+        metavar="MIB",
+        help="size in memory of the n-grams in one output file",
+    )
     arguments, run = parse_job(parser, argv)
     options = CountOptions(
         input=storage.absolute(arguments.input),

@@ -180,7 +180,7 @@ def slices(source: str, cuts: list[Cut]) -> Iterator[tuple[int, Slice]]:
 
 
 def merge_slices(
-    parts: Iterable[Slice], packing: Packing, on_read: Callable[[int], None] = lambda rows: None
+    parts: Iterable[Slice], packing: Packing, on_read: Callable[[int], None] | None = None
 ) -> Iterator[CountsRun]:
     """Merges stretches of sources to one sorted stream; `on_read` is told of the rows read."""
 
@@ -189,7 +189,8 @@ def merge_slices(
         beyond = pack_one(packing, upper) if upper else None
         for url in source_files(source):
             for run in read_file(url, packing, first, beyond):
-                on_read(len(run))
+                if on_read is not None:
+                    on_read(len(run))
                 yield run
 
     return merge_streams([read_slice(*part) for part in parts])

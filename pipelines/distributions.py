@@ -36,8 +36,8 @@ from ngram_agg.distributions import (
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, merge_runs
-from pipelines.arguments import make_parser, positive
 from pipelines import coders
+from pipelines.arguments import make_parser, positive
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
@@ -96,10 +96,14 @@ class DistributionsPlan:
     def describe(self) -> list[str]:
         keep = self.options.tables
         return [
-            f"input: {self.ngrams:,} n-grams of {self.manifest.properties['tokens']:,} tokens in"
-            f" {self.partitions} partitions",
-            f"keeping the {keep.top_k} most frequent next tokens of contexts of 0 to"
-            f" {self.packing.max_order} tokens seen {keep.min_count} times or more",
+            (
+                f"input: {self.ngrams:,} n-grams of {self.manifest.properties['tokens']:,} tokens"
+                f" in {self.partitions} partitions"
+            ),
+            (
+                f"keeping the {keep.top_k} most frequent next tokens of contexts of 0 to"
+                f" {self.packing.max_order} tokens seen {keep.min_count} times or more"
+            ),
         ]
 
     def file_name(self, order: int, part: int) -> str:
@@ -170,7 +174,10 @@ def _write_tables(
     progress = Progress(plan.writer, "distributions", part)
     orders = range(1, plan.packing.max_order + 1)
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(plan.writer.new_file(plan.file_name(order, number))) for order in orders]
+        files = [
+            stack.enter_context(plan.writer.new_file(plan.file_name(order, number)))
+            for order in orders
+        ]
         outputs = [
             stack.enter_context(tables.open_writer(file.path, plan.packing, order))
             for file, order in zip(files, orders, strict=True)
@@ -232,7 +239,9 @@ class SumRuns(beam.CombineFn):
         return merge_runs(accumulator)
 
 
-def split_row(context: tuple[Cut, CountsRun], plan: DistributionsPlan) -> tuple[int, pa.RecordBatch]:
+def split_row(
+    context: tuple[Cut, CountsRun], plan: DistributionsPlan
+) -> tuple[int, pa.RecordBatch]:
     """The table row of a context that was divided, by its order."""
     order = len(context[0])
     rows = distribution_row(context[1], plan.options.tables)
@@ -289,8 +298,20 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add("--input", required=True, metavar="DIR", help="folder or URL of a counts dataset")
     add("--output", required=True, metavar="DIR", help="folder or URL of the distributions dataset")
-    add("--top-k", type=positive, default=keep.top_k, metavar="K", help="next tokens kept for a context")
-    add("--min-count", type=positive, default=keep.min_count, metavar="N", help="contexts seen fewer times are dropped")
+    add(
+        "--top-k",
+        type=positive,
+        default=keep.top_k,
+        metavar="K",
+        help="next tokens kept for a context",
+    )
+    add(
+        "--min-count",
+        type=positive,
+        default=keep.min_count,
+        metavar="N",
+        help="contexts seen fewer times are dropped",
+    )
     arguments, run = parse_job(parser, argv)
     options = DistributionsOptions(
         input=storage.absolute(arguments.input),

@@ -52,7 +52,9 @@ def run_job(
 
 def summary(manifest: Manifest, folder: str, seconds: float) -> str:
     """The lines that a finished job prints."""
-    lines = [f"{manifest.kind} dataset {folder}: {len(manifest.files)} files, done in {seconds:.1f} s"]
+    lines = [
+        f"{manifest.kind} dataset {folder}: {len(manifest.files)} files, done in {seconds:.1f} s"
+    ]
     for name, value in sorted(manifest.counters.items()):
         text = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
         lines.append(f"  {name.replace('_', ' '):<28}{text:>16}")

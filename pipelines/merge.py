@@ -63,8 +63,10 @@ class MergePlan:
     def describe(self) -> list[str]:
         tokens = sum(manifest.properties["tokens"] for manifest in self.manifests.values())
         return [
-            f"input: {len(self.manifests)} counts datasets with {self.ngrams:,} n-grams of"
-            f" {tokens:,} tokens"
+            (
+                f"input: {len(self.manifests)} counts datasets with {self.ngrams:,} n-grams of"
+                f" {tokens:,} tokens"
+            )
         ]
 
 
@@ -78,9 +80,7 @@ def make_plan(options: MergeOptions) -> MergePlan:
     for folder, manifest in manifests.items():
         differences = describe_differences(_identity(first), _identity(manifest))
         if differences:
-            raise UsageError(
-                f"{folder} can't be added to {first_folder}: {'; '.join(differences)}"
-            )
+            raise UsageError(f"{folder} can't be added to {first_folder}: {'; '.join(differences)}")
     return MergePlan(options, manifests)
 
 
@@ -116,11 +116,29 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill merge --input counts-2024 --input counts-2025 --output counts",
     )
     add = parser.add_argument
-    add("--input", action="append", required=True, metavar="DIR", help="folder or URL of a counts dataset; at least two")
+    add(
+        "--input",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder or URL of a counts dataset; at least two",
+    )
     add("--output", required=True, metavar="DIR", help="folder or URL of the counts dataset")
-    add("--partition-mib", type=positive, default=64, metavar="MIB", help="size in memory of the n-grams in one output file")
+    add(
+        "--partition-mib",
+        type=positive,
+        default=64,
+        metavar="MIB",
+        help="size in memory of the n-grams in one output file",
+    )
     arguments, run = parse_job(parser, argv)
     options = MergeOptions(tuple(arguments.input), arguments.output, arguments.partition_mib)
     plan = make_plan(options)
     stage = Stage("merge", "n-grams", plan.ngrams)
-    run_job(plan.parts.writer, run, plan.describe(), lambda: build_pipeline(options, run, plan), (stage,))
+    run_job(
+        plan.parts.writer,
+        run,
+        plan.describe(),
+        lambda: build_pipeline(options, run, plan),
+        (stage,),
+    )

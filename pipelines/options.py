@@ -68,7 +68,8 @@ class RunOptions:
 
 def _add_run_arguments(parser: Parser) -> None:
     group = parser.add_argument_group(
-        "running", f"any option of Beam works too; without --runner the job runs here ({LOCAL_RUNNER})"
+        "running",
+        f"any option of Beam works too; without --runner the job runs here ({LOCAL_RUNNER})",
     )
     group.add_argument("--workers", type=int, default=1, help="local processes")
     group.add_argument(

@@ -5,7 +5,6 @@ folder; the launching process adds them up. Elsewhere the runner has its own mon
 """
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -59,7 +58,7 @@ class Progress:
             path = os.path.join(_folder(self.writer, self.stage), self.part)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w") as file:
-                json.dump(self.done, file)
+                file.write(str(self.done))
 
 
 @contextlib.contextmanager
@@ -68,52 +67,60 @@ def shown(writer: DatasetWriter, stages: tuple[Stage, ...]) -> Iterator[None]:
     if not storage.is_local(writer.folder):
         yield
         return
-    stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(writer, stages, stop), daemon=True)
-    thread.start()
+    watch = _Watch(writer, stages)
+    watch.start()
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        watch.stop()
 
 
-def _watch(writer: DatasetWriter, stages: tuple[Stage, ...], stop: threading.Event) -> None:
-    bars: dict[str, tqdm] = {}  # type: ignore[type-arg]
-    terminal = sys.stderr.isatty()
-    started = time.monotonic()
-    while True:
-        last_look = stop.wait(_SECONDS_BETWEEN_NOTES)
-        for stage in stages:
-            done = _done(writer, stage.name)
-            if done and stage.name not in bars:
-                bars[stage.name] = tqdm(
-                    desc=stage.name,
-                    total=stage.total,
-                    unit=stage.unit,
-                    unit_scale=True,
-                    disable=not terminal,
-                )
-                if not terminal:
-                    seconds = time.monotonic() - started
-                    print(f"{stage.name}: started after {seconds:.1f} s", file=sys.stderr)
-            if stage.name in bars and done:
-                bars[stage.name].update(done - bars[stage.name].n)
-        if last_look:
-            break
-    for bar in bars.values():
-        bar.close()
+class _Watch(threading.Thread):
+    """Looks at the workers' notes again and again, and shows what they say."""
+
+    def __init__(self, writer: DatasetWriter, stages: tuple[Stage, ...]) -> None:
+        super().__init__(daemon=True)
+        self._folders = {stage: _folder(writer, stage.name) for stage in stages}
+        self._bars: dict[Stage, tqdm] = {}
+        self._started = time.monotonic()
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(_SECONDS_BETWEEN_NOTES):
+            for stage, folder in self._folders.items():
+                done = sum(_read_notes(folder))
+                if done:
+                    self._show(stage, done)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+        for bar in self._bars.values():
+            bar.close()
+
+    def _show(self, stage: Stage, done: int) -> None:
+        terminal = sys.stderr.isatty()
+        if stage not in self._bars:
+            self._bars[stage] = tqdm(
+                desc=stage.name,
+                total=stage.total,
+                unit=stage.unit,
+                unit_scale=True,
+                disable=not terminal,
+            )
+            if not terminal:
+                seconds = time.monotonic() - self._started
+                print(f"{stage.name}: started after {seconds:.1f} s", file=sys.stderr)
+        self._bars[stage].update(done - self._bars[stage].n)
 
 
-def _done(writer: DatasetWriter, stage: str) -> int:
-    folder = _folder(writer, stage)
-    total = 0
+def _read_notes(folder: str) -> Iterator[int]:
+    # Workers replace the notes, and the finished job removes them, while they are read.
     with contextlib.suppress(FileNotFoundError):
         for part in os.listdir(folder):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                with open(os.path.join(folder, part)) as file:
-                    total += json.load(file)
-    return total
+            path = os.path.join(folder, part)
+            with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
+                yield int(file.read())
 
 
 def _folder(writer: DatasetWriter, stage: str) -> str:

@@ -11,6 +11,7 @@ from corpus.tokenizers import Tokenizer, load_tokenizer
 from ngram_agg import Distribution, Distributions, open_distributions
 from pipelines.arguments import make_parser
 
+
 def main(argv: Sequence[str]) -> None:
     """`corpusmill query`"""
     parser = make_parser(
@@ -21,7 +22,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("dataset", metavar="DIR", help="folder or URL of a distributions dataset")
     parser.add_argument("context", nargs="?", help="text; '' for the empty context")
     parser.add_argument("--ids", metavar="IDS", help="the context as token ids, such as 464,1578")
-    parser.add_argument("--min-order", type=int, default=0, metavar="N", help="shortest context to back off to")
+    parser.add_argument(
+        "--min-order", type=int, default=0, metavar="N", help="shortest context to back off to"
+    )
     arguments = parser.parse_args(argv)
     if (arguments.context is None) == (arguments.ids is None):
         raise UsageError("give a context as text or as --ids, one of the two")
@@ -41,7 +44,9 @@ def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -
     for order in range(min(len(context), dataset.max_order), -1, -1):
         tried = tuple(context[len(context) - order :])
         found = dataset.find(tried)
-        seen = f"seen {found.total:,} times" if found else f"seen fewer than {dataset.min_count} times"
+        seen = (
+            f"seen {found.total:,} times" if found else f"seen fewer than {dataset.min_count} times"
+        )
         lines.append(f"order {order}  {_quote(tokenizer, tried):<40} {seen}")
         if found:
             return [*lines, "", *_bars(found, tokenizer)]

@@ -98,17 +98,21 @@ class TokenizePlan:
         kinds = sorted({f"{file.format} {file.compression or 'plain'}" for file in self.inputs})
         size = sum(file.size for file in self.inputs)
         return [
-            f"input: {len(self.inputs)} files, {size / _MIB:,.1f} MiB ({', '.join(kinds)}),"
-            f" {len(self.shards)} shards",
-            f"tokenizer: {self.tokenizer.kind}, {self.tokenizer.vocab_size} ids, documents end with"
-            f" {self.tokenizer.token_text(self.tokenizer.end_of_document)}",
+            (
+                f"input: {len(self.inputs)} files, {size / _MIB:,.1f} MiB ({', '.join(kinds)}),"
+                f" {len(self.shards)} shards"
+            ),
+            (
+                f"tokenizer: {self.tokenizer.kind}, {self.tokenizer.vocab_size:,} ids; documents"
+                f" end with {self.tokenizer.token_text(self.tokenizer.end_of_document)}"
+            ),
         ]
 
 
 def make_plan(options: TokenizeOptions) -> TokenizePlan:
     """Looks at the input and the tokenizer; raises UsageError where they can't be used."""
     tokenizer = load_tokenizer(options.tokenizer, options.end_of_document)
-    inputs = find_inputs([storage.absolute(pattern) for pattern in options.input], options.read)
+    inputs = find_inputs(options.input, options.read)
     check_columns(inputs, options.read)
     shards = plan_shards(inputs, options.read, options.shard_mib * _MIB)
     return TokenizePlan(options, tuple(inputs), tuple(shards), tokenizer)
@@ -135,10 +139,9 @@ def save_tokenizer(writer: DatasetWriter, tokenizer: Tokenizer) -> None:
     """Puts a copy of the tokenizer into the dataset: workers and later jobs load it from there."""
     records = []
     for name, data in sorted(tokenizer.files.items()):
-        with writer.new_file(f"{TOKENIZER_FOLDER}/{name}") as file:
-            with open(file.path, "wb") as out:
-                out.write(data)
-        records.append(file.record)
+        with writer.new_file(f"{TOKENIZER_FOLDER}/{name}") as file, open(file.path, "wb") as out:
+            out.write(data)
+        records.append(file.written)
     writer.complete(TOKENIZER_FOLDER, Completion(tuple(records), {}))
 
 
@@ -256,7 +259,9 @@ def _finish(_: int, writer: DatasetWriter, options: TokenizeOptions, shards: int
     parts = [part_name(number, shards) for number in range(shards)]
     completions = [writer.completion(part) for part in parts]
     counters = add_up(completion.counters for completion in completions if completion)
-    tally = _Tally(options.max_bad_records, counters["documents"], counters["bad_records"])
+    tally = _Tally(
+        options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
+    )
     if tally.too_many:
         raise DataError(tally.complaint(writer.url("dead-letter")))
     if not tally.documents:
@@ -279,17 +284,50 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill tokenize --input 'wiki/*.jsonl.gz' --tokenizer tokenizer.json --output tokens",
     )
     add = parser.add_argument
-    add("--input", action="append", required=True, metavar="GLOB", help="files, a glob, a folder, a URL or hf:NAME; may be repeated")
-    add("--tokenizer", required=True, help="tokenizer.json, SentencePiece .model, VOCAB.json,MERGES.txt, a folder with one of these, or bytes")
+    add(
+        "--input",
+        action="append",
+        required=True,
+        metavar="GLOB",
+        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
+    )
+    add(
+        "--tokenizer",
+        required=True,
+        help="tokenizer.json, SentencePiece .model, VOCAB.json,MERGES.txt, a folder with one of"
+        " these, or bytes",
+    )
     add("--output", required=True, metavar="DIR", help="folder or URL of the tokens dataset")
     add("--text-field", default="text", help="field or column with the text")
     add("--id-field", help="field or column with the document id (default: file and offset)")
     add("--input-format", default="auto", choices=INPUT_FORMATS, help="what the input files are")
     add("--text-unit", default="line", choices=TEXT_UNITS, help="what is a document in text files")
-    add("--end-of-document", metavar="TOKEN", help="token that ends documents (default: the tokenizer's own)")
-    add("--max-bad-records", type=share, default=0.001, metavar="SHARE", help="stop when more records than this are bad")
-    add("--max-document-mib", type=positive, default=512, metavar="MIB", help="longer documents are bad records")
-    add("--shard-mib", type=positive, default=64, metavar="MIB", help="input in one part of the output")
+    add(
+        "--end-of-document",
+        metavar="TOKEN",
+        help="token that ends documents (default: the tokenizer's own)",
+    )
+    add(
+        "--max-bad-records",
+        type=share,
+        default=0.001,
+        metavar="SHARE",
+        help="stop when more records than this are bad",
+    )
+    add(
+        "--max-document-mib",
+        type=positive,
+        default=512,
+        metavar="MIB",
+        help="longer documents are bad records",
+    )
+    add(
+        "--shard-mib",
+        type=positive,
+        default=64,
+        metavar="MIB",
+        help="input in one part of the output",
+    )
     arguments, run = parse_job(parser, argv)
     read = ReadOptions(
         text_field=arguments.text_field,

@@ -28,7 +28,9 @@ def count_contexts(documents: Iterable[Sequence[int]], order: int) -> Ngrams:
 def flat(counts: Ngrams) -> dict[tuple[int, ...], int]:
     """(context, next token) -> how often."""
     return {
-        (*context, token): count for context, nexts in counts.items() for token, count in nexts.items()
+        (*context, token): count
+        for context, nexts in counts.items()
+        for token, count in nexts.items()
     }
 
 

@@ -35,9 +35,7 @@ def blocks_of(run, size):
 @given(corpora(), st.integers(1, 5), st.integers(1, 4), st.integers(1, 50))
 def test_every_order_equals_the_oracle(corpus, top_k, min_count, block):
     tokens, vocabulary, end, max_order = corpus
-    run = count_ngrams(
-        tokens, max_order=max_order, vocabulary_size=vocabulary, end_of_document=end
-    )
+    run = count_ngrams(tokens, max_order=max_order, vocabulary_size=vocabulary, end_of_document=end)
     options = DistributionOptions(top_k, min_count)
     documents = documents_of(tokens, end)
     found = [{} for _ in range(max_order)]
@@ -55,9 +53,7 @@ def test_partitions_and_split_contexts_together_give_every_context(
     corpus, partition_rows, min_count, block
 ):
     tokens, vocabulary, end, max_order = corpus
-    run = count_ngrams(
-        tokens, max_order=max_order, vocabulary_size=vocabulary, end_of_document=end
-    )
+    run = count_ngrams(tokens, max_order=max_order, vocabulary_size=vocabulary, end_of_document=end)
     if not len(run):
         return
     options = DistributionOptions(3, min_count)

@@ -122,7 +122,9 @@ def test_empty_stream():
 
 
 def test_id_outside_the_vocabulary_names_its_position():
-    with pytest.raises(DataError, match="token id 10 at position 2 is outside the vocabulary of 10"):
+    with pytest.raises(
+        DataError, match="token id 10 at position 2 is outside the vocabulary of 10"
+    ):
         count((np.array([1, 2, 10, 9], np.uint16), 10, 9, 1))
 
 

@@ -6,8 +6,13 @@ import pytest
 
 from corpus.datasets import Completion, DatasetWriter
 from corpus.errors import DataError, DatasetError, UsageError
-from ngram_agg import DistributionOptions, count_ngrams, open_distributions, scan_distributions
-from ngram_agg import tables
+from ngram_agg import (
+    DistributionOptions,
+    count_ngrams,
+    open_distributions,
+    scan_distributions,
+    tables,
+)
 from ngram_agg.distributions import distribution_row
 from tests.oracle import distributions, documents_of
 
@@ -33,9 +38,7 @@ def folder(corpus, tmp_path_factory):
     """A distributions dataset with small row groups, written by hand."""
     folder = str(tmp_path_factory.mktemp("tables") / "distributions")
     options = DistributionOptions(TOP_K, 1)
-    run = count_ngrams(
-        corpus, max_order=MAX_ORDER, vocabulary_size=VOCABULARY, end_of_document=END
-    )
+    run = count_ngrams(corpus, max_order=MAX_ORDER, vocabulary_size=VOCABULARY, end_of_document=END)
     rows_by_order = [distribution_row(run.shortened(1), options)]
     rows_by_order += next(scan_distributions([run], options))
     writer = DatasetWriter(folder, "distributions", {})
