@@ -13,7 +13,7 @@ class UsageError(CorpusmillError):
 
 
 class DataError(CorpusmillError):
-    """The data itself is bad: too many bad records, an id outside the vocabulary, a damaged file."""
+    """A bad option, a missing input or an unusable output, found before any work."""
 
 
 class DatasetError(CorpusmillError):

@@ -82,18 +82,18 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._folders = {stage: _folder(writer, stage.name) for stage in stages}
         self._bars: dict[Stage, tqdm] = {}
-        self._started = time.monotonic()
-        self._stopped = threading.Event()
+        self._began = time.monotonic()
+        self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.wait(_SECONDS_BETWEEN_NOTES):
+        while not self._ended.wait(_SECONDS_BETWEEN_NOTES):
             for stage, folder in self._folders.items():
                 done = sum(_read_notes(folder))
                 if done:
                     self._show(stage, done)
 
     def stop(self) -> None:
-        self._stopped.set()
+        self._ended.set()
         self.join()
         for bar in self._bars.values():
             bar.close()
@@ -109,7 +109,7 @@ class _Watch(threading.Thread):
                 disable=not terminal,
             )
             if not terminal:
-                seconds = time.monotonic() - self._started
+                seconds = time.monotonic() - self._began
                 print(f"{stage.name}: started after {seconds:.1f} s", file=sys.stderr)
         self._bars[stage].update(done - self._bars[stage].n)
 
