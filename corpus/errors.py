@@ -13,7 +13,7 @@ class UsageError(CorpusmillError):
 
 
 class DataError(CorpusmillError):
-    """A bad option, a missing input or an unusable output, found before any work."""
+    """The data is bad: too many bad records, an id outside the vocabulary, a damaged file."""
 
 
 class DatasetError(CorpusmillError):

@@ -10,8 +10,7 @@ Long texts. The libraries need tens of bytes of memory for a byte of text, so te
 characters that aren't white space; where its MiB has none, before such a newline; else anywhere.
 Cuts depend on the text alone. Pieces after the first are tokenized without the space that some
 tokenizers put before a text, so that the ids are those of the whole text wherever no token spans
-a cut and white space left of a word doesn't change how the text before it is split. That holds at
-spaces for byte-level BPE with the pre-tokenizers of GPT-2, GPT-4, Llama 3 and the like, for
+a cut and what follows a cut doesn't change how the text before it is split. That holds at spaces for byte-level BPE with the pre-tokenizers of GPT-2, GPT-4, Llama 3 and the like, for
 SentencePiece models without entries that go on after a space in their middle (the trainer's
 default), for WordPiece; with SentencePiece's unigram models up to rounding of the scores of a
 whole MiB. It needn't hold at newlines and never does within words: a text of more than a MiB
@@ -59,9 +58,9 @@ _END_NAMES = (
 _BEFORE_SPACE = re.compile(r".*\S(?= \S)", re.DOTALL)
 _BEFORE_NEWLINE = re.compile(r".*\S(?=\n\S)", re.DOTALL)
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-# normalizer_spec { add_dummy_prefix: false }: appended to a serialized model it overrides the
-# field, because concatenated protocol buffers merge.
-_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+# normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
+# the field, because concatenated protocol buffers merge.
+_DUMMY_PREFIXES = (b"\x1a\x02\x18\x00", b"\x1a\x02\x18\x01")
 
 
 class Tokenizer(abc.ABC):
@@ -268,7 +267,7 @@ class _PieceTokenizer(Tokenizer):
         own_ids: int,
         end: tuple[int | None, str],
         encode_start: _Encode,
-        encode_middle: _Encode,
+        encode_middle: Sequence[_Encode],
     ) -> None:
         """Takes the library's functions.
 
@@ -277,13 +276,13 @@ class _PieceTokenizer(Tokenizer):
           own_ids: see `Tokenizer`.
           end: id and text of the token that ends documents.
           encode_start: tokenizes texts.
-          encode_middle: the same without a space put before them.
+          encode_middle: ways to tokenize what follows a cut; the first that does what
+            `encode_start` would do there is taken.
         """
         super().__init__(files, own_ids, *end)
         self._encode_start = encode_start
-        self._encode_middle = (
-            encode_middle if _continues(encode_start, encode_middle) else encode_start
-        )
+        fitting = (encode for encode in encode_middle if _continues(encode_start, encode))
+        self._encode_middle = next(fitting, encode_start)
 
     def encode_batch(self, texts: pa.LargeStringArray) -> tuple[Tokens, npt.NDArray[np.int64]]:
         lengths = np.zeros(len(texts), np.int64)
@@ -312,10 +311,7 @@ class _PieceTokenizer(Tokenizer):
 
 
 def _continues(start: _Encode, middle: _Encode) -> bool:
-    """Whether the middle of a text may be tokenized by `middle`.
-
-    Not so where a tokenizer drops leading spaces, and its prefix puts the one at a cut back.
-    """
+    """Whether `middle` gives the ids, after a cut, that the whole text has there."""
     (whole,), (first,) = start(["one two three four"]), start(["one two"])
     (rest,) = middle([" three four"])
     return list(whole) == [*first, *rest]
@@ -371,7 +367,7 @@ class _HuggingFaceTokenizer(_PieceTokenizer):
             max(self._vocabulary.values()) + 1,
             end.resolve(self._vocabulary.get, self._well_known_end),
             _encoder(tokenizer),
-            _encoder(middle),
+            [_encoder(middle)],
         )
 
     def _well_known_end(self) -> tuple[int | None, str]:
@@ -495,13 +491,17 @@ class _SentencePieceTokenizer(_PieceTokenizer):
     def __init__(self, files: Mapping[str, bytes], end: "_End") -> None:
         data = files["tokenizer.model"]
         self._model = sentencepiece.SentencePieceProcessor(model_proto=data)
-        middle = sentencepiece.SentencePieceProcessor(model_proto=data + _NO_DUMMY_PREFIX)
+        # Where leading spaces are dropped, the prefix puts back the one that follows a cut.
+        middle = [
+            sentencepiece.SentencePieceProcessor(model_proto=data + prefix)
+            for prefix in _DUMMY_PREFIXES
+        ]
         super().__init__(
             files,
             self._model.get_piece_size(),
             end.resolve(self._find, self._own_end),
             self._model.encode,
-            middle.encode,
+            [model.encode for model in middle],
         )
 
     def _find(self, text: str) -> int | None:
