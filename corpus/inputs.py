@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -139,8 +140,8 @@ def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile
     Args:
       patterns: each a file, a glob, a folder (read recursively, without names that begin with
         `.` or `_`), a folder written by `Dataset.save_to_disk`, any of these as an fsspec URL, or
-        `hf:NAME`, `hf:NAME:CONFIG` or `hf:NAME:CONFIG:SPLIT` for a Hugging Face dataset, which is
-        downloaded to the local cache of the `datasets` package.
+        `hf:NAME`, `hf:NAME:CONFIG` or `hf:NAME:CONFIG:SPLIT` for a Hugging Face dataset, which the
+        `datasets` package puts into its cache (HF_DATASETS_CACHE); workers have to see that disk.
       options: what the files are taken to be.
 
     Raises:
@@ -344,6 +345,8 @@ def _find_in_folder(fs: fsspec.AbstractFileSystem, folder: str) -> _Sizes:
         raise UsageError(f"input {folder} holds several splits; name one of {choices}")
     if fs.isfile(f"{folder}/state.json") and fs.isfile(f"{folder}/dataset_info.json"):
         return _find_saved_dataset(fs, folder)
+    if isinstance(fs, LocalFileSystem):
+        return _find_in_local_folder(folder)
     return {
         path: info["size"]
         for path, info in fs.find(folder, detail=True).items()
@@ -362,6 +365,22 @@ def _find_matches(fs: fsspec.AbstractFileSystem, pattern: str) -> _Sizes:
                 found[path] = info["size"]
             elif info["type"] == "directory":
                 found.update(_find_in_folder(fs, path.rstrip("/")))
+    return found
+
+
+def _find_in_local_folder(folder: str) -> _Sizes:
+    """As `fs.find`, which would leave out in silence what can't be listed."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: _Sizes = {}
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden([name])]
+        for name in names:
+            path = os.path.join(place, name)
+            if not _is_hidden([name]) and stat.S_ISREG((status := os.stat(path)).st_mode):
+                found[path] = status.st_size
     return found
 
 

@@ -9,12 +9,16 @@ Long texts. The libraries need tens of bytes of memory for a byte of text, so te
 `PIECE_BYTES` are tokenized in pieces. A piece ends before a single space that stands between two
 characters that aren't white space; where its MiB has none, before such a newline; else anywhere.
 Cuts depend on the text alone. Pieces after the first are tokenized without the space that some
-tokenizers put before a text, so that the ids are those of the whole text wherever no token spans
-a cut and what follows a cut doesn't change how the text before it is split. That holds at spaces for byte-level BPE with the pre-tokenizers of GPT-2, GPT-4, Llama 3 and the like, for
-SentencePiece models without entries that go on after a space in their middle (the trainer's
-default), for WordPiece; with SentencePiece's unigram models up to rounding of the scores of a
-whole MiB. It needn't hold at newlines and never does within words: a text of more than a MiB
-without any space can have a few tokens per MiB that differ from those of the whole.
+tokenizers put before a text. So the ids are those of the whole text wherever no token spans a cut
+and what follows a cut doesn't change how the text before it is split. That holds at spaces for
+
+- byte-level BPE with the pre-tokenizers of GPT-2, GPT-4, Llama 3 and the like;
+- WordPiece;
+- SentencePiece models without entries that have a space after another character (the trainer's
+  default); unigram models up to the rounding of scores, which are summed over a whole text.
+
+It needn't hold at newlines and doesn't within words: a text of more than a MiB without any space
+can have a few tokens per MiB that differ from those of the whole.
 """
 
 import abc

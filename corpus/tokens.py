@@ -11,6 +11,8 @@ from corpus import parquet
 from corpus.tokenizers import Tokenizer
 
 ROW_GROUP_TOKENS = 1 << 20
+# So that reading a document of any length takes little memory.
+MAX_ROW_TOKENS = 1 << 20
 # Row groups end by tokens, not by rows.
 _NO_ROW_LIMIT = 1 << 62
 
@@ -31,17 +33,26 @@ def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
 def tokenize_batch(tokenizer: Tokenizer, documents: pa.RecordBatch) -> pa.RecordBatch:
     """A token batch from a document batch.
 
-    `byte_length` counts the document's text in UTF-8, without the end-of-document token.
+    A document of more than `MAX_ROW_TOKENS` tokens takes several rows with its id, one after the
+    other; the last one ends with the end-of-document token and has the document's `byte_length`
+    (of its text in UTF-8), the others have 0.
     """
     texts = documents.column("text")
     tokens, lengths = tokenizer.encode_batch(texts)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]).astype(np.int32)
+    rows_of = -(-lengths // MAX_ROW_TOKENS)
+    last_rows = np.cumsum(rows_of) - 1
+    row_lengths = np.full(rows_of.sum(), MAX_ROW_TOKENS)
+    row_lengths[last_rows] = lengths - (rows_of - 1) * MAX_ROW_TOKENS
+    byte_lengths = np.zeros(len(row_lengths), np.uint32)
+    byte_lengths[last_rows] = pc.binary_length(texts).to_numpy()
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(row_lengths)]).astype(np.int32)
     schema = tokens_schema(tokenizer.dtype)
     lists = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(tokens), type=schema.field("tokens").type
     )
-    sizes = pc.binary_length(texts).cast(pa.uint32())
-    return pa.record_batch([documents.column("doc_id"), lists, sizes], schema=schema)
+    documents_of_rows = np.repeat(np.arange(len(lengths)), rows_of)
+    ids = documents.column("doc_id").take(pa.array(documents_of_rows))
+    return pa.record_batch([ids, lists, pa.array(byte_lengths)], schema=schema)
 
 
 class TokensWriter:
@@ -70,13 +81,19 @@ class TokensWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds a token batch."""
-        added = len(batch.column("tokens").flatten())
-        self._writer.write(batch)
-        self.tokens += added
-        self._group_tokens += added
-        if self._group_tokens >= ROW_GROUP_TOKENS:
-            self._writer.end_row_group()
-            self._group_tokens = 0
+        ends = np.cumsum(pc.list_value_length(batch.column("tokens")).to_numpy(), dtype=np.int64)
+        first, written = 0, 0
+        while first < batch.num_rows:
+            room = ROW_GROUP_TOKENS - self._group_tokens
+            last = min(int(np.searchsorted(ends, written + room)) + 1, batch.num_rows)
+            self._writer.write(batch.slice(first, last - first))
+            added = int(ends[last - 1]) - written
+            self.tokens += added
+            self._group_tokens += added
+            if self._group_tokens >= ROW_GROUP_TOKENS:
+                self._writer.end_row_group()
+                self._group_tokens = 0
+            first, written = last, int(ends[last - 1])
 
 
 def row_group_tokens(url: str) -> list[int]:

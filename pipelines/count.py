@@ -6,7 +6,6 @@ n-grams are prefixes of these, so their counts need not be kept.
 """
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 
@@ -188,7 +187,7 @@ def _count_and_spill(
     progress = Progress(writer, "count", part)
     positions = 0
     runs = 0
-    for tokens, starts in token_blocks(stretches, options):
+    for tokens, starts in token_blocks(stretches, options.input, options.run_tokens, packing):
         try:
             run = count_ngrams(
                 tokens,
@@ -211,34 +210,35 @@ def _count_and_spill(
 
 
 def token_blocks(
-    stretches: list[Stretch], options: CountOptions
+    stretches: list[Stretch], folder: str, run_tokens: int, packing: Packing
 ) -> Iterator[tuple[npt.NDArray[np.generic], int]]:
-    """The tokens of some stretches in blocks that are counted at once.
+    """The tokens of some stretches in blocks of about `run_tokens`, to be counted at once.
 
     Yields:
-      Token ids and at how many of them n-grams start; those beyond are the beginning of the next
-      block and are only looked at, because a document may reach over both.
+      Token ids and at how many of them n-grams start. Those beyond are the beginning of the next
+      block or stretch, in the middle of a long document: they are only looked at.
     """
     held: list[npt.NDArray[np.generic]] = []
     for name, first, last in stretches:
-        for tokens in read_row_groups(storage.join(options.input, name), first, last):
+        url = storage.join(folder, name)
+        for tokens in read_row_groups(url, first, last):
             held.append(tokens)
-            if sum(map(len, held)) >= options.run_tokens:
-                yield from _cut_block(np.concatenate(held), options)
-                held = []
+            if sum(map(len, held)) >= run_tokens:
+                block = np.concatenate(held)
+                starts = len(block)
+                if block[-1] != packing.end_of_document:
+                    starts -= min(packing.max_order, starts)
+                if starts:
+                    yield block, starts
+                held = [block[starts:].copy()]
+        if held and len(held[-1]) and held[-1][-1] != packing.end_of_document:
+            block = np.concatenate(held)
+            ahead = next(read_row_groups(url, last, last + 1))[: packing.max_order]
+            yield np.concatenate([block, ahead]), len(block)
+            held = []
     if held:
-        yield from _cut_block(np.concatenate(held), options)
-
-
-def _cut_block(
-    tokens: npt.NDArray[np.generic], options: CountOptions
-) -> Iterator[tuple[npt.NDArray[np.generic], int]]:
-    # A block is larger than a run only where a single document is. It is cut in equal pieces, so
-    # that none is tiny.
-    pieces = max(1, round(len(tokens) / options.run_tokens))
-    bounds = [len(tokens) * piece // pieces for piece in range(pieces + 1)]
-    for first, last in itertools.pairwise(bounds):
-        yield tokens[first : last + options.max_order], last - first
+        block = np.concatenate(held)
+        yield block, len(block)
 
 
 def _finish(cuts: list[Cut], plan: CountPlan) -> str:

@@ -157,6 +157,29 @@ class TestFindInputs:
         with pytest.raises(UsageError, match=r"cannot read input .*/x.*Permission denied"):
             found(tmp_path)
 
+    def test_an_unreadable_folder_is_not_left_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path, a=b"x", closed__b=b"x")
+        real_scandir = os.scandir
+
+        def scandir(path: str) -> Any:
+            if path == str(tmp_path / "closed"):
+                raise PermissionError(13, "Permission denied", path)
+            return real_scandir(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(UsageError, match=r"Permission denied: .*/closed"):
+            found(tmp_path)
+
+    def test_linked_folders_are_read_and_broken_links_told(self, tmp_path: Path) -> None:
+        write(tmp_path, d__x=b"x", other__y=b"y")
+        (tmp_path / "d" / "link").symlink_to(tmp_path / "other")
+        assert found(tmp_path / "d") == ["link/y", "x"]
+        (tmp_path / "d" / "gone").symlink_to(tmp_path / "none")
+        with pytest.raises(UsageError, match="No such file"):
+            found(tmp_path / "d")
+
     def test_other_filesystems(self, memory: Any) -> None:
         memory.pipe({"/corpus/a/x.jsonl": JSON_LINE, "/corpus/b.txt": b"text", "/corpus/_b": b""})
         expected = [

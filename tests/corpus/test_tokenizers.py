@@ -31,6 +31,19 @@ KINDS = ("bytes", "gpt2", "gptneox", "mistral")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 Load = Callable[..., Tokenizer]
 
+# Llama 3 has this too, and Qwen with single digits.
+GPT4_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+GPT4O_SPLIT = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 
 @pytest.fixture(scope="module")
 def specs(shared_data: Path) -> dict[str, str]:
@@ -236,6 +249,29 @@ class TestLongTexts:
         found_tokens, found_lengths = tokenizer.encode_batch(texts)
         np.testing.assert_array_equal(tokens, found_tokens)
         np.testing.assert_array_equal(lengths, found_lengths)
+
+    @pytest.mark.parametrize("pattern", [GPT4_SPLIT, GPT4O_SPLIT])
+    def test_small_pieces_with_other_splitting_rules(
+        self,
+        specs: dict[str, str],
+        wiki: list[str],
+        tmp_path: Path,
+        pattern: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        vocabulary, merges = specs["gpt2"].split(",")
+        small = tokenizers.Tokenizer(models.BPE.from_file(vocabulary, merges))
+        small.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        tokenizer = load_tokenizer(saved(tmp_path / "t.json", small))
+        text = "\n".join(wiki[:60])
+        whole = tokenizer.encode(text)
+        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 200)
+        np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     @pytest.mark.parametrize("kind", ["gpt2", "mistral"])
     @pytest.mark.parametrize("text", ["字é\u3000" * 400_000, "ab\n" * 500_000, " " * 1_500_000])
