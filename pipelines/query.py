@@ -47,29 +47,28 @@ def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -
         seen = (
             f"seen {found.total:,} times" if found else f"seen fewer than {dataset.min_count} times"
         )
-        lines.append(f"order {order}  {_quote(tokenizer, tried):<40} {seen}")
+        shown = " ".join(_quote(tokenizer, token) for token in tried) or "(empty context)"
+        lines.append(f"order {order}  {shown:<40} {seen}")
         if found:
             return [*lines, "", *_bars(found, tokenizer)]
     return [*lines, "", "nothing to show: no end of this context was kept"]
 
 
 def _bars(found: Distribution, tokenizer: Tokenizer) -> list[str]:
-    tokens = found.next_tokens.tolist()
-    counts = found.next_counts.tolist()
-    labels = [_label(tokenizer, token) for token in tokens]
-    ids = [str(token) for token in tokens]
-    if found.tail_count:
-        labels.append(f"({found.tail_distinct:,} more)")
-        ids.append("")
-        counts.append(found.tail_count)
-    label_width = max(len(label) for label in labels)
-    columns = shutil.get_terminal_size().columns
-    bar_width = max(8, columns - label_width - 38)
-    return [
-        f"{label:<{label_width}} {token:>7} {count:>12,} {count / found.total:>8.3%}"
-        f"  {_bar(count / found.total, bar_width)}".rstrip()
-        for label, token, count in zip(labels, ids, counts, strict=True)
+    rows = [
+        (_quote(tokenizer, token), str(token), count)
+        for token, count in zip(found.next_tokens.tolist(), found.next_counts.tolist(), strict=True)
     ]
+    if found.tail_count:
+        rows.append((f"({found.tail_distinct:,} more)", "", found.tail_count))
+    width = max(len("next token"), *(len(label) for label, _, _ in rows))
+    bar_width = max(8, shutil.get_terminal_size().columns - width - 35)
+    lines = [f"{'next token':<{width}} {'id':>7} {'count':>12} {'share':>8}"]
+    for label, token, count in rows:
+        share = count / found.total
+        bar = _bar(share, bar_width)
+        lines.append(f"{label:<{width}} {token:>7} {count:>12,} {share:>8.3%}  {bar}".rstrip())
+    return lines
 
 
 def _bar(share: float, width: int) -> str:
@@ -84,12 +83,10 @@ def _bar(share: float, width: int) -> str:
     return bar
 
 
-def _label(tokenizer: Tokenizer, token: int) -> str:
-    return repr(tokenizer.token_text(token))
-
-
-def _quote(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-    return "".join(f"[{tokenizer.token_text(token)}]" for token in tokens) or "(empty context)"
+def _quote(tokenizer: Tokenizer, token: int) -> str:
+    # Not repr(), which would double the backslashes that already stand for single bytes.
+    text = tokenizer.token_text(token)
+    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "'"
 
 
 def _parse_ids(text: str, vocabulary_size: int) -> list[int]:
