@@ -1,0 +1,198 @@
+import errno
+import json
+import os
+
+import pytest
+
+from corpus import datasets, storage
+from corpus.datasets import Completion, DatasetWriter, damaged_files, read_manifest
+from corpus.errors import CorpusmillError, DatasetError, UsageError
+
+TOKENIZER = {"vocabulary_size": 257, "end_of_document": 256}
+
+
+def write_file(writer, name, data, rows=1, tokens=1):
+    with writer.new_file(name) as file:
+        with open(file.path, "wb") as out:
+            out.write(data)
+        file.rows, file.tokens = rows, tokens
+    return file.written
+
+
+def finish(writer, parts):
+    return writer.finish(parts, inputs={}, tokenizer=TOKENIZER, properties={"max_order": 1})
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    return str(tmp_path / "set") if request.param == "local" else f"memory:/{tmp_path}/set"
+
+
+@pytest.fixture
+def dataset(folder):
+    writer = DatasetWriter(folder, "counts", {"max_order": 1})
+    assert writer.begin()
+    for part in ("b", "a"):
+        record = write_file(writer, f"{part}.parquet", part.encode() * 100, rows=2, tokens=3)
+        writer.complete(part, Completion((record,), {"ngrams": 5, "seconds": 0.5}))
+    finish(writer, ["a", "b"])
+    return folder
+
+
+def test_a_finished_dataset_is_described_by_its_manifest(dataset):
+    manifest = read_manifest(dataset, "counts")
+    assert [(f.name, f.rows, f.tokens, f.bytes) for f in manifest.files] == [
+        ("a.parquet", 2, 3, 100),
+        ("b.parquet", 2, 3, 100),
+    ]
+    assert manifest.counters == {"ngrams": 10, "seconds": 1.0}
+    assert not any(damage for _, damage in damaged_files(dataset, manifest))
+    assert storage.list_names(dataset) == ["a.parquet", "b.parquet", "manifest.json"]
+
+
+def test_the_content_hash_is_of_the_data_alone(tmp_path):
+    hashes = []
+    for place, seconds in (("one", 1.0), ("two", 2.0)):
+        writer = DatasetWriter(str(tmp_path / place), "counts", {"max_order": 1})
+        writer.begin()
+        record = write_file(writer, "a.parquet", b"same")
+        writer.complete("a", Completion((record,), {"seconds": seconds}))
+        hashes.append(finish(writer, ["a"]).content_hash)
+    assert hashes[0] == hashes[1]
+
+
+def test_without_a_manifest_there_is_no_dataset(folder):
+    writer = DatasetWriter(folder, "counts", {})
+    writer.begin()
+    with pytest.raises(DatasetError, match="its job has not finished"):
+        read_manifest(folder)
+    with pytest.raises(DatasetError, match="is the path right"):
+        read_manifest(folder + "-other")
+
+
+def test_an_incomplete_part_stops_the_manifest(folder):
+    writer = DatasetWriter(folder, "counts", {})
+    writer.begin()
+    with pytest.raises(DatasetError, match=r"part a of .* is not complete"):
+        finish(writer, ["a"])
+    assert not storage.exists(storage.join(folder, "manifest.json"))
+
+
+def test_a_complete_dataset_is_not_begun_again(dataset):
+    assert not DatasetWriter(dataset, "counts", {"max_order": 1}).begin()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_options_are_refused_with_the_difference(folder, finished):
+    writer = DatasetWriter(folder, "counts", {"max_order": 1, "same": 0})
+    writer.begin()
+    if finished:
+        finish(writer, [])
+    with pytest.raises(UsageError, match=r"\(max_order: 1 there, 2 now\)"):
+        DatasetWriter(folder, "counts", {"max_order": 2, "same": 0}).begin()
+    with pytest.raises(UsageError, match="holds a counts dataset, not tokens"):
+        DatasetWriter(folder, "tokens", {"max_order": 1, "same": 0}).begin()
+
+
+def test_a_folder_with_something_else_is_refused(folder):
+    storage.write_bytes(storage.join(folder, "thesis.tex"), b"!")
+    with pytest.raises(UsageError, match=r"holds something else \(thesis.tex"):
+        DatasetWriter(folder, "counts", {}).begin()
+
+
+def test_a_begun_dataset_goes_on_with_its_completed_parts(folder):
+    writer = DatasetWriter(folder, "counts", {"max_order": 1})
+    writer.begin()
+    record = write_file(writer, "a.parquet", b"data")
+    writer.complete("a", Completion((record,), {"ngrams": 5}))
+    again = DatasetWriter(folder, "counts", {"max_order": 1})
+    assert again.begin()
+    assert again.completion("a") == Completion((record,), {"ngrams": 5})
+    assert again.completion("b") is None
+    assert again.completed("") == ["a"]
+
+
+def test_damage_is_found_and_named(dataset):
+    manifest = read_manifest(dataset)
+    storage.write_bytes(storage.join(dataset, "a.parquet"), b"c" * 100)
+    storage.write_bytes(storage.join(dataset, "b.parquet"), b"b" * 99)
+    assert [(r.name, d) for r, d in damaged_files(dataset, manifest)] == [
+        ("a.parquet", "has other bytes than were written (sha256 differs)"),
+        ("b.parquet", "has 99 bytes, not 100"),
+    ]
+    storage.remove_tree(storage.join(dataset, "a.parquet"))
+    assert next(damaged_files(dataset, manifest))[1] == "is missing"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m | {"format_version": 2}, "format version 2; this corpusmill reads 1"),
+        (lambda m: m | {"tokenizer": {}}, "damaged: its content hash does not fit"),
+        (lambda m: {k: v for k, v in m.items() if k != "files"}, "is damaged"),
+        (lambda m: [], "is damaged"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(dataset, edit, message):
+    url = storage.join(dataset, "manifest.json")
+    storage.write_bytes(url, json.dumps(edit(json.loads(storage.read_bytes(url)))).encode())
+    with pytest.raises(DatasetError, match=message):
+        read_manifest(dataset)
+
+
+def test_a_failed_file_does_not_appear(folder):
+    writer = DatasetWriter(folder, "counts", {})
+    writer.begin()
+    paths = []
+
+    def fail():
+        with writer.new_file("a") as file, open(file.path, "wb") as out:
+            paths.append(file.path)
+            out.write(b"half")
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fail()
+    assert storage.list_names(folder) == ["_incomplete"]
+    assert not os.path.exists(paths[0])
+
+
+def test_an_unwritten_file_does_not_appear(folder):
+    writer = DatasetWriter(folder, "counts", {})
+    writer.begin()
+    with writer.new_file("a") as file:
+        pass
+    assert file.record is None
+    assert storage.list_names(folder) == ["_incomplete"]
+    with pytest.raises(DatasetError, match="nothing was written to a"):
+        _ = file.written
+
+
+def test_a_full_disk_says_what_to_do(folder):
+    def fail():
+        with storage.publish(storage.join(folder, "a")):
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(CorpusmillError, match="no space left on device while writing"):
+        fail()
+
+
+def test_a_tokenizer_is_taken_over(dataset, tmp_path):
+    source = DatasetWriter(str(tmp_path / "source"), "tokens", {})
+    source.begin()
+    name = f"{datasets.TOKENIZER_FOLDER}/t.json"
+    source.complete("t", Completion((write_file(source, name, b"{}"),), {}))
+    manifest = finish(source, ["t"])
+    target = DatasetWriter(str(tmp_path / "target"), "counts", {})
+    target.begin()
+    target.copy_tokenizer(source.folder, manifest)
+    assert storage.read_bytes(target.url(name)) == b"{}"
+    assert target.files_of(datasets.TOKENIZER_FOLDER) == manifest.files
+
+
+def test_joining_paths_and_urls():
+    assert storage.join("/", "a") == "/a"
+    assert storage.join("/a/", "b", "c") == "/a/b/c"
+    assert storage.join("gs://bucket/a", "b") == "gs://bucket/a/b"
+    with pytest.raises(UsageError, match="cannot open 'nonsense://x'"):
+        storage.filesystem("nonsense://x")
