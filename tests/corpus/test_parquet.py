@@ -82,8 +82,11 @@ def test_list_columns_are_flattened_with_their_offsets():
 
 
 def test_an_error_while_writing_leaves_no_full_file(tmp_path):
-    with pytest.raises(RuntimeError, match="stop"):
+    def fail():
         with parquet.RowGroupWriter(str(tmp_path / "half"), SCHEMA, 5) as writer:
             writer.write(table_of(8).to_batches()[0])
             raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert pq.read_metadata(tmp_path / "half").num_rows == 5
