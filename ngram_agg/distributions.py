@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from corpus.errors import UsageError
 from ngram_agg.compiled import compiled, leading_zeros
-from ngram_agg.packing import Packing, Tokens, Words, pack_one, prefix_keys
+from ngram_agg.packing import Key, Packing, Tokens, Words, pack_one, prefix_keys
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun
 
 Offsets = npt.NDArray[np.int64]
 
 MAX_TOP_K = 1 << 16
+_SCAN_ROWS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,11 @@ def scan_distributions(
       upper: the cut at which it ends; () for the last.
 
     Yields:
-      For each block the rows of orders 1 to `max_order`, contexts rising from block to block.
+      Again and again the next rows of orders 1 to `max_order`, contexts rising.
     """
     scanner = None
     pending = None
-    for block in blocks:
-        if not len(block):
-            continue
+    for block in _cut_blocks(blocks):
         if pending is None:
             scanner = _Scanner(block, options, lower)
         elif scanner is not None:
@@ -101,6 +100,13 @@ def scan_distributions(
         pending = block
     if scanner is not None and pending is not None:
         yield scanner.scan(pending, pack_one(pending.packing, upper) if upper else None)
+
+
+def _cut_blocks(blocks: Iterable[CountsRun]) -> Iterator[CountsRun]:
+    """The same rows in blocks of 1 to `_SCAN_ROWS` rows."""
+    for block in blocks:
+        for first in range(0, len(block), _SCAN_ROWS):
+            yield block[first : first + _SCAN_ROWS]
 
 
 def split_contexts(lower: Cut, upper: Cut) -> list[Cut]:
@@ -169,30 +175,31 @@ class _Scanner:
             shared = min(in_common, len(lower) - 1)
         self.shared = np.array([shared], np.int64)
         self.split = np.arange(orders) <= shared
+        # Where a block's rows are written, before they are copied: memory that is new costs more
+        # than the scan itself.
+        rows, entries = _SCAN_ROWS, _SCAN_ROWS + options.top_k
+        tables = packing.max_order
+        self.contexts = np.empty((tables, tables, rows), packing.token_dtype)
+        self.total = np.empty((tables, rows), np.uint64)
+        self.offsets = np.zeros((tables, rows + 1), np.int64)
+        self.next_tokens = np.empty((tables, entries), packing.token_dtype)
+        self.next_counts = np.empty((tables, entries), np.uint64)
+        self.tail_count = np.empty((tables, rows), np.uint64)
+        self.tail_distinct = np.empty((tables, rows), np.uint32)
 
-    def scan(self, block: CountsRun, following: tuple[int, int] | None) -> list[DistributionRows]:
-        """Scans a block; `following` is the first key after it, None at the corpus' end."""
-        packing, rows = self.packing, len(block)
-        orders = packing.max_order
-        entries = rows + self.options.top_k
+    def scan(self, block: CountsRun, following: Key | None) -> list[DistributionRows]:
+        """Scans a block of at most `_SCAN_ROWS`; `following` is the key after it, if any."""
         shared = 0
         if following is not None:
-            shared = _shared_tokens(packing, block.key(rows - 1), following)
-        contexts = np.empty((orders, orders, rows), packing.token_dtype)
-        total = np.empty((orders, rows), np.uint64)
-        offsets = np.zeros((orders, rows + 1), np.int64)
-        next_tokens = np.empty((orders, entries), packing.token_dtype)
-        next_counts = np.empty((orders, entries), np.uint64)
-        tail_count = np.empty((orders, rows), np.uint64)
-        tail_distinct = np.empty((orders, rows), np.uint32)
-        written = np.zeros(orders, np.int64)
+            shared = _shared_tokens(self.packing, block.key(len(block) - 1), following)
+        written = np.zeros(self.packing.max_order, np.int64)
         _scan(
             block.high,
             block.low,
             block.counts,
-            packing.length,
-            packing.token_bits,
-            packing.end_of_document,
+            self.packing.length,
+            self.packing.token_bits,
+            self.packing.end_of_document,
             self.options.min_count,
             shared,
             self.shared,
@@ -202,33 +209,31 @@ class _Scanner:
             self.top_counts,
             self.top_tokens,
             self.top_sizes,
-            contexts,
-            total,
-            offsets,
-            next_tokens,
-            next_counts,
-            tail_count,
-            tail_distinct,
+            self.contexts,
+            self.total,
+            self.offsets,
+            self.next_tokens,
+            self.next_counts,
+            self.tail_count,
+            self.tail_distinct,
             written,
         )
-        result = []
-        for order, count in enumerate(written.tolist()):
-            last = int(offsets[order, count])
-            result.append(
-                DistributionRows(
-                    contexts=[contexts[order, token, :count] for token in range(order + 1)],
-                    total=total[order, :count],
-                    offsets=offsets[order, : count + 1],
-                    next_tokens=next_tokens[order, :last],
-                    next_counts=next_counts[order, :last],
-                    tail_count=tail_count[order, :count],
-                    tail_distinct=tail_distinct[order, :count],
-                )
-            )
-        return result
+        return [self._copy_rows(order, rows) for order, rows in enumerate(written.tolist())]
+
+    def _copy_rows(self, order: int, rows: int) -> DistributionRows:
+        entries = int(self.offsets[order, rows])
+        return DistributionRows(
+            contexts=[self.contexts[order, token, :rows].copy() for token in range(order + 1)],
+            total=self.total[order, :rows].copy(),
+            offsets=self.offsets[order, : rows + 1].copy(),
+            next_tokens=self.next_tokens[order, :entries].copy(),
+            next_counts=self.next_counts[order, :entries].copy(),
+            tail_count=self.tail_count[order, :rows].copy(),
+            tail_distinct=self.tail_distinct[order, :rows].copy(),
+        )
 
 
-def _shared_tokens(packing: Packing, key: tuple[int, int], other: tuple[int, int]) -> int:
+def _shared_tokens(packing: Packing, key: Key, other: Key) -> int:
     """How many tokens two different n-grams have in common at their beginning."""
     differing = (key[0] << 64 | key[1]) ^ (other[0] << 64 | other[1])
     return (packing.length * packing.token_bits - differing.bit_length()) // packing.token_bits
@@ -264,7 +269,8 @@ def _scan(
     # Depth d is a context of d tokens; its n-grams are contexts of d + 1 tokens or, at
     # d = length - 1, whole keys.
     rows = len(low)
-    unused = 128 - length * bits
+    # By the number of leading zeros in which two keys agree; a table, because division is slow.
+    shared_tokens = np.maximum(np.arange(129) - (128 - length * bits), 0) // bits
     mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
     top_k = top_counts.shape[1]
     before = shared_before[0]
@@ -275,9 +281,9 @@ def _scan(
         if i + 1 < rows:
             differs = above ^ np.uint64(high[i + 1])
             if differs != 0:
-                after = (leading_zeros(differs) - unused) // bits
+                after = shared_tokens[leading_zeros(differs)]
             else:
-                after = (leading_zeros(below ^ low[i + 1]) + 64 - unused) // bits
+                after = shared_tokens[leading_zeros(below ^ low[i + 1]) + 64]
         count = np.int64(counts[i])
         depth = length
         if count < min_count:
@@ -289,10 +295,10 @@ def _scan(
             shift = (length - depth) * bits
             if shift >= 64:
                 token = (above >> np.uint64(shift - 64)) & mask
-            elif shift == 0:
-                token = below & mask
             else:
-                token = ((below >> np.uint64(shift)) | (above << np.uint64(64 - shift))) & mask
+                # In two steps, because a shift by 64 is undefined.
+                spilled = (above << np.uint64(1)) << np.uint64(63 - shift)
+                token = ((below >> np.uint64(shift)) | spilled) & mask
             if is_context:
                 count = totals[depth]
                 if count >= min_count and not split[depth] and token != np.uint64(end):

@@ -186,11 +186,12 @@ def _sort_keys(packing: Packing, high: Words, low: Words) -> tuple[Words, Words]
     # numpy sorts single words with SIMD, an order of magnitude faster than pairs: one pass puts
     # each low word in its high word's bucket, then the buckets are sorted.
     starts = _bucket_starts(high, 1 << packing.high_bits)
-    low = _scatter(high, low, starts[:-1].copy())
+    bucketed = np.empty_like(low)  # numpy's, which come with huge pages, unlike numba's
+    _scatter(high, low, starts[:-1].copy(), bucketed)
     sizes = np.diff(starts)
     for bucket in np.flatnonzero(sizes > 1).tolist():
-        low[starts[bucket] : starts[bucket + 1]].sort()
-    return np.repeat(np.arange(len(sizes), dtype=high.dtype), sizes), low
+        bucketed[starts[bucket] : starts[bucket + 1]].sort()
+    return np.repeat(np.arange(len(sizes), dtype=high.dtype), sizes), bucketed
 
 
 def _sort_by_top_word(packing: Packing, high: Words, low: Words) -> tuple[Words, Words]:
@@ -235,13 +236,11 @@ def _bucket_starts(high: Words, buckets: int) -> Words:
 
 
 @compiled
-def _scatter(high: Words, low: Words, next_free: Words) -> Words:
-    out = np.empty_like(low)
+def _scatter(high: Words, low: Words, next_free: Words, out: Words) -> None:
     for i in range(len(low)):
         bucket = high[i]
         out[next_free[bucket]] = low[i]
         next_free[bucket] += 1
-    return out
 
 
 @compiled
@@ -260,14 +259,15 @@ def _sum_equal_into(
 ) -> int:
     rows = 0
     total = np.uint64(0)
+    # Every row is written and kept by moving on: a branch would be guessed wrong too often.
     for i in range(len(low)):
         total += counts[i]
-        if i + 1 == len(low) or low[i] != low[i + 1] or high[i] != high[i + 1]:
-            out_high[rows] = high[i]
-            out_low[rows] = low[i]
-            out_counts[rows] = total
-            rows += 1
-            total = np.uint64(0)
+        out_high[rows] = high[i]
+        out_low[rows] = low[i]
+        out_counts[rows] = total
+        last = i + 1 == len(low) or (low[i] != low[i + 1]) | (high[i] != high[i + 1])
+        rows += int(last)
+        total = np.uint64(0) if last else total
     return rows
 
 

@@ -353,20 +353,21 @@ def _save_columns(folder: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
             raise
 
 
-@compiled
 def _build_index(high: Words, low: Words) -> Words:
     # Open addressing, at most half full, so that a probe seldom looks at a second slot.
-    size = 2
-    while size < 2 * len(low):
-        size *= 2
-    slots = np.full(size, _NO_ROW, np.uint32)
-    mask = np.uint64(size - 1)
+    slots = np.full(1 << (2 * len(low) + 1).bit_length(), _NO_ROW, np.uint32)
+    _fill_index(high, low, slots)
+    return slots
+
+
+@compiled
+def _fill_index(high: Words, low: Words, slots: Words) -> None:
+    mask = np.uint64(len(slots) - 1)
     for row in range(len(low)):
         slot = mix(mix(np.uint64(high[row])) ^ low[row]) & mask
         while slots[slot] != _NO_ROW:
             slot = (slot + np.uint64(1)) & mask
         slots[slot] = row
-    return slots
 
 
 @compiled
