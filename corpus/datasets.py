@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpus import storage
-from corpus.errors import DatasetError, UsageError
+from corpus.errors import DataError, DatasetError, UsageError
 from corpus.version import __version__
 
 FORMAT_VERSION = 1
@@ -108,8 +108,9 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
     """Reads and checks the manifest of a complete dataset.
 
     Raises:
-      DatasetError: there is no manifest, it is damaged or of a newer format, or the dataset is
-        not of this `kind`.
+      DatasetError: there is no manifest, it is of a newer format, or the dataset isn't of this
+        `kind`.
+      DataError: the manifest is damaged.
     """
     url = storage.join(folder, MANIFEST)
     try:
@@ -126,7 +127,7 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
             )
         manifest = Manifest.from_json(text)
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{url} is damaged: {error}") from error
+        raise DataError(f"{url} is damaged: {error}") from error
     if kind is not None and manifest.kind != kind:
         raise DatasetError(f"{folder} is a {manifest.kind} dataset; a {kind} dataset is needed")
     return manifest
@@ -160,7 +161,7 @@ class NewFile:
     def written(self) -> FileRecord:
         """The record of a file that must have been written."""
         if self.record is None:
-            raise DatasetError(f"nothing was written to {self.name}")
+            raise DataError(f"nothing was written to {self.name}")
         return self.record
 
 
@@ -249,18 +250,18 @@ class DatasetWriter:
         files = tuple(FileRecord(**file) for file in fields["files"])
         return Completion(files, fields["counters"])
 
-    def files_of(self, part: str) -> tuple[FileRecord, ...]:
-        """The files of a completed part.
+    def completed(self, part: str) -> Completion:
+        """The completion record of a part that must be finished.
 
         Raises:
-          DatasetError: it is not complete.
+          DataError: it is not.
         """
         completion = self.completion(part)
         if completion is None:
-            raise DatasetError(f"part {part} of {self.folder} is not complete; run it again")
-        return completion.files
+            raise DataError(f"part {part} of {self.folder} is not complete; run it again")
+        return completion
 
-    def completed(self, prefix: str) -> list[str]:
+    def completed_parts(self, prefix: str) -> list[str]:
         """The completed parts whose names begin with `prefix`."""
         names = storage.list_names(self.scratch("done"))
         return [name.removesuffix(".json") for name in names if name.startswith(prefix)]
@@ -276,14 +277,9 @@ class DatasetWriter:
         """Writes the manifest over the completed parts and removes what was only needed meanwhile.
 
         Raises:
-          DatasetError: a part is not complete.
+          DataError: a part is not complete.
         """
-        completions = []
-        for part in parts:
-            completion = self.completion(part)
-            if completion is None:
-                raise DatasetError(f"part {part} of {self.folder} is not complete; run it again")
-            completions.append(completion)
+        completions = [self.completed(part) for part in parts]
         files = {file.name: file for completion in completions for file in completion.files}
         manifest = Manifest(
             kind=self.kind,

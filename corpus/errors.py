@@ -16,5 +16,5 @@ class DataError(CorpusmillError):
     """The data is bad: too many bad records, an id outside the vocabulary, a damaged file."""
 
 
-class DatasetError(CorpusmillError):
-    """A folder that isn't the complete, undamaged dataset that was expected."""
+class DatasetError(UsageError):
+    """A folder that isn't the complete dataset, of the kind, that was expected."""

@@ -113,14 +113,14 @@ def publish(url: str) -> Iterator[str]:
     """
     fs, path = filesystem(url)
     local = isinstance(fs, LocalFileSystem)
-    folder = os.path.dirname(path) if local else tempfile.gettempdir()
+    folder = _nearest_folder(path) if local else tempfile.gettempdir()
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}.tmp")
     try:
-        os.makedirs(folder, exist_ok=True)
         yield temporary
         if not os.path.exists(temporary):
             return
         if local:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             os.replace(temporary, path)
         else:
             fs.put_file(temporary, path)
@@ -134,6 +134,14 @@ def publish(url: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def _nearest_folder(path: str) -> str:
+    """The lowest folder above a local path that exists already, on the same disk as the path."""
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def write_bytes(url: str, data: bytes) -> None:

@@ -28,8 +28,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    # Beam and its dependencies warn about optional packages that nobody asked for.
-    logging.basicConfig(level=os.environ.get("CORPUSMILL_LOG", "ERROR").upper())
+    # Beam warns of packages that nobody asked for and logs an error's traceback several times; the
+    # error itself comes out below.
+    logging.basicConfig(level=os.environ.get("CORPUSMILL_LOG", "CRITICAL").upper())
     try:
         command, rest = _command(argv)
         if command is None:

@@ -243,7 +243,7 @@ def token_blocks(
 
 def _finish(cuts: list[Cut], plan: CountPlan) -> str:
     inputs = {storage.absolute(plan.options.input): plan.manifest}
-    return finish_counts(cuts, plan.parts, inputs, plan.writer.completed("run-"))
+    return finish_counts(cuts, plan.parts, inputs, plan.writer.completed_parts("run-"))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -234,7 +234,7 @@ def finish_counts(
     writer = counts_parts.writer
     parts = [part_name(number, len(cuts) + 1) for number in range(len(cuts) + 1)]
     expected = sum(manifest.properties["tokens"] for manifest in inputs.values())
-    found = sum(file.tokens for part in parts for file in writer.files_of(part))
+    found = sum(file.tokens for part in parts for file in writer.completed(part).files)
     if found != expected:
         raise DataError(f"{writer.folder}: {found} positions counted, {expected} are in the input")
     first = next(iter(inputs.values()))

@@ -272,7 +272,7 @@ def _split_part(order: int) -> str:
 
 def _finish(_: int, plan: DistributionsPlan) -> str:
     parts = [part_name(number, plan.partitions) for number in range(plan.partitions)]
-    split = plan.writer.completed("split-")
+    split = plan.writer.completed_parts("split-")
     manifest = plan.writer.finish(
         [TOKENIZER_FOLDER, *parts, *split],
         inputs={storage.absolute(plan.options.input): plan.manifest.content_hash},

@@ -65,8 +65,6 @@ def _run(pipeline: beam.Pipeline) -> None:
     try:
         result = pipeline.run()
         state = result.wait_until_finish()
-    except errors.CorpusmillError:
-        raise
     except Exception as error:
         raise _cause(error) from error
     if state not in (PipelineState.DONE, None):
@@ -75,6 +73,8 @@ def _run(pipeline: beam.Pipeline) -> None:
 
 def _cause(error: Exception) -> Exception:
     """The error of ours that made a worker fail, from what the runner says; else `error`."""
+    if isinstance(error, errors.CorpusmillError):
+        return type(error)(_BEAM_ADDITION.sub("", str(error)))
     found = _OUR_ERROR.findall(str(error))
     if not found:
         return error

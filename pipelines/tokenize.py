@@ -24,7 +24,7 @@ from corpus.datasets import (
     part_name,
 )
 from corpus.documents import BadRecord
-from corpus.errors import DataError
+from corpus.errors import DataError, UsageError
 from corpus.inputs import (
     INPUT_FORMATS,
     TEXT_UNITS,
@@ -115,6 +115,10 @@ def make_plan(options: TokenizeOptions) -> TokenizePlan:
     inputs = find_inputs(options.input, options.read)
     check_columns(inputs, options.read)
     shards = plan_shards(inputs, options.read, options.shard_mib * _MIB)
+    if not shards:
+        raise UsageError(
+            f"the input {', '.join(options.input)} is empty: {len(inputs)} files of 0 bytes"
+        )
     return TokenizePlan(options, tuple(inputs), tuple(shards), tokenizer)
 
 
@@ -183,8 +187,8 @@ def tokenize_shard(
     progress = Progress(writer, "tokenize", name)
     tally = _Tally(options.max_bad_records)
     with (
-        writer.new_file(name) as file,
         writer.new_file(dead_letter_name(name)) as dead_letters,
+        writer.new_file(name) as file,
         TokensWriter(file.path, tokenizer.dtype) as tokens,
     ):
         for segment in segments:
@@ -257,8 +261,7 @@ def write_dead_letters(file: NewFile, bad_records: Sequence[BadRecord]) -> None:
 
 def _finish(_: int, writer: DatasetWriter, options: TokenizeOptions, shards: int) -> str:
     parts = [part_name(number, shards) for number in range(shards)]
-    completions = [writer.completion(part) for part in parts]
-    counters = add_up(completion.counters for completion in completions if completion)
+    counters = add_up(writer.completed(part).counters for part in parts)
     tally = _Tally(
         options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
     )

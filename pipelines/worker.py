@@ -9,6 +9,6 @@ import runpy
 
 if __name__ == "__main__":
     if "CORPUSMILL_LOG" not in os.environ:
-        logging.disable(logging.WARNING)
+        logging.disable(logging.ERROR)
     # Not an import, because Beam's commentary begins when it is imported.
     runpy.run_module("apache_beam.runners.worker.sdk_worker_main", run_name="__main__")

@@ -6,7 +6,7 @@ import pytest
 
 from corpus import datasets, storage
 from corpus.datasets import Completion, DatasetWriter, damaged_files, read_manifest
-from corpus.errors import CorpusmillError, DatasetError, UsageError
+from corpus.errors import CorpusmillError, DataError, DatasetError, UsageError
 
 TOKENIZER = {"vocabulary_size": 257, "end_of_document": 256}
 
@@ -73,7 +73,7 @@ def test_without_a_manifest_there_is_no_dataset(folder):
 def test_an_incomplete_part_stops_the_manifest(folder):
     writer = DatasetWriter(folder, "counts", {})
     writer.begin()
-    with pytest.raises(DatasetError, match=r"part a of .* is not complete"):
+    with pytest.raises(DataError, match=r"part a of .* is not complete"):
         finish(writer, ["a"])
     assert not storage.exists(storage.join(folder, "manifest.json"))
 
@@ -109,7 +109,7 @@ def test_a_begun_dataset_goes_on_with_its_completed_parts(folder):
     assert again.begin()
     assert again.completion("a") == Completion((record,), {"ngrams": 5})
     assert again.completion("b") is None
-    assert again.completed("") == ["a"]
+    assert again.completed_parts("") == ["a"]
 
 
 def test_damage_is_found_and_named(dataset):
@@ -136,7 +136,7 @@ def test_damage_is_found_and_named(dataset):
 def test_a_damaged_manifest_is_refused(dataset, edit, message):
     url = storage.join(dataset, "manifest.json")
     storage.write_bytes(url, json.dumps(edit(json.loads(storage.read_bytes(url)))).encode())
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(CorpusmillError, match=message):
         read_manifest(dataset)
 
 
@@ -164,7 +164,7 @@ def test_an_unwritten_file_does_not_appear(folder):
         pass
     assert file.record is None
     assert storage.list_names(folder) == ["_incomplete"]
-    with pytest.raises(DatasetError, match="nothing was written to a"):
+    with pytest.raises(DataError, match="nothing was written to a"):
         _ = file.written
 
 
@@ -187,7 +187,7 @@ def test_a_tokenizer_is_taken_over(dataset, tmp_path):
     target.begin()
     target.copy_tokenizer(source.folder, manifest)
     assert storage.read_bytes(target.url(name)) == b"{}"
-    assert target.files_of(datasets.TOKENIZER_FOLDER) == manifest.files
+    assert target.completed(datasets.TOKENIZER_FOLDER).files == manifest.files
 
 
 def test_joining_paths_and_urls():
