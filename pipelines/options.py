@@ -84,8 +84,10 @@ def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, 
       UsageError: an option is missing, bad or unknown to both the command and Beam.
     """
     _add_run_arguments(parser)
-    arguments, rest = parser.parse_known_args(argv)
     own = [name for action in parser._actions for name in action.option_strings]
+    # First, because a misspelt option is often also one that is missing.
+    _refuse_unknown([argument for argument in argv if argument.startswith("--")], own)
+    arguments, rest = parser.parse_known_args(argv)
     _refuse_unknown(rest, own)
     return arguments, RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
 
@@ -96,7 +98,7 @@ def _refuse_unknown(rest: Sequence[str], own: Sequence[str]) -> None:
         name = argument.partition("=")[0]
         if not name.startswith("-"):
             continue
-        if name not in beams:
+        if name not in beams and name not in own:
             nearest = difflib.get_close_matches(name, [*own, *sorted(beams)], 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise UsageError(f"unknown option {name}{hint}")
