@@ -5,6 +5,23 @@ from typing import NoReturn
 
 from corpus.errors import UsageError
 
+_EXAMPLE = "example:\n  "
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something, and examples as they are typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default is None or action.default is False
+        if says_nothing or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(_EXAMPLE):
+            return text
+        return super()._fill_text(text, width, indent)
+
 
 class Parser(argparse.ArgumentParser):
     """Reports a bad command line as a UsageError of one line."""
@@ -18,9 +35,9 @@ def make_parser(command: str, summary: str, example: str) -> Parser:
     return Parser(
         prog=f"corpusmill {command}",
         description=summary,
-        epilog=f"example: {example}",
+        epilog=_EXAMPLE + example,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
 
 

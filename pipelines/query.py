@@ -22,9 +22,6 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("dataset", metavar="DIR", help="folder or URL of a distributions dataset")
     parser.add_argument("context", nargs="?", help="text; '' for the empty context")
     parser.add_argument("--ids", metavar="IDS", help="the context as token ids, such as 464,1578")
-    parser.add_argument(
-        "--min-order", type=int, default=0, metavar="N", help="shortest context to back off to"
-    )
     arguments = parser.parse_args(argv)
     if (arguments.context is None) == (arguments.ids is None):
         raise UsageError("give a context as text or as --ids, one of the two")

@@ -315,7 +315,7 @@ def main(argv: Sequence[str]) -> None:
         type=share,
         default=0.001,
         metavar="SHARE",
-        help="stop when more records than this are bad",
+        help="stop when more records than this are bad (default: 0.1%%)",
     )
     add(
         "--max-document-mib",
