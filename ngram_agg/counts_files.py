@@ -87,7 +87,8 @@ def spill_runs(path: str, packing: Packing, runs: Iterable[CountsRun]) -> None:
                 columns = [block.high, block.low, block.counts]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 index.append((*block.key(0), len(block)))
-        writer.write_batch(pa.record_batch(list(zip(*index, strict=True)), schema=schema))
+        rows = [dict(zip(schema.names, entry, strict=True)) for entry in index]
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
 
 
 def read_spilled(

@@ -236,7 +236,7 @@ def token_blocks(
             ahead = next(read_row_groups(url, last, last + 1))[: packing.max_order]
             yield np.concatenate([block, ahead]), len(block)
             held = []
-    if held:
+    if any(map(len, held)):
         block = np.concatenate(held)
         yield block, len(block)
 

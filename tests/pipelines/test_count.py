@@ -35,11 +35,13 @@ def test_blocks_count_every_position_once(tmp_path_factory, texts, run_tokens, o
 
     stretches = list(cut_stretches(["part.parquet"], str(folder), run_tokens))
     assert [group for _, group, _ in sum(stretches, [])][0] == 0
-    runs = [
-        count(ids, starts)
+    blocks = [
+        block
         for stretch in stretches
-        for ids, starts in token_blocks(stretch, str(folder), run_tokens, packing)
+        for block in token_blocks(stretch, str(folder), run_tokens, packing)
     ]
+    assert all(starts > 0 for _, starts in blocks)
+    runs = [count(ids, starts) for ids, starts in blocks]
     whole = count(np.array([t for text in texts for t in [*text.encode(), 256]], np.uint16))
     merged = merge_runs(runs)
     assert np.array_equal(merged.low, whole.low)
