@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = ["corpus", "ngram_agg", "pipelines"]
+PACKAGES = ["corpus", "corpus.tokenizers", "ngram_agg", "pipelines"]
 
 BEAM = ">=2.76,<3"  # 2.67 to 2.75 leak memory
 
@@ -58,7 +58,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=PACKAGES,
-    package_data={package: ["py.typed"] for package in PACKAGES},
+    package_data={package: ["py.typed"] for package in PACKAGES if "." not in package},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["corpusmill = pipelines.cli:main"]},

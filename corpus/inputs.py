@@ -1,63 +1,47 @@
-"""Which files are read, what each of them is, and how they are cut into segments and shards."""
+"""Which files are read, and how they are cut into segments and shards."""
 
-import contextlib
 import glob
-import io
 import itertools
-import json
 import os
-import re
 import stat
-import tempfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import TypeVar
 
 import fsspec
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 from fsspec.implementations.local import LocalFileSystem
 
-from corpus import storage
+from corpus import hugging_face, storage
 from corpus.errors import UsageError
+from corpus.formats import (
+    TABLE_FORMATS,
+    DamagedStreamError,
+    check_table,
+    detect,
+    is_damage,
+    one_line,
+    open_table,
+)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 INPUT_FORMATS = ("auto", "jsonl", "parquet", "text", "arrow")
 TEXT_UNITS = ("line", "file")
-TABLE_FORMATS = ("parquet", "arrow")
-BOM = b"\xef\xbb\xbf"
 
 # Byte lengths and list offsets of a tokens dataset are 32 bits wide.
 _MAX_DOCUMENT_BYTES = 2**31 - 1
-_BLOCK = 1 << 20
-_HEAD_BYTES = 1 << 16
-# Small, because what a decompressor has made of a piece is lost when the piece turns out damaged,
-# and because one byte of zstd can stand for 32,768.
-_COMPRESSED_PIECE = 1 << 13
 # Opening a file takes about as long as reading this much of it.
 _OPENING_COST = 1 << 16
 # Remote files are looked at in parallel: each look is mostly waiting.
 _THREADS = 16
-# Reddit's and other archives are written with `zstd --long=31`.
-_ZSTD_MAX_WINDOW = 2**31
 
 # By path; some web servers don't tell sizes.
 _Sizes = dict[str, int | None]
-
-_JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json")
-_UNSUPPORTED = {
-    b"BZh[1-9]1AY&SY": "compressed with bzip2",
-    b"\xfd7zXZ\x00": "compressed with xz",
-    b"PK\x03\x04": "a zip archive",
-    b"\x04\x22\x4d\x18": "compressed with lz4",
-}
 
 
 @dataclass(frozen=True)
@@ -130,10 +114,6 @@ class Segment:
     end: int
 
 
-class DamagedStreamError(Exception):
-    """A compressed stream that is corrupt or ends too early."""
-
-
 def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile]:
     """Finds the files to read, each once, sorted by URL, whatever the order of the patterns.
 
@@ -153,7 +133,7 @@ def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile
     for pattern in patterns:
         sizes.update(_expand(pattern))
     urls = sorted(sizes)
-    kinds = _in_threads(partial(_detect, options=options), urls)
+    kinds = _in_threads(partial(detect, input_format=options.input_format), urls)
     return [
         InputFile(url, name, file_format, compression, sizes[url])
         for url, name, (file_format, compression) in zip(urls, _names(urls), kinds, strict=True)
@@ -196,100 +176,6 @@ def plan_shards(
     return [tuple(shard) for shard in shards]
 
 
-def decompressed(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
-    """The content of an open file from where it stands, in blocks of about a MiB at most.
-
-    Files of several gzip members or zstd frames are read to their end.
-
-    Raises:
-      DamagedStreamError: after everything before the fault, short of a few kilobytes.
-    """
-    blocks = iter(partial(file.read, _BLOCK), b"")
-    if compression is None:
-        yield from blocks
-        return
-    decompressor = None
-    for block in blocks:
-        for start in range(0, len(block), _COMPRESSED_PIECE):
-            piece = block[start : start + _COMPRESSED_PIECE]
-            while piece:
-                if decompressor is None:
-                    # Archives on tape and some object stores pad files with zeros.
-                    piece = piece.lstrip(b"\0")
-                    if not piece:
-                        break
-                    decompressor = _new_decompressor(compression)
-                try:
-                    data = decompressor.decompress(piece)
-                except (zlib.error, zstandard.ZstdError) as error:
-                    raise DamagedStreamError(f"corrupt {compression} stream: {error}") from error
-                piece = b""
-                if decompressor.eof:
-                    piece, decompressor = decompressor.unused_data, None
-                if data:
-                    yield data
-    if decompressor is not None:
-        raise DamagedStreamError(f"truncated {compression} stream")
-
-
-@contextlib.contextmanager
-def open_table(file: InputFile | Segment) -> Iterator[Any]:
-    """A `ParquetFile`, or a record batch reader of an Arrow IPC stream or file.
-
-    A compressed file is unpacked into a temporary one.
-
-    Raises:
-      DamagedStreamError: its compressed stream is damaged.
-    """
-    with _plain_source(file) as source:
-        if file.format == "parquet":
-            # A buffer bounds memory: column chunks are streamed rather than read whole.
-            with pq.ParquetFile(source, buffer_size=_BLOCK, pre_buffer=False) as table:
-                yield table
-        elif source.read(6) == b"ARROW1":
-            with pa.ipc.open_file(source) as reader:
-                yield reader
-        else:
-            source.seek(0)
-            with pa.ipc.open_stream(source) as reader:
-                yield reader
-
-
-def table_schema(table: Any) -> pa.Schema:
-    """The Arrow schema of what `open_table` gives."""
-    return table.schema_arrow if isinstance(table, pq.ParquetFile) else table.schema
-
-
-def check_schema(schema: pa.Schema, url: str, options: ReadOptions) -> None:
-    """Checks a table's columns.
-
-    Raises:
-      UsageError: a column is missing or isn't of a type that can be read.
-    """
-    _check_column(schema, url, options.text_field, "text field", _is_text, "strings are needed")
-    if options.id_field is not None:
-        _check_column(
-            schema, url, options.id_field, "id field", _is_id, "strings or integers are needed"
-        )
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether pyarrow says with `error` that a file's content is at fault, not the way to it.
-
-    Arrow raises a bare OSError without errno for content that can't be read; errors of disks and
-    networks have a number or a class of their own.
-    """
-    return isinstance(error, DamagedStreamError | pa.ArrowException) or (
-        type(error) is OSError and error.errno is None
-    )
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _require_one_of(what: str, value: str, accepted: Sequence[str]) -> None:
     if value not in accepted:
         raise UsageError(f"{what} {value!r} is unknown; accepted are {', '.join(accepted)}")
@@ -300,13 +186,10 @@ def _in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) ->
         return list(pool.map(function, items))
 
 
-# --- which files ---------------------------------------------------------------------------------
-
-
 def _expand(pattern: str) -> dict[str, int]:
     """URLs and sizes of the files that a pattern stands for."""
     if pattern.startswith("hf:") and not pattern.startswith("hf://"):
-        return _hugging_face_files(pattern)
+        return hugging_face.cached_files(pattern)
     fs, path = storage.filesystem(pattern)
     fs.invalidate_cache()
     try:
@@ -339,12 +222,9 @@ def _find(fs: fsspec.AbstractFileSystem, path: str) -> _Sizes:
 
 
 def _find_in_folder(fs: fsspec.AbstractFileSystem, folder: str) -> _Sizes:
-    if fs.isfile(f"{folder}/dataset_dict.json"):
-        splits = json.loads(fs.cat_file(f"{folder}/dataset_dict.json")).get("splits", [])
-        choices = ", ".join(f"{folder}/{split}" for split in splits)
-        raise UsageError(f"input {folder} holds several splits; name one of {choices}")
-    if fs.isfile(f"{folder}/state.json") and fs.isfile(f"{folder}/dataset_info.json"):
-        return _find_saved_dataset(fs, folder)
+    saved = hugging_face.saved_files(fs, folder)
+    if saved is not None:
+        return saved
     if isinstance(fs, LocalFileSystem):
         return _find_in_local_folder(folder)
     return {
@@ -389,51 +269,6 @@ def _is_hidden(parts: Iterable[str]) -> bool:
     return any(part.startswith((".", "_")) for part in parts)
 
 
-def _find_saved_dataset(fs: fsspec.AbstractFileSystem, folder: str) -> _Sizes:
-    """Arrow files of a folder written by `Dataset.save_to_disk`."""
-    try:
-        state: dict[str, Any] = json.loads(fs.cat_file(f"{folder}/state.json"))
-        names = [file["filename"] for file in state["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder}/state.json is damaged: {one_line(error)}") from error
-    if state.get("_indices_data_files") or state.get("_indices_files"):
-        raise UsageError(
-            f"input {folder} was saved with an index of selected rows by an old version of"
-            " datasets; load it and save it again"
-        )
-    return {f"{folder}/{name}": fs.size(f"{folder}/{name}") for name in names}
-
-
-def _hugging_face_files(pattern: str) -> dict[str, int]:
-    """Parquet files that the `datasets` package makes of a dataset in its local cache."""
-    name, config, split, *more = [*pattern.split(":")[1:], "", ""]
-    if not name or any(more):
-        raise UsageError(f"input {pattern!r} is not understood; accepted is hf:NAME:CONFIG:SPLIT")
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError(
-            f"input {pattern!r} needs the package datasets: pip install datasets"
-        ) from error
-    problems = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
-    try:
-        builder = datasets.load_dataset_builder(name, config or None)
-        # The cache's own folder, which changes with the dataset's revision and configuration.
-        folder = f"{builder.cache_dir}-parquet"
-        builder.download_and_prepare(folder, file_format="parquet")
-    except problems as error:
-        raise UsageError(f"cannot load input {pattern!r}: {one_line(error)}") from error
-    splits = sorted(builder.info.splits)
-    if split not in splits and (split or len(splits) > 1):
-        given = f"no split {split!r}" if split else f"{len(splits)} splits"
-        choices = ", ".join(f"hf:{name}:{config}:{choice}" for choice in splits)
-        raise UsageError(f"input {pattern!r} has {given}; name one of {choices}")
-    stem = re.escape(f"{builder.dataset_name}-{split or splits[0]}")
-    file_name = re.compile(rf"{stem}(-\d{{5,}}-of-\d{{5,}})?\.parquet")
-    names = [entry for entry in os.listdir(folder) if file_name.fullmatch(entry)]
-    return {f"{folder}/{entry}": os.path.getsize(f"{folder}/{entry}") for entry in names}
-
-
 def _names(urls: Sequence[str]) -> list[str]:
     """Paths below the folder that all of `urls` have in common."""
     folders = [url.split("/")[:-1] for url in urls]
@@ -442,128 +277,13 @@ def _names(urls: Sequence[str]) -> list[str]:
     return ["/".join(url.split("/")[shared:]) for url in urls]
 
 
-# --- what they are -------------------------------------------------------------------------------
-
-
-def _detect(url: str, options: ReadOptions) -> tuple[str, str | None]:
-    """Format and compression of a file."""
-    try:
-        head, compression = _read_head(url)
-    except OSError as error:
-        raise UsageError(f"cannot read input {url}: {one_line(error)}") from error
-    for magic, what in _UNSUPPORTED.items():
-        if re.match(magic, head):
-            raise UsageError(f"input {url} is {what}; accepted are plain, gzip and zstd files")
-    found = _table_format(head)
-    wanted = options.input_format
-    if wanted == "auto":
-        return found or _text_format(head, url), compression
-    if head and found != (wanted if wanted in TABLE_FORMATS else None):
-        raise UsageError(
-            f"input {url} is {found or 'text'} by its content, but --input-format is {wanted};"
-            " use --input-format auto"
-        )
-    return wanted, compression
-
-
-def _read_head(url: str) -> tuple[bytes, str | None]:
-    """The first bytes of a file's content and its compression."""
-    with storage.open_input(url) as file:
-        head = file.read(_HEAD_BYTES)
-    compression = _compression(head)
-    if compression is None:
-        return head, None
-    content = bytearray()
-    # That the head of a stream ends too early is no surprise.
-    with contextlib.suppress(DamagedStreamError):
-        for block in decompressed(io.BytesIO(head), compression):
-            content += block
-            if len(content) >= _HEAD_BYTES:
-                break
-    return bytes(content[:_HEAD_BYTES]), compression
-
-
-def _compression(head: bytes) -> str | None:
-    if head.startswith(b"\x1f\x8b"):
-        return "gzip"
-    # The second is a skippable frame, which pzstd and seekable zstd files may begin with.
-    if head.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
-        return "zstd"
-    return None
-
-
-def _table_format(head: bytes) -> str | None:
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.startswith((b"ARROW1\0\0", b"\xff\xff\xff\xff")):
-        return "arrow"
-    return None
-
-
-def _text_format(head: bytes, url: str) -> str:
-    line, newline, _ = head.removeprefix(BOM).lstrip().partition(b"\n")
-    if newline or len(head) < _HEAD_BYTES:
-        is_json = _is_json_object(line)
-    else:
-        is_json = re.match(rb'\{\s*["}]', line) is not None
-    stem = re.sub(r"\.(gz|gzip|zst|zstd)$", "", url.lower())
-    return "jsonl" if is_json or stem.endswith(_JSON_SUFFIXES) else "text"
-
-
-def _is_json_object(line: bytes) -> bool:
-    try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
-        return False
-
-
 def _check_file(file: InputFile, options: ReadOptions) -> None:
     try:
-        with open_table(file) as table:
-            check_schema(table_schema(table), file.url, options)
+        with open_table(file.url, file.format, file.compression) as table:
+            check_table(table, file.url, options.text_field, options.id_field)
     except (pa.ArrowException, OSError, DamagedStreamError) as error:
         if not is_damage(error):
             raise UsageError(f"cannot read input {file.url}: {one_line(error)}") from error
-
-
-def _check_column(
-    schema: pa.Schema,
-    url: str,
-    name: str,
-    role: str,
-    is_accepted: Callable[[pa.DataType], bool],
-    needed: str,
-) -> None:
-    if name not in schema.names:
-        columns = ", ".join(schema.names)
-        raise UsageError(f"{role} {name!r} is not a column of {url}; its columns are {columns}")
-    column_type = schema.field(name).type
-    if not is_accepted(column_type):
-        raise UsageError(f"{role} {name!r} of {url} is of type {column_type}; {needed}")
-
-
-def _is_text(column: pa.DataType) -> bool:
-    if pa.types.is_dictionary(column):
-        return _is_text(column.value_type)
-    return any(
-        is_type(column)
-        for is_type in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_string_view,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_binary_view,
-            pa.types.is_null,
-        )
-    )
-
-
-def _is_id(column: pa.DataType) -> bool:
-    return pa.types.is_integer(column) or _is_text(column)
-
-
-# --- how they are cut ----------------------------------------------------------------------------
 
 
 def _cut(options: ReadOptions, shard_bytes: int, file: InputFile) -> list[tuple[int, int, int]]:
@@ -580,7 +300,7 @@ def _cut(options: ReadOptions, shard_bytes: int, file: InputFile) -> list[tuple[
 
 def _cut_row_groups(file: InputFile, shard_bytes: int) -> list[tuple[int, int, int]]:
     try:
-        with open_table(file) as table:
+        with open_table(file.url, file.format, file.compression) as table:
             sizes = [_row_group_bytes(table.metadata, i) for i in range(table.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         if is_damage(error):
@@ -600,26 +320,3 @@ def _cut_row_groups(file: InputFile, shard_bytes: int) -> list[tuple[int, int, i
 def _row_group_bytes(metadata: pq.FileMetaData, index: int) -> int:
     group = metadata.row_group(index)
     return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
-
-
-# --- their bytes ---------------------------------------------------------------------------------
-
-
-def _new_decompressor(compression: str) -> Any:
-    if compression == "gzip":
-        return zlib.decompressobj(wbits=31)
-    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
-
-
-@contextlib.contextmanager
-def _plain_source(file: InputFile | Segment) -> Iterator[pa.NativeFile]:
-    if file.compression is None:
-        with storage.open_arrow(file.url) as source:
-            yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="corpusmill-") as folder:
-        path = os.path.join(folder, "table")
-        with storage.open_input(file.url) as packed, open(path, "wb") as unpacked:
-            unpacked.writelines(decompressed(packed, file.compression))
-        with pa.memory_map(path) as source:
-            yield source

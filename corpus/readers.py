@@ -18,19 +18,17 @@ import pyarrow.parquet as pq
 
 from corpus import storage
 from corpus.documents import DOCUMENT_SCHEMA, BadRecord
-from corpus.inputs import (
+from corpus.formats import (
     BOM,
     TABLE_FORMATS,
     DamagedStreamError,
-    ReadOptions,
-    Segment,
-    check_schema,
+    check_table,
     decompressed,
     is_damage,
     one_line,
     open_table,
-    table_schema,
 )
+from corpus.inputs import ReadOptions, Segment
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 8192
@@ -323,8 +321,8 @@ def _whole_content(segment: Segment, limit: int) -> bytes:
 def _read_table(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
     row = 0
     try:
-        with open_table(segment) as table:
-            check_schema(table_schema(table), segment.url, options)
+        with open_table(segment.url, segment.format, segment.compression) as table:
+            check_table(table, segment.url, options.text_field, options.id_field)
             row, batches = _table_batches(table, segment, options)
             for batch in batches:
                 yield from _read_rows(batch, row, segment, options)

@@ -1,7 +1,4 @@
-import builtins
 import gzip
-import io
-import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -13,22 +10,18 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import given
 
 from corpus.errors import UsageError
 from corpus.inputs import (
-    DamagedStreamError,
     InputFile,
     ReadOptions,
     Segment,
     check_columns,
-    decompressed,
     find_inputs,
     plan_shards,
 )
-
-JSON_LINE = b'{"text": "a"}\n'
+from tests.corpus.samples import JSON_LINE, arrow_bytes, found, parquet_bytes, write, zstd
 
 
 @pytest.fixture
@@ -36,43 +29,6 @@ def memory() -> Iterator[Any]:
     fs = fsspec.filesystem("memory")
     yield fs
     fs.rm("/", recursive=True)
-
-
-def zstd(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor().compress(data)
-
-
-def parquet_bytes(**columns: Any) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns or {"text": ["a"]}), out)
-    return out.getvalue()
-
-
-def arrow_bytes(kind: Any = pa.ipc.new_stream) -> bytes:
-    table = pa.table({"text": ["a"]})
-    out = io.BytesIO()
-    with kind(out, table.schema) as writer:
-        writer.write_table(table)
-    return out.getvalue()
-
-
-def write(folder: Path, **files: bytes) -> None:
-    for name, data in files.items():
-        path = folder / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-
-def found(*patterns: str | Path, **options: Any) -> list[str]:
-    inputs = find_inputs([str(pattern) for pattern in patterns], ReadOptions(**options))
-    return [file.name for file in inputs]
-
-
-def detected(path: Path, data: bytes, **options: Any) -> tuple[str, str | None]:
-    path.write_bytes(data)
-    (file,) = find_inputs([str(path)], ReadOptions(**options))
-    assert file.size == len(data)
-    return file.format, file.compression
 
 
 class TestReadOptions:
@@ -192,160 +148,6 @@ class TestFindInputs:
         assert find_inputs(urls, ReadOptions()) == expected
 
 
-class TestDetection:
-    @pytest.mark.parametrize("pack", [None, gzip.compress, zstd])
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
-            (JSON_LINE, "jsonl"),
-            (b"\xef\xbb\xbf\r\n  \n" + JSON_LINE.replace(b"\n", b"\r\n"), "jsonl"),
-            (b'{"text": "' + b"long " * 50_000 + b'"}\n', "jsonl"),
-            (b"plain\n" + JSON_LINE, "text"),
-            (b"[1, 2]\n", "text"),
-            (b"{not json\n", "text"),
-            (b"\xff\xfe\x00", "text"),
-            (parquet_bytes(), "parquet"),
-            (arrow_bytes(), "arrow"),
-            (arrow_bytes(pa.ipc.new_file), "arrow"),
-        ],
-    )
-    def test_content_decides(
-        self, tmp_path: Path, content: bytes, expected: str, pack: Any
-    ) -> None:
-        compression = {None: None, gzip.compress: "gzip", zstd: "zstd"}[pack]
-        data = pack(content) if pack else content
-        assert detected(tmp_path / "x.bin", data) == (expected, compression)
-
-    @pytest.mark.parametrize("name", ["x.jsonl", "X.JSON", "x.ndjson.gz", "x.json.zst"])
-    def test_a_json_name_decides_where_the_first_line_is_bad(
-        self, tmp_path: Path, name: str
-    ) -> None:
-        data = b"not json\n" + JSON_LINE
-        assert detected(tmp_path / name, data) == ("jsonl", None)
-        assert detected(tmp_path / name, gzip.compress(data)) == ("jsonl", "gzip")
-
-    def test_damaged_compressed_heads_still_have_a_format(self, tmp_path: Path) -> None:
-        assert detected(tmp_path / "x.jsonl.gz", b"\x1f\x8bnonsense") == ("jsonl", "gzip")
-        assert detected(tmp_path / "x.zst", zstd(JSON_LINE)[:7]) == ("text", "zstd")
-
-    def test_skippable_zstd_frames(self, tmp_path: Path) -> None:
-        frame = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
-        assert detected(tmp_path / "x", frame + zstd(JSON_LINE)) == ("jsonl", "zstd")
-
-    def test_empty_files_are_allowed(self, tmp_path: Path) -> None:
-        assert detected(tmp_path / "x.jsonl", b"") == ("jsonl", None)
-        assert detected(tmp_path / "x", b"", input_format="parquet") == ("parquet", None)
-
-    @pytest.mark.parametrize(
-        ("wanted", "content"),
-        [
-            ("jsonl", parquet_bytes()),
-            ("text", gzip.compress(parquet_bytes())),
-            ("jsonl", arrow_bytes()),
-            ("parquet", arrow_bytes()),
-            ("parquet", JSON_LINE),
-            ("arrow", JSON_LINE),
-        ],
-    )
-    def test_a_format_against_the_content_is_refused(
-        self, tmp_path: Path, wanted: str, content: bytes
-    ) -> None:
-        with pytest.raises(UsageError, match=f"--input-format is {wanted}"):
-            detected(tmp_path / "x", content, input_format=wanted)
-
-    def test_a_format_may_be_set_where_content_allows_it(self, tmp_path: Path) -> None:
-        assert detected(tmp_path / "x", JSON_LINE, input_format="text") == ("text", None)
-        assert detected(tmp_path / "x", b"no\n", input_format="jsonl") == ("jsonl", None)
-
-    @pytest.mark.parametrize(
-        "content", [b"BZh91AY&SY..", b"\xfd7zXZ\x00..", b"PK\x03\x04..", b"\x04\x22\x4d\x18.."]
-    )
-    def test_other_compressions_are_refused(self, tmp_path: Path, content: bytes) -> None:
-        with pytest.raises(UsageError, match="accepted are plain, gzip and zstd"):
-            detected(tmp_path / "x", content)
-
-
-class TestSavedDatasets:
-    def test_its_arrow_files_are_the_input(self, tmp_path: Path) -> None:
-        datasets = pytest.importorskip("datasets")
-        data = datasets.Dataset.from_dict({"text": ["a", "b", "c"]})
-        data.save_to_disk(str(tmp_path / "saved"), num_shards=2)
-        inputs = find_inputs([str(tmp_path / "saved")], ReadOptions())
-        assert [(file.name, file.format) for file in inputs] == [
-            ("data-00000-of-00002.arrow", "arrow"),
-            ("data-00001-of-00002.arrow", "arrow"),
-        ]
-
-    def test_several_splits_have_to_be_chosen_from(self, tmp_path: Path) -> None:
-        write(tmp_path, **{"dataset_dict.json": b'{"splits": ["train", "test"]}'})
-        with pytest.raises(UsageError, match=f"{tmp_path}/train, {tmp_path}/test"):
-            found(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("state", "message"),
-        [
-            (b"{", "damaged"),
-            (b'{"_data_files": null}', "damaged"),
-            (b'{"_data_files": [{"filename": "gone.arrow"}]}', "gone.arrow"),
-            (b'{"_data_files": [], "_indices_data_files": [{}]}', "save it again"),
-        ],
-    )
-    def test_what_is_wrong_with_one_is_named(
-        self, tmp_path: Path, state: bytes, message: str
-    ) -> None:
-        write(tmp_path, **{"state.json": state, "dataset_info.json": b"{}"})
-        with pytest.raises(UsageError, match=message):
-            found(tmp_path)
-
-
-class TestHuggingFaceDatasets:
-    """`datasets` takes the path of a folder as a name, so no network is needed."""
-
-    @pytest.fixture
-    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        datasets = pytest.importorskip("datasets")
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-        write(tmp_path, **{"src__train.jsonl": JSON_LINE * 3, "src__test.jsonl": JSON_LINE})
-        return tmp_path / "src"
-
-    def test_a_split_becomes_parquet_files(self, source: Path) -> None:
-        for _ in range(2):  # The second time from the cache.
-            (file,) = find_inputs([f"hf:{source}::train"], ReadOptions())
-            assert (file.name, file.format) == ("src-train.parquet", "parquet")
-            assert pq.read_table(file.url).column("text").to_pylist() == ["a"] * 3
-
-    def test_the_only_split_needs_no_name(self, source: Path) -> None:
-        (source / "test.jsonl").unlink()
-        assert found(f"hf:{source}") == found(f"hf:{source}:default") == ["src-train.parquet"]
-
-    def test_splits_to_choose_from_are_named(self, source: Path) -> None:
-        with pytest.raises(UsageError, match=f"2 splits; name one of hf:{source}::test"):
-            found(f"hf:{source}")
-        with pytest.raises(UsageError, match="no split 'dev'"):
-            found(f"hf:{source}:default:dev")
-
-    def test_what_is_not_found_is_named_in_one_line(self, source: Path) -> None:
-        for name in (f"hf:{source}/gone", f"hf:{source}:other", "hf:", "hf:a:b:c:d"):
-            with pytest.raises(UsageError) as caught:
-                found(name)
-            assert repr(name) in str(caught.value)
-            assert "\n" not in str(caught.value)
-
-    def test_the_remedy_is_named_where_the_package_is_missing(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real_import = builtins.__import__
-
-        def refuse(name: str, *rest: Any) -> Any:
-            if name == "datasets":
-                raise ImportError(name)
-            return real_import(name, *rest)
-
-        monkeypatch.setattr(builtins, "__import__", refuse)
-        with pytest.raises(UsageError, match="pip install datasets"):
-            found("hf:some/name")
-
-
 class TestCheckColumns:
     @pytest.mark.parametrize("pack", [None, gzip.compress, zstd])
     def test_a_missing_column_is_named_with_those_there_are(
@@ -451,48 +253,3 @@ class TestPlanShards:
     def test_empty_input_has_no_shards(self) -> None:
         assert plan_shards([text_file("a", 0)], ReadOptions()) == []
         assert plan_shards([], ReadOptions()) == []
-
-
-class TestDecompressed:
-    @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-    def test_members_and_padding(self, compression: str) -> None:
-        pack = {"gzip": gzip.compress, "zstd": zstd}[compression]
-        data = b"".join(pack(bytes([65 + i]) * 100_000) for i in range(5))
-        data += pack(b"") + pack(b"end") + b"\0" * 100_000
-        expected = b"".join(bytes([65 + i]) * 100_000 for i in range(5)) + b"end"
-        assert b"".join(decompressed(io.BytesIO(data), compression)) == expected
-
-    @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-    def test_damage_comes_after_what_is_good(self, compression: str) -> None:
-        good = random.Random(1).randbytes(300_000).hex().encode()
-        packed = {"gzip": gzip.compress, "zstd": zstd}[compression](good)
-        for data in (packed[: len(packed) // 2], packed + b"garbage"):
-            parts: list[bytes] = []
-            blocks = decompressed(io.BytesIO(data), compression)
-            with pytest.raises(DamagedStreamError, match=compression):
-                parts.extend(blocks)
-            content = b"".join(parts)
-            assert good.startswith(content)
-            assert len(content) > len(good) // 2 - 200_000
-
-    def test_a_bomb_is_given_out_in_parts(self) -> None:
-        packed = zstd(b"\0" * 300_000_000)
-        largest = max(len(block) for block in decompressed(io.BytesIO(packed), "zstd"))
-        assert largest <= 1 << 28
-
-    def test_long_windows(self) -> None:
-        parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
-        packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-        packed = packer.compress(b"text" * 1000) + packer.flush()
-        assert b"".join(decompressed(io.BytesIO(packed), "zstd")) == b"text" * 1000
-
-
-def test_state_files_are_json_as_datasets_writes_them(tmp_path: Path) -> None:
-    """What `TestSavedDatasets` makes by hand looks like the real thing."""
-    datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "s"))
-    state = json.loads((tmp_path / "s" / "state.json").read_bytes())
-    assert [set(file) for file in state["_data_files"]] == [{"filename"}]
-    splits = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
-    splits.save_to_disk(str(tmp_path / "d"))
-    assert json.loads((tmp_path / "d" / "dataset_dict.json").read_bytes()) == {"splits": ["train"]}

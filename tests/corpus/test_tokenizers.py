@@ -18,14 +18,9 @@ from hypothesis import given, settings
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from corpus.errors import DataError, UsageError
-from corpus.tokenizers import (
-    MARKER,
-    PIECE_BYTES,
-    Tokenizer,
-    describe_tokenizer,
-    load_tokenizer,
-    split_text,
-)
+from corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
+from corpus.tokenizers.base import MARKER
+from corpus.tokenizers.pieces import PIECE_BYTES, split_text
 
 KINDS = ("bytes", "gpt2", "gptneox", "mistral")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -233,7 +228,7 @@ class TestLongTexts:
         text = "\n\n".join(wiki)[:5_000_000]
         assert len(list(split_text(memoryview(text.encode())))) == 5
         in_pieces = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 1 << 40)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 1 << 40)
         np.testing.assert_array_equal(in_pieces, tokenizer.encode(text))
 
     @pytest.mark.parametrize("kind", ["gpt2", "gptneox", "mistral"])
@@ -244,7 +239,7 @@ class TestLongTexts:
         tokenizer = load(kind)
         texts = arrow(*wiki[:50], "", " ".join(wiki[50:70]))
         tokens, lengths = tokenizer.encode_batch(texts)
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 300)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 300)
         assert len(list(split_text(memoryview(wiki[0].encode())))) > 5
         found_tokens, found_lengths = tokenizer.encode_batch(texts)
         np.testing.assert_array_equal(tokens, found_tokens)
@@ -270,7 +265,7 @@ class TestLongTexts:
         tokenizer = load_tokenizer(saved(tmp_path / "t.json", small))
         text = "\n".join(wiki[:60])
         whole = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 200)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 200)
         np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     @pytest.mark.parametrize("kind", ["gpt2", "mistral"])
@@ -284,7 +279,7 @@ class TestLongTexts:
     @given(text=st.text(st.sampled_from("ab é字😀 \n\u00a0"), max_size=80), size=st.integers(4, 12))
     def test_cuts(self, text: str, size: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("corpus.tokenizers.PIECE_BYTES", size)
+            patch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", size)
             pieces = list(split_text(memoryview(text.encode())))
         assert "".join(pieces) == text
         assert all(len(piece.encode()) <= size for piece in pieces)
@@ -301,7 +296,7 @@ class TestLongTexts:
         ],
     )
     def test_where_cuts_are(self, text: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 10)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 10)
         assert next(split_text(memoryview(text.encode()))) == first
 
     def test_short_texts_are_one_piece(self) -> None:
@@ -325,7 +320,7 @@ class TestLongTexts:
         tokenizer = load_tokenizer(str(tmp_path / "m.model"))
         text = "the quick brown fox jumps over three lazy dogs"
         whole = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 12)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 12)
         np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     @pytest.mark.parametrize(
@@ -360,7 +355,7 @@ class TestLongTexts:
         text = " ".join(words * 5)
         whole = tokenizer.encode(text)
         assert len(set(whole.tolist())) >= 4
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 17)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 17)
         np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     def test_a_byte_level_prefix_is_put_once(
@@ -372,7 +367,7 @@ class TestLongTexts:
         tokenizer = load_tokenizer(str(tmp_path))
         text = "Hello字字字字字字字 world"
         whole = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.PIECE_BYTES", 11)
+        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 11)
         assert tokenizer.decode(tokenizer.encode(text)) == tokenizer.decode(whole) == f" {text}"
 
 

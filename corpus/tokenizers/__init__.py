@@ -1,0 +1,10 @@
+"""Tokenizers: text to token ids and back, each document ended by one token.
+
+Text never yields special tokens: `<|endoftext|>` in a document is tokenized as the thirteen
+characters that it is. Long texts are tokenized in pieces: see `corpus.tokenizers.pieces`.
+"""
+
+from corpus.tokenizers.base import Tokenizer, describe_tokenizer
+from corpus.tokenizers.loading import load_tokenizer
+
+__all__ = ["Tokenizer", "describe_tokenizer", "load_tokenizer"]

@@ -1,0 +1,161 @@
+"""Tokenizers that the library `tokenizers` runs.
+
+Padding, truncation, dropout and added begin or end tokens of a `tokenizer.json` are switched off.
+(Added tokens that aren't special, such as GPT-NeoX's runs of spaces, are found in text, as their
+makers intend.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import tokenizers
+
+from corpus.tokenizers.base import NEW_END, EndOfDocument, Tokenizer, show_bytes, show_entry
+from corpus.tokenizers.pieces import Encode, PieceTokenizer
+
+# In order of preference: what ends a text comes before what ends a turn or a sentence pair.
+_END_NAMES = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<｜end▁of▁sentence｜>",  # noqa: RUF001 (DeepSeek's, as it is written)
+    "[EOS]",
+    "[SEP]",
+)
+
+
+class HuggingFaceTokenizer(PieceTokenizer):
+    """A `tokenizer.json`, or a vocabulary with merges."""
+
+    def __init__(
+        self,
+        kind: str,
+        files: Mapping[str, bytes],
+        tokenizer: tokenizers.Tokenizer,
+        middle: tokenizers.Tokenizer,
+        end: EndOfDocument,
+        *,
+        is_byte_level: bool,
+    ) -> None:
+        self.kind = kind
+        self._tokenizer = tokenizer
+        self._vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self._added = {
+            token: added.content for token, added in tokenizer.get_added_tokens_decoder().items()
+        }
+        self._is_byte_level = is_byte_level
+        super().__init__(
+            files,
+            max(self._vocabulary.values()) + 1,
+            end.resolve(self._vocabulary.get, self._well_known_end),
+            _encoder(tokenizer),
+            [_encoder(middle)],
+        )
+
+    def _well_known_end(self) -> tuple[int | None, str]:
+        for name in _END_NAMES:
+            if name in self._vocabulary:
+                return self._vocabulary[name], name
+        return None, NEW_END
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def _token_text(self, token: int) -> str:
+        if token in self._added:
+            return self._added[token]
+        entry = self._tokenizer.id_to_token(token)
+        if entry is None:
+            return f"<unused {token}>"
+        if self._is_byte_level:
+            return show_bytes(b"".join(_BYTE_OF.get(c) or c.encode() for c in entry))
+        return show_entry(entry)
+
+
+def load_hugging_face(files: Mapping[str, bytes], end: EndOfDocument) -> Tokenizer:
+    config = orjson.loads(files["tokenizer.json"])
+    if "model" not in config:
+        raise ValueError("it is JSON, but no tokenizer.json")
+    # Dropout makes ids random.
+    if config["model"].get("dropout"):
+        config["model"]["dropout"] = None
+    adding = {part: config[part] for part in ("normalizer", "pre_tokenizer") if part in config}
+    middle = config | _without_prefix(adding)
+    tokenizer = _raw_text_only(tokenizers.Tokenizer.from_buffer(orjson.dumps(config)))
+    continued = tokenizer
+    if middle != config:
+        continued = _raw_text_only(tokenizers.Tokenizer.from_buffer(orjson.dumps(middle)))
+    is_byte_level = "ByteLevel" in _types(config.get("decoder"))
+    return HuggingFaceTokenizer(
+        "huggingface", files, tokenizer, continued, end, is_byte_level=is_byte_level
+    )
+
+
+def load_bpe(files: Mapping[str, bytes], end: EndOfDocument) -> Tokenizer:
+    lines = files["merges.txt"].decode().split("\n")
+    merges = [
+        (left, right)
+        for line in lines
+        if not line.startswith("#version")
+        for left, _, right in [line.rstrip("\r").partition(" ")]
+        if right
+    ]
+    model = tokenizers.models.BPE(vocab=orjson.loads(files["vocab.json"]), merges=merges)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return HuggingFaceTokenizer("bpe", files, tokenizer, tokenizer, end, is_byte_level=True)
+
+
+def _encoder(tokenizer: tokenizers.Tokenizer) -> Encode:
+    def encode(texts: list[str]) -> Sequence[Sequence[int]]:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    return encode
+
+
+def _types(config: Any) -> set[str]:
+    """The types of all components below a part of a `tokenizer.json`."""
+    if isinstance(config, dict):
+        return {str(config.get("type"))}.union(*map(_types, config.values()))
+    if isinstance(config, list):
+        return set().union(*map(_types, config))
+    return set()
+
+
+def _without_prefix(config: Any) -> Any:
+    """A part of a `tokenizer.json` whose components put no space before a text."""
+    if isinstance(config, list):
+        return [_without_prefix(part) for part in config if _type(part) != "Prepend"]
+    if not isinstance(config, dict):
+        return config
+    if _type(config) == "Prepend":
+        return None
+    changes = {"add_prefix_space": False, "prepend_scheme": "never"}
+    return {name: changes.get(name, _without_prefix(value)) for name, value in config.items()}
+
+
+def _type(config: Any) -> Any:
+    return config.get("type") if isinstance(config, dict) else None
+
+
+def _raw_text_only(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The tokenizer with everything off that adds to a text, cuts it or takes it as a command."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _byte_characters() -> dict[str, bytes]:
+    """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {chr(byte): bytes([byte]) for byte in printable}
+    return letters | {chr(0x100 + i): bytes([byte]) for i, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_characters()

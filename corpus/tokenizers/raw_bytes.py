@@ -1,0 +1,42 @@
+"""The tokenizer `bytes`, whose vocabulary is the 256 values of a byte."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpus.tokenizers.base import (
+    NEW_END,
+    EndOfDocument,
+    Tokenizer,
+    Tokens,
+    show_bytes,
+    text_buffers,
+)
+
+
+class ByteTokenizer(Tokenizer):
+    """Every byte of the UTF-8 text is a token."""
+
+    kind = "bytes"
+
+    def __init__(self, files: Mapping[str, bytes], end: EndOfDocument) -> None:
+        super().__init__(files, 256, *end.resolve({NEW_END: 256}.get, lambda: (256, NEW_END)))
+
+    def encode_batch(self, texts: pa.LargeStringArray) -> tuple[Tokens, npt.NDArray[np.int64]]:
+        offsets, data = text_buffers(texts)
+        lengths = np.diff(offsets) + 1
+        ends = np.cumsum(lengths) - 1
+        tokens = np.empty(lengths.sum(), self.dtype)
+        is_text = np.ones(len(tokens), bool)
+        is_text[ends] = False
+        tokens[is_text] = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+        tokens[ends] = self.end_of_document
+        return tokens, lengths
+
+    def _decode(self, ids: list[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    def _token_text(self, token: int) -> str:
+        return show_bytes(bytes([token]))

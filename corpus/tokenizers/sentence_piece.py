@@ -1,0 +1,48 @@
+"""Tokenizers that the library `sentencepiece` runs."""
+
+from collections.abc import Mapping
+
+import sentencepiece
+
+from corpus.tokenizers.base import NEW_END, EndOfDocument, show_entry
+from corpus.tokenizers.pieces import PieceTokenizer
+
+# normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
+# the field, because concatenated protocol buffers merge.
+_DUMMY_PREFIXES = (b"\x1a\x02\x18\x00", b"\x1a\x02\x18\x01")
+
+
+class SentencePieceTokenizer(PieceTokenizer):
+    """A SentencePiece model."""
+
+    kind = "sentencepiece"
+
+    def __init__(self, files: Mapping[str, bytes], end: EndOfDocument) -> None:
+        data = files["tokenizer.model"]
+        self._model = sentencepiece.SentencePieceProcessor(model_proto=data)
+        # Where leading spaces are dropped, the prefix puts back the one that follows a cut.
+        middle = [
+            sentencepiece.SentencePieceProcessor(model_proto=data + prefix)
+            for prefix in _DUMMY_PREFIXES
+        ]
+        super().__init__(
+            files,
+            self._model.get_piece_size(),
+            end.resolve(self._find, self._own_end),
+            self._model.encode,
+            [model.encode for model in middle],
+        )
+
+    def _find(self, text: str) -> int | None:
+        token = self._model.piece_to_id(text)
+        return token if self._model.id_to_piece(token) == text else None
+
+    def _own_end(self) -> tuple[int | None, str]:
+        token = self._model.eos_id()
+        return (None, NEW_END) if token < 0 else (token, self._model.id_to_piece(token))
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._model.decode(ids))
+
+    def _token_text(self, token: int) -> str:
+        return show_entry(self._model.id_to_piece(token))

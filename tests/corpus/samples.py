@@ -1,0 +1,43 @@
+"""Small input files of every format, and what is found of them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from corpus.inputs import ReadOptions, find_inputs
+
+JSON_LINE = b'{"text": "a"}\n'
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def parquet_bytes(**columns: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns or {"text": ["a"]}), out)
+    return out.getvalue()
+
+
+def arrow_bytes(kind: Any = pa.ipc.new_stream) -> bytes:
+    table = pa.table({"text": ["a"]})
+    out = io.BytesIO()
+    with kind(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def write(folder: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def found(*patterns: str | Path, **options: Any) -> list[str]:
+    inputs = find_inputs([str(pattern) for pattern in patterns], ReadOptions(**options))
+    return [file.name for file in inputs]

@@ -1,0 +1,128 @@
+import gzip
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import zstandard
+
+from corpus.errors import UsageError
+from corpus.formats import DamagedStreamError, decompressed
+from corpus.inputs import ReadOptions, find_inputs
+from tests.corpus.samples import JSON_LINE, arrow_bytes, parquet_bytes, zstd
+
+
+def detected(path: Path, data: bytes, **options: Any) -> tuple[str, str | None]:
+    path.write_bytes(data)
+    (file,) = find_inputs([str(path)], ReadOptions(**options))
+    assert file.size == len(data)
+    return file.format, file.compression
+
+
+class TestDetection:
+    @pytest.mark.parametrize("pack", [None, gzip.compress, zstd])
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (JSON_LINE, "jsonl"),
+            (b"\xef\xbb\xbf\r\n  \n" + JSON_LINE.replace(b"\n", b"\r\n"), "jsonl"),
+            (b'{"text": "' + b"long " * 50_000 + b'"}\n', "jsonl"),
+            (b"plain\n" + JSON_LINE, "text"),
+            (b"[1, 2]\n", "text"),
+            (b"{not json\n", "text"),
+            (b"\xff\xfe\x00", "text"),
+            (parquet_bytes(), "parquet"),
+            (arrow_bytes(), "arrow"),
+            (arrow_bytes(pa.ipc.new_file), "arrow"),
+        ],
+    )
+    def test_content_decides(
+        self, tmp_path: Path, content: bytes, expected: str, pack: Any
+    ) -> None:
+        compression = {None: None, gzip.compress: "gzip", zstd: "zstd"}[pack]
+        data = pack(content) if pack else content
+        assert detected(tmp_path / "x.bin", data) == (expected, compression)
+
+    @pytest.mark.parametrize("name", ["x.jsonl", "X.JSON", "x.ndjson.gz", "x.json.zst"])
+    def test_a_json_name_decides_where_the_first_line_is_bad(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        data = b"not json\n" + JSON_LINE
+        assert detected(tmp_path / name, data) == ("jsonl", None)
+        assert detected(tmp_path / name, gzip.compress(data)) == ("jsonl", "gzip")
+
+    def test_damaged_compressed_heads_still_have_a_format(self, tmp_path: Path) -> None:
+        assert detected(tmp_path / "x.jsonl.gz", b"\x1f\x8bnonsense") == ("jsonl", "gzip")
+        assert detected(tmp_path / "x.zst", zstd(JSON_LINE)[:7]) == ("text", "zstd")
+
+    def test_skippable_zstd_frames(self, tmp_path: Path) -> None:
+        frame = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+        assert detected(tmp_path / "x", frame + zstd(JSON_LINE)) == ("jsonl", "zstd")
+
+    def test_empty_files_are_allowed(self, tmp_path: Path) -> None:
+        assert detected(tmp_path / "x.jsonl", b"") == ("jsonl", None)
+        assert detected(tmp_path / "x", b"", input_format="parquet") == ("parquet", None)
+
+    @pytest.mark.parametrize(
+        ("wanted", "content"),
+        [
+            ("jsonl", parquet_bytes()),
+            ("text", gzip.compress(parquet_bytes())),
+            ("jsonl", arrow_bytes()),
+            ("parquet", arrow_bytes()),
+            ("parquet", JSON_LINE),
+            ("arrow", JSON_LINE),
+        ],
+    )
+    def test_a_format_against_the_content_is_refused(
+        self, tmp_path: Path, wanted: str, content: bytes
+    ) -> None:
+        with pytest.raises(UsageError, match=f"--input-format is {wanted}"):
+            detected(tmp_path / "x", content, input_format=wanted)
+
+    def test_a_format_may_be_set_where_content_allows_it(self, tmp_path: Path) -> None:
+        assert detected(tmp_path / "x", JSON_LINE, input_format="text") == ("text", None)
+        assert detected(tmp_path / "x", b"no\n", input_format="jsonl") == ("jsonl", None)
+
+    @pytest.mark.parametrize(
+        "content", [b"BZh91AY&SY..", b"\xfd7zXZ\x00..", b"PK\x03\x04..", b"\x04\x22\x4d\x18.."]
+    )
+    def test_other_compressions_are_refused(self, tmp_path: Path, content: bytes) -> None:
+        with pytest.raises(UsageError, match="accepted are plain, gzip and zstd"):
+            detected(tmp_path / "x", content)
+
+
+class TestDecompressed:
+    @pytest.mark.parametrize("compression", ["gzip", "zstd"])
+    def test_members_and_padding(self, compression: str) -> None:
+        pack = {"gzip": gzip.compress, "zstd": zstd}[compression]
+        data = b"".join(pack(bytes([65 + i]) * 100_000) for i in range(5))
+        data += pack(b"") + pack(b"end") + b"\0" * 100_000
+        expected = b"".join(bytes([65 + i]) * 100_000 for i in range(5)) + b"end"
+        assert b"".join(decompressed(io.BytesIO(data), compression)) == expected
+
+    @pytest.mark.parametrize("compression", ["gzip", "zstd"])
+    def test_damage_comes_after_what_is_good(self, compression: str) -> None:
+        good = random.Random(1).randbytes(300_000).hex().encode()
+        packed = {"gzip": gzip.compress, "zstd": zstd}[compression](good)
+        for data in (packed[: len(packed) // 2], packed + b"garbage"):
+            parts: list[bytes] = []
+            blocks = decompressed(io.BytesIO(data), compression)
+            with pytest.raises(DamagedStreamError, match=compression):
+                parts.extend(blocks)
+            content = b"".join(parts)
+            assert good.startswith(content)
+            assert len(content) > len(good) // 2 - 200_000
+
+    def test_a_bomb_is_given_out_in_parts(self) -> None:
+        packed = zstd(b"\0" * 300_000_000)
+        largest = max(len(block) for block in decompressed(io.BytesIO(packed), "zstd"))
+        assert largest <= 1 << 28
+
+    def test_long_windows(self) -> None:
+        parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+        packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        packed = packer.compress(b"text" * 1000) + packer.flush()
+        assert b"".join(decompressed(io.BytesIO(packed), "zstd")) == b"text" * 1000
