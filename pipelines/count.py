@@ -7,7 +7,7 @@ n-grams are prefixes of these, so their counts need not be kept.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -221,7 +221,7 @@ def token_blocks(
     held: list[npt.NDArray[np.generic]] = []
     for name, first, last in stretches:
         url = storage.join(folder, name)
-        for tokens in read_row_groups(url, first, last):
+        for tokens in _cut(read_row_groups(url, first, last), run_tokens):
             held.append(tokens)
             if sum(map(len, held)) >= run_tokens:
                 block = np.concatenate(held)
@@ -239,6 +239,14 @@ def token_blocks(
     if any(map(len, held)):
         block = np.concatenate(held)
         yield block, len(block)
+
+
+def _cut(
+    arrays: Iterable[npt.NDArray[np.generic]], size: int
+) -> Iterator[npt.NDArray[np.generic]]:
+    for array in arrays:
+        for start in range(0, len(array), size):
+            yield array[start : start + size]
 
 
 def _finish(cuts: list[Cut], plan: CountPlan) -> str:

@@ -45,15 +45,14 @@ def documents_of(folder):
     return documents[:-1]
 
 
-def random_text(seed, words=40_000, documents=60):
+def random_text(seed, words=20_000, documents=60):
     generator = random.Random(seed)
-    vocabulary = ["".join(generator.choices("abcdefgh é", k=5)) for _ in range(300)]
+    vocabulary = ["".join(generator.choices("abcdefghijklmno é", k=6)) for _ in range(5000)]
     texts = []
     for _ in range(documents):
         length = generator.randrange(2 * words // documents)
-        texts.append(
-            " ".join(vocabulary[int(300 * generator.random() ** 3)] for _ in range(length))
-        )
+        chosen = (vocabulary[int(5000 * generator.random() ** 2)] for _ in range(length))
+        texts.append(" ".join(chosen))
     return texts
 
 
@@ -112,7 +111,7 @@ def check_exact(tokens, counts, tables, max_order, top_k=8, min_count=2):
 
 def test_every_order_is_exact(job):
     manifest = read_manifest(str(job / "counts"))
-    assert manifest.counters["runs"] > 5
+    assert manifest.counters["runs"] > 3
     assert len(manifest.data_files) > 1
     check_exact(job / "tokens", job / "counts", job / "distributions", MAX_ORDER)
 
@@ -206,39 +205,74 @@ def kill_after_first_part(process, output, prefix):
     return {path.name: path.stat().st_mtime_ns for path in done.glob("*.json")}
 
 
+TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--shard-mib", 1, "--input"]
+COUNT = ["count", "--max-order", 4, "--run-tokens", 300_000, "--partition-mib", 1, "--input"]
+WHOLE = {"tokenize": "tokens", "count": "counts", "distributions": "tables"}
+OTHER = {
+    "tokenize": ["--text-field", "body"],
+    "count": ["--max-order", 3],
+    "distributions": ["--top-k", 3],
+}
+
+
+@pytest.fixture(scope="module")
+def long_job(tmp_path_factory):
+    """An uninterrupted job with enough parts for another one to be killed between two of them."""
+    folder = tmp_path_factory.mktemp("long")
+    texts = [" ".join(random_text(seed)) for seed in range(40)]
+    write_jsonl(folder / "corpus" / "big.jsonl", texts)
+    run(*TOKENIZE, folder / "corpus", "--output", folder / "tokens")
+    run(*COUNT, folder / "tokens", "--output", folder / "counts")
+    run("distributions", "--input", folder / "counts", "--output", folder / "tables")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "prefix"),
     [("tokenize", "part-"), ("count", "run-"), ("count", "part-"), ("distributions", "part-")],
 )
-def test_a_killed_job_goes_on_where_it_was(stage, prefix, job, tmp_path, capsys):
-    big = tmp_path / "corpus"
-    write_jsonl(big / "big.jsonl", [" ".join(random_text(seed)) for seed in range(20)])
-    tokens = tmp_path / "tokens"
-    commands = {
-        "tokenize": ["--input", big, "--tokenizer", "bytes", "--shard-mib", 1],
-        "count": ["--input", tokens, "--run-tokens", 300_000, "--partition-mib", 1],
-        "distributions": ["--input", job / "counts"],
-    }
-    if stage == "count":
-        run("tokenize", *commands["tokenize"], "--output", tokens)
-    command = (stage, *commands[stage], "--output")
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    run(*command, whole)
-    complete = kill_after_first_part(start(*command, killed), killed, prefix)
+def test_a_killed_job_goes_on_where_it_was(stage, prefix, long_job, tmp_path, capsys):
+    command = {
+        "tokenize": [*TOKENIZE, long_job / "corpus"],
+        "count": [*COUNT, long_job / "tokens"],
+        "distributions": ["distributions", "--input", long_job / "counts"],
+    }[stage]
+    killed, whole = tmp_path / "killed", long_job / WHOLE[stage]
+    complete = kill_after_first_part(start(*command, "--output", killed), killed, prefix)
     assert not (killed / "manifest.json").exists()
     assert cli.main(["verify", str(killed)]) == 2
     assert "its job has not finished" in capsys.readouterr().err
-    # What was complete is not made again: its record stays as it is until the manifest is there.
-    records = killed / "_incomplete" / "done"
-    run(*command, killed, "--dry-run")
-    assert {path.name: path.stat().st_mtime_ns for path in records.glob("*.json")} == complete
-    parts = {path: path.stat().st_ino for path in killed.rglob("part-*") if path.suffix != ".json"}
-    finished = {path: inode for path, inode in parts.items() if f"{path.name}.json" in complete}
-    run(*command, killed)
+    made = {
+        path: path.stat().st_ino
+        for path in [*killed.glob("part-*"), *killed.glob("order=*/part-*")]
+        if any(record.startswith(path.name[: len("part-00000")]) for record in complete)
+    }
+    run(*command, "--output", killed)
     assert data_files(killed) == data_files(whole)
-    assert {path: path.stat().st_ino for path in finished} == finished
-    before = data_files(killed)
-    run(*command, killed)
+    # What was complete has not been made again.
+    assert {path: path.stat().st_ino for path in made} == made
+    assert made or prefix == "run-"
+    capsys.readouterr()
+    run(*command, "--output", killed)
     assert "is complete already" in capsys.readouterr().out
-    assert data_files(killed) == before
+    assert data_files(killed) == data_files(whole)
+    assert (
+        cli.main([str(argument) for argument in (*command, "--output", killed, *OTHER[stage])]) == 2
+    )
+    assert "made with other options" in capsys.readouterr().err
+
+
+def test_a_killed_count_uses_the_runs_that_are_there(long_job, tmp_path):
+    counts = tmp_path / "counts"
+    complete = kill_after_first_part(
+        start(*COUNT, long_job / "tokens", "--output", counts), counts, "run-"
+    )
+    runs = [name for name in complete if name.startswith("run-")]
+    assert runs
+    # A run that is complete is read, not counted again: without its file the job can't go on.
+    for path in (counts / "_incomplete" / "runs").iterdir():
+        path.unlink()
+    command = [str(argument) for argument in (*COUNT, long_job / "tokens", "--output", counts)]
+    assert cli.main(command) == 1
+    assert not (counts / "manifest.json").exists()
