@@ -18,3 +18,9 @@ class DataError(CorpusmillError):
 
 class DatasetError(UsageError):
     """A folder that isn't the complete dataset, of the kind, that was expected."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

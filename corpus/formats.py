@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from corpus import storage
-from corpus.errors import UsageError
+from corpus.errors import UsageError, one_line
 
 TABLE_FORMATS = ("parquet", "arrow")
 BOM = b"\xef\xbb\xbf"
@@ -60,12 +60,6 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, DamagedStreamError | pa.ArrowException) or (
         type(error) is OSError and error.errno is None
     )
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def detect(url: str, input_format: str) -> tuple[str, str | None]:

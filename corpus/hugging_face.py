@@ -7,8 +7,7 @@ from typing import Any
 
 import fsspec
 
-from corpus.errors import UsageError
-from corpus.formats import one_line
+from corpus.errors import UsageError, one_line
 
 
 def saved_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int | None] | None:

@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from corpus import hugging_face, storage
-from corpus.errors import UsageError
+from corpus.errors import UsageError, one_line
 from corpus.formats import (
     TABLE_FORMATS,
     DamagedStreamError,
     check_table,
     detect,
     is_damage,
-    one_line,
     open_table,
 )
 

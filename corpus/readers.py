@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from corpus import storage
 from corpus.documents import DOCUMENT_SCHEMA, BadRecord
+from corpus.errors import one_line
 from corpus.formats import (
     BOM,
     TABLE_FORMATS,
@@ -25,7 +26,6 @@ from corpus.formats import (
     check_table,
     decompressed,
     is_damage,
-    one_line,
     open_table,
 )
 from corpus.inputs import ReadOptions, Segment

@@ -44,11 +44,15 @@ class CountsRun:
 
     def lower_bound(self, key: Key) -> int:
         """The first row whose key is not below `key` (its high and low word)."""
-        return int(_lower_bound(self.high, self.low, np.uint64(key[0]), np.uint64(key[1])))
+        return self._bound(key, False)
 
     def upper_bound(self, key: Key) -> int:
         """The first row whose key is above `key`."""
-        return int(_upper_bound(self.high, self.low, np.uint64(key[0]), np.uint64(key[1])))
+        return self._bound(key, True)
+
+    def _bound(self, key: Key, after_equal: bool) -> int:
+        words = np.uint64(key[0]), np.uint64(key[1])
+        return int(_bound(self.high, self.low, *words, after_equal))
 
     def key(self, row: int) -> Key:
         return int(self.high[row]), int(self.low[row])
@@ -314,27 +318,18 @@ def _merge_into(
 
 
 @compiled
-def _lower_bound(high: Words, low: Words, key_high: np.uint64, key_low: np.uint64) -> int:
+def _bound(
+    high: Words, low: Words, key_high: np.uint64, key_low: np.uint64, after_equal: bool
+) -> int:
     first = 0
     last = len(low)
     while first < last:
         middle = (first + last) // 2
         above = np.uint64(high[middle])
-        if above < key_high or (above == key_high and low[middle] < key_low):
-            first = middle + 1
-        else:
-            last = middle
-    return first
-
-
-@compiled
-def _upper_bound(high: Words, low: Words, key_high: np.uint64, key_low: np.uint64) -> int:
-    first = 0
-    last = len(low)
-    while first < last:
-        middle = (first + last) // 2
-        above = np.uint64(high[middle])
-        if above < key_high or (above == key_high and low[middle] <= key_low):
+        below = low[middle]
+        is_equal = above == key_high and below == key_low
+        is_smaller = above < key_high or (above == key_high and below < key_low)
+        if is_smaller or (is_equal and after_equal):
             first = middle + 1
         else:
             last = middle

@@ -241,9 +241,7 @@ def token_blocks(
         yield block, len(block)
 
 
-def _cut(
-    arrays: Iterable[npt.NDArray[np.generic]], size: int
-) -> Iterator[npt.NDArray[np.generic]]:
+def _cut(arrays: Iterable[npt.NDArray[np.generic]], size: int) -> Iterator[npt.NDArray[np.generic]]:
     for array in arrays:
         for start in range(0, len(array), size):
             yield array[start : start + size]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from corpus import storage
-from corpus.errors import UsageError
+from corpus.errors import UsageError, one_line
 from corpus.tokenizers.base import MARKER, EndOfDocument, Tokenizer
 from corpus.tokenizers.hugging_face import load_bpe, load_hugging_face
 from corpus.tokenizers.raw_bytes import ByteTokenizer
@@ -52,8 +52,7 @@ def load_tokenizer(spec: str, end_of_document: str | None = None) -> Tokenizer:
 
 
 def _refusal(what: str, spec: str, error: Exception) -> UsageError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UsageError(f"cannot {what} tokenizer {spec!r}: {reason}; {_ACCEPTED}")
+    return UsageError(f"cannot {what} tokenizer {spec!r}: {one_line(error)}; {_ACCEPTED}")
 
 
 def _read_files(spec: str) -> dict[str, bytes]:
