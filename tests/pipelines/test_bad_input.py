@@ -1,0 +1,245 @@
+"""What goes wrong, and what happens then: the rows of the guide's table, one by one."""
+
+import ctypes
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from corpus.datasets import Completion, DatasetWriter, read_manifest
+from corpus.tokens import TokensWriter, tokens_schema
+from tests.pipelines.samples import command, tokenize, write_jsonl
+
+GOOD = b'{"text": "good"}\n'
+
+
+def error_of(capsys):
+    """The one line of the error."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def dead_letters(output):
+    return [
+        json.loads(line)
+        for path in sorted((output / "dead-letter").glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"{broken\n", "is not JSON"),
+        (b'["text"]\n', "is an array, not a JSON object"),
+        (b'{"body": "x"}\n', "has no field 'text'"),
+        (b'{"text": null}\n', "not a string"),
+        (b'{"text": 5}\n', "is a number, not a string"),
+        (b'{"text": "\xff"}\n', "is not UTF-8"),
+        (b'{"text": "\\ud800"}\n', "is not JSON"),
+    ],
+)
+def test_a_bad_record_stops_the_job_unless_it_is_allowed(record, reason, tmp_path, capsys):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out"
+    source.write_bytes(GOOD * 3 + record + GOOD)
+    assert tokenize(source, output) == 1
+    message = error_of(capsys)
+    assert "1 of 5 records are bad, more than --max-bad-records 0.1" in message
+    assert str(output / "dead-letter") in message
+    assert not (output / "manifest.json").exists()
+    (letter,) = dead_letters(output)
+    assert letter["source"] == str(source)
+    assert (letter["line"], letter["offset"]) == (4, 3 * len(GOOD))
+    assert reason in letter["reason"]
+    # The same command with a higher limit goes on from where it was.
+    assert tokenize(source, output, "--max-bad-records", "20%") == 0
+    manifest = read_manifest(str(output))
+    assert (manifest.counters["documents"], manifest.counters["bad_records"]) == (4, 1)
+    assert [f.rows for f in manifest.files if f.name.startswith("dead-letter/")] == [1]
+
+
+def test_a_truncated_gzip_keeps_what_stood_before(tmp_path, capsys):
+    data = gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(50_000)))
+    (tmp_path / "in.jsonl.gz").write_bytes(data[: len(data) // 2])
+    assert tokenize(tmp_path / "in.jsonl.gz", tmp_path / "out") == 0
+    assert read_manifest(str(tmp_path / "out")).counters["documents"] > 10_000
+    (letter,) = dead_letters(tmp_path / "out")
+    assert "truncated gzip stream" in letter["reason"]
+
+
+def test_a_shard_full_of_bad_records_stops_at_once(tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_bytes(GOOD + b"bad\n" * 200_000)
+    assert tokenize(tmp_path / "in.jsonl", tmp_path / "out") == 1
+    assert "records are bad" in error_of(capsys)
+    assert 1000 <= len(dead_letters(tmp_path / "out")) < 100_000
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n  \n"])
+def test_an_empty_corpus_is_refused(content, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_bytes(content)
+    assert tokenize(tmp_path / "in.jsonl", tmp_path / "out") in (1, 2)
+    message = error_of(capsys)
+    assert "is empty" in message or "has no documents" in message
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_empty_file_among_others_is_nothing_special(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "empty.jsonl").touch()
+    write_jsonl(folder / "full.jsonl", ["x"])
+    assert tokenize(folder, tmp_path / "out") == 0
+    assert read_manifest(str(tmp_path / "out")).counters["documents"] == 1
+
+
+def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    read = ("tokenize", "--input", job / "corpus.jsonl")
+    from_text = (*read, "--tokenizer", "bytes", "--output")
+    count = ("count", "--input", job / "tokens", "--output", out)
+    tables = ("distributions", "--input", job / "counts", "--output", out)
+    typo = "unknown option --tokeniser; did you mean --tokenizer?"
+    for arguments, message in [
+        ((*from_text, out, "--input", tmp_path / "none*"), "matches no file"),
+        ((*read, "--tokenizer", "none.json", "--output", out), "accepted are a tokenizer.json"),
+        ((*read, "--tokeniser", "bytes", "--output", out), typo),
+        ((*read, "--output", out), "required: --tokenizer"),
+        ((*from_text, tmp_path / "full"), "holds something else (thesis.tex"),
+        ((*from_text, tmp_path / "file" / "x"), "cannot write to output"),
+        ((*from_text, out, "--max-bad-records", "200%"), "not a share such as 0.1%"),
+        ((*count, "--max-order", 14), "allows orders 0 to 13"),
+        ((*count, "--max-order", -1), "allows orders 0 to 13"),
+        ((*count, "--run-tokens", 0), "not a whole number above 0"),
+        ((*count, "--workers", 0), "--workers 0 is not at least 1"),
+        ((*count, "--runner", "SparkRunner", "--workers", 2), "local runner only"),
+        ((*count, "--regoin", "x"), "unknown option --regoin; did you mean --region?"),
+        ((*count, "--input", job / "counts"), "a tokens dataset is needed"),
+        ((*count, "--input", tmp_path / "none"), "no manifest.json: is the path right?"),
+        ((*tables, "--top-k", 0), "not a whole number above 0"),
+        (("merge", "--input", job / "counts", "--output", out), "two or more different datasets"),
+        (("query", job / "distributions"), "one of the two"),
+        (("query", job / "distributions", "--ids", "1,x"), "not a list of token ids from 0"),
+        (("nonsense",), "unknown command 'nonsense'"),
+    ]:
+        assert command(*arguments) == 2, arguments
+        assert message in error_of(capsys)
+    assert not out.exists()
+
+
+def test_a_dry_run_writes_nothing(job, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert tokenize(job / "corpus.jsonl", out, "--dry-run") == 0
+    assert command("count", "--input", job / "tokens", "--output", out, "--dry-run") == 0
+    assert command("distributions", "--input", job / "counts", "--output", out, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "1 shards" in printed
+    assert printed.count("would write the") == 3
+    assert not out.exists()
+
+
+def test_an_id_outside_the_vocabulary_is_named(tmp_path, capsys):
+    folder = tmp_path / "tokens"
+    writer = DatasetWriter(str(folder), "tokens", {})
+    writer.begin()
+    with (
+        writer.new_file("part-00000-of-00001.parquet") as file,
+        TokensWriter(file.path, np.uint16) as output,
+    ):
+        lists = pa.array([[1, 300, 256]], tokens_schema(np.uint16).field("tokens").type)
+        columns = [["document"], lists, pa.array([2], pa.uint32())]
+        output.write(pa.record_batch(columns, schema=tokens_schema(np.uint16)))
+        output.close()
+        file.rows, file.tokens = output.rows, output.tokens
+    writer.complete("part", Completion((file.written,), {}))
+    tokenizer = {"vocabulary_size": 257, "end_of_document": 256}
+    properties = {"documents": 1, "tokens": 3}
+    writer.finish(["part"], inputs={}, tokenizer=tokenizer, properties=properties)
+    assert command("count", "--input", folder, "--output", tmp_path / "counts") == 1
+    assert "token id 300 at position 1 is outside the vocabulary of 257" in error_of(capsys)
+    assert command("verify", folder) == 1
+    assert "token id 300 at position 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("kind", ["tokens", "counts", "distributions"])
+def test_verify_names_a_damaged_file(kind, damage, job, tmp_path, capsys):
+    copy = tmp_path / kind
+    subprocess.run(["cp", "-r", job / kind, copy], check=True)
+    assert command("verify", copy) == 0
+    assert capsys.readouterr().out.startswith("OK ")
+    victim = sorted(copy.rglob("*.parquet"))[-1]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "remove":
+        victim.unlink()
+    else:
+        victim.write_bytes(data if damage == "flip" else data[:-1])
+    assert command("verify", copy) == 1
+    printed = capsys.readouterr()
+    assert f"BAD  {victim.relative_to(copy)}" in printed.out
+    assert "1 faults" in printed.err
+
+
+def run_on_a_small_disk(arguments, limit):
+    """Runs a command in a process whose files may not grow beyond `limit` bytes."""
+    code = (
+        "import resource, signal, sys; from pipelines import cli;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def mount_small_disk(path, kilobytes):
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = f"size={kilobytes}k".encode()
+    return libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", 0, size) == 0
+
+
+def test_a_full_disk_stops_the_job_and_it_can_go_on(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    texts = ["".join(map(chr, generator.integers(33, 126, 2000))) for _ in range(200)]
+    source = write_jsonl(tmp_path / "in.jsonl", texts)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    arguments = ["tokenize", "--input", source, "--tokenizer", "bytes", "--output", disk / "out"]
+    if mount_small_disk(disk, 100):
+        try:
+            assert command(*arguments) == 1
+            assert "no space left on device while writing" in error_of(capsys)
+            assert not (disk / "out" / "manifest.json").exists()
+            subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
+            assert command(*arguments) == 0
+            assert read_manifest(str(disk / "out")).counters["documents"] == 200
+        finally:
+            subprocess.run(["umount", disk], check=True)
+    else:
+        # Without the right to mount: a limit on the size of files fails in the same place.
+        assert run_on_a_small_disk(arguments, 100_000).returncode == 1
+        assert not (disk / "out" / "manifest.json").exists()
+        assert command(*arguments) == 0
+
+
+def test_documents_of_every_length(tmp_path):
+    lengths = [0, 3_000_000, 0, 1] + [1] * 20_000
+    source = write_jsonl(tmp_path / "in.jsonl", ["x" * length for length in lengths])
+    assert tokenize(source, tmp_path / "tokens") == 0
+    counts, tables = tmp_path / "counts", tmp_path / "tables"
+    assert command("count", "--input", tmp_path / "tokens", "--output", counts) == 0
+    assert command("distributions", "--input", counts, "--output", tables) == 0
+    manifest = read_manifest(str(counts))
+    assert manifest.properties["tokens"] == sum(lengths) + len(lengths)
+    assert [command("verify", folder) for folder in (tmp_path / "tokens", counts, tables)] == [
+        0
+    ] * 3

@@ -1,0 +1,168 @@
+"""query, merge, help, quickstart and URLs."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from corpus.datasets import DatasetWriter, read_manifest
+from ngram_agg import CountsRun, Packing, count_ngrams, merge_runs
+from ngram_agg.counts_files import read_spilled, spill_runs
+from ngram_agg.distributions import DistributionOptions, distribution_row
+from ngram_agg.partitions import sample_stream
+from ngram_agg.tables import rows_to_batch
+from pipelines import cli, coders, counts_parts
+from tests.pipelines.samples import command, tokenize, write_jsonl
+
+
+def test_query_backs_off_to_the_longest_context(job, capsys):
+    assert command("query", job / "distributions", "qat") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("order 3  'q' 'a' 't'")
+    assert lines[0].endswith("seen fewer than 2 times")
+    assert lines[1].startswith("order 2  'a' 't'")
+    assert lines[1].endswith("seen 25 times")
+    assert lines[4].split()[:4] == ["'", "'", "32", "20"]
+    assert "80.000%" in lines[4]
+    assert "█" in lines[4]
+    assert lines[5].split()[:3] == ["'<end>'", "256", "5"]
+
+
+def test_query_takes_ids_and_the_empty_context(job, capsys):
+    assert command("query", job / "distributions", "--ids", "97, 116") == 0
+    by_ids = capsys.readouterr().out
+    assert command("query", job / "distributions", "at") == 0
+    assert capsys.readouterr().out == by_ids
+    assert command("query", job / "distributions", "") == 0
+    assert "(empty context)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(name, "--help")
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"example:\n  corpusmill {name}" in printed
+    assert "None" not in printed
+
+
+def test_help_and_version(capsys):
+    assert command("--help") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in cli.COMMANDS)
+    assert command("--version") == 0
+    assert capsys.readouterr().out.startswith("corpusmill 0.")
+
+
+def test_merge_refuses_what_does_not_fit(job, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert command("count", "--input", job / "tokens", "--output", other, "--max-order", 2) == 0
+    arguments = ("merge", "--input", job / "counts", "--input", other, "--output", tmp_path / "sum")
+    assert command(*arguments) == 2
+    assert "max_order" in capsys.readouterr().err
+
+
+def test_merging_three_datasets_adds_their_counts(tmp_path):
+    inputs = []
+    for number, text in enumerate(("aab", "abab", "b" * 9)):
+        source = write_jsonl(tmp_path / f"{number}.jsonl", [text])
+        assert tokenize(source, tmp_path / f"t{number}") == 0
+        counts = tmp_path / f"c{number}"
+        assert command("count", "--input", tmp_path / f"t{number}", "--output", counts) == 0
+        inputs += ["--input", counts]
+    assert command("merge", *inputs, "--output", tmp_path / "sum") == 0
+    assert read_manifest(str(tmp_path / "sum")).properties["tokens"] == 4 + 5 + 10
+    assert command("verify", tmp_path / "sum") == 0
+
+
+def some_runs(count):
+    packing = Packing(2, 50, 49)
+    generator = np.random.default_rng(0)
+    for _ in range(count):
+        tokens = np.append(generator.integers(0, 49, 30), 49).astype(np.uint16)
+        yield packing, count_ngrams(tokens, max_order=1, vocabulary_size=50, end_of_document=49)
+
+
+def test_many_runs_are_merged_by_the_combiner(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "out"), "counts", {})
+    writer.begin()
+    runs, sources = [], []
+    for number, (packing, run) in enumerate(some_runs(100)):
+        path = tmp_path / f"{number}.arrow"
+        spill_runs(str(path), packing, [run])
+        runs.append(run)
+        sources.append((str(path), (), ()))
+    parts = counts_parts.CountsParts(writer, packing, 1000)
+    combiner = counts_parts.MergeRuns(parts)
+    halves = []
+    for half in (sources[:50], sources[50:]):
+        accumulator = combiner.create_accumulator()
+        for source in half:
+            accumulator = combiner.add_input(accumulator, source)
+        halves.append(accumulator)
+    result = combiner.extract_output(combiner.merge_accumulators(halves))
+    assert len(result) <= 32
+    merged = merge_runs(list(counts_parts.merge_slices(result, packing)))
+    expected = merge_runs(runs)
+    assert np.array_equal(merged.low, expected.low)
+    assert np.array_equal(merged.counts, expected.counts)
+
+
+def test_a_spilled_run_is_read_from_any_key_to_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("ngram_agg.counts_files._SPILL_ROWS", 3)
+    packing, run = next(some_runs(1))
+    spill_runs(str(tmp_path / "run.arrow"), packing, [run[:10], run[10:]])
+    keys = [run.key(row) for row in range(0, len(run), 4)]
+    for lower, upper in itertools.combinations([None, *keys, None], 2):
+        blocks = list(read_spilled(str(tmp_path / "run.arrow"), packing, lower, upper))
+        found = np.concatenate([block.low for block in blocks] or [run.low[:0]])
+        first = 0 if lower is None else run.lower_bound(lower)
+        last = len(run) if upper is None else run.lower_bound(upper)
+        assert np.array_equal(found, run.low[first:last])
+
+
+def test_coders_give_back_what_they_take():
+    _, run = next(some_runs(1))
+    coder = coders.CountsRunCoder()
+    part = run[3:9]
+    back = coder.decode(coder.encode(part))
+    assert isinstance(back, CountsRun)
+    assert back.packing == run.packing
+    assert np.array_equal(back.low, part.low)
+    assert np.array_equal(back.counts, part.counts)
+    assert len(coder.encode(part)) < len(coder.encode(run))
+    sample = sample_stream([run])
+    again = coders.KeySampleCoder().decode(coders.KeySampleCoder().encode(sample))
+    assert np.array_equal(again.hashes, sample.hashes)
+    children = run[: run.upper_bound(run.key(0))]
+    batch = rows_to_batch(run.packing, 1, distribution_row(children, DistributionOptions(8, 1)))
+    batch_coder = coders.RecordBatchCoder()
+    assert batch_coder.decode(batch_coder.encode(batch)).equals(batch)
+
+
+def test_every_path_may_be_a_url(job, capsys):
+    root = "memory://corpusmill-test"
+    assert tokenize(job / "corpus.jsonl", f"{root}/tokens") == 0
+    assert command("count", "--input", f"{root}/tokens", "--output", f"{root}/counts") == 0
+    assert command("distributions", "--input", f"{root}/counts", "--output", f"{root}/tables") == 0
+    for name, local in (("tokens", "tokens"), ("counts", "counts"), ("tables", "distributions")):
+        remote = read_manifest(f"{root}/{name}")
+        assert remote.content_hash == read_manifest(str(job / local)).content_hash
+        assert command("verify", f"{root}/{name}") == 0
+    capsys.readouterr()
+    assert command("query", f"{root}/tables", "at") == 0
+    assert "seen 25 times" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_quickstart_answers_and_can_be_repeated(tmp_path, capsys):
+    assert command("quickstart", "--output", tmp_path / "quick") == 0
+    printed = capsys.readouterr().out
+    assert "next token" in printed
+    assert "OK   distributions dataset" in printed
+    manifest = json.loads((tmp_path / "quick" / "counts" / "manifest.json").read_text())
+    assert manifest["properties"]["tokens"] > 100_000
+    assert command("quickstart", "--output", tmp_path / "quick") == 0
+    assert capsys.readouterr().out.count("is complete already") == 3
