@@ -1,0 +1,28 @@
+"""Makes the golden datasets again: `python -m tests.golden.make`, when a format has changed."""
+
+import shutil
+from pathlib import Path
+
+from pipelines import cli
+
+HERE = Path(__file__).parent
+KINDS = ("tokens", "counts", "distributions")
+
+
+def make(folder: Path) -> None:
+    """Runs the three jobs on the golden corpus, a byte a token, into `folder`."""
+    tokens, counts, tables = (str(folder / kind) for kind in KINDS)
+    source = str(HERE / "corpus.jsonl")
+    for command in (
+        ["tokenize", "--input", source, "--tokenizer", "bytes", "--output", tokens],
+        ["count", "--input", tokens, "--output", counts, "--max-order", "2"],
+        ["distributions", "--input", counts, "--output", tables, "--top-k", "2"],
+    ):
+        if cli.main(command):
+            raise SystemExit(f"{command[0]} failed")
+
+
+if __name__ == "__main__":
+    for kind in KINDS:
+        shutil.rmtree(HERE / kind, ignore_errors=True)
+    make(HERE)

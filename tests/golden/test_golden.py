@@ -1,0 +1,69 @@
+"""The formats as they are on disk: a change here is a breaking change."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from tests.golden.make import HERE, KINDS, make
+
+# Bytes are a function of the data and of pyarrow; the golden ones are of this release.
+PYARROW = "25."
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden")
+    make(folder)
+    return folder
+
+
+def files(folder, suffix):
+    return sorted(path.relative_to(folder) for path in folder.rglob(f"*{suffix}"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_have_the_golden_schema_and_rows(kind, made):
+    names = files(HERE / kind, ".parquet")
+    assert names
+    assert files(made / kind, ".parquet") == names
+    for name in names:
+        golden, found = (pq.ParquetFile(folder / kind / name).read() for folder in (HERE, made))
+        assert found.schema == golden.schema
+        assert found.equals(golden)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_have_the_golden_bytes(kind, made):
+    if not pa.__version__.startswith(PYARROW):
+        pytest.xfail(f"the golden bytes are of pyarrow {PYARROW}x, this is {pa.__version__}")
+    for name in files(HERE / kind, ".parquet"):
+        assert (made / kind / name).read_bytes() == (HERE / kind / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifests_have_the_golden_contents(kind, made):
+    golden, found = (
+        json.loads((folder / kind / "manifest.json").read_text()) for folder in (HERE, made)
+    )
+    # Times differ, and so do the places of the inputs.
+    for manifest in (golden, found):
+        manifest.pop("inputs")
+        manifest["counters"] = {
+            name: value for name, value in manifest["counters"].items() if "seconds" not in name
+        }
+    assert found == golden
+    assert golden["format_version"] == 1
+
+
+def test_the_golden_counts_are_what_anyone_would_count():
+    dataset = pyarrow.dataset.dataset(HERE / "counts", exclude_invalid_files=True)
+    rows = dataset.to_table().to_pylist()
+    th_e = [row for row in rows if (row["token_1"], row["token_2"]) == (ord("t"), ord("h"))]
+    # "the" twice, "th" and the first byte of é once.
+    assert [(row["token_3"], row["count"]) for row in th_e] == [(ord("e"), 2), (0xC3, 1)]
+    assert (
+        sum(row["count"] for row in rows) == len("the cat sat on the mat") + len("thé".encode()) + 3
+    )
