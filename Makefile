@@ -33,9 +33,8 @@ format: setup ## bring the code into its format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench ## run every script in benchmarks/
-	@set -e; for script in $(filter-out %/__init__.py,$(wildcard benchmarks/[a-z]*.py)); do \
-		echo "$(BIN)/python $$script"; $(BIN)/python $$script; done
+bench: $(VENV)/.installed-bench ## run the benchmarks and write a report to benchmarks/results
+	$(BIN)/python -m benchmarks.all
 
 constraints: setup ## resolve constraints.txt again (UPGRADE=1: to the newest versions)
 	@$(PIP) install --quiet uv

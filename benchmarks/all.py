@@ -1,42 +1,71 @@
-"""Runs every benchmark and writes a dated report: `python -m benchmarks.all`."""
+"""Runs every benchmark and writes a dated report into benchmarks/results."""
 
-import contextlib
 import datetime as dt
-import importlib
-import io
+import pathlib
 import platform
+import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.measure import machine
+from benchmarks import measure
 
-NAMES = ("kernel", "beam", "merge", "tables", "memory", "encodings")
-RESULTS = Path(__file__).parent / "results"
-
-
-class _Both(io.StringIO):
-    """What is printed goes to the terminal and is kept."""
-
-    def write(self, text: str) -> int:
-        sys.__stdout__.write(text)
-        return super().write(text)
+_NAMES = ("kernel", "beam", "merge", "tables", "memory", "encodings")
+_RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    report = _Both()
-    today = dt.date.today().isoformat()
-    with contextlib.redirect_stdout(report):
-        print(f"# Benchmarks of {today}\n")
-        print("\n".join(f"- {line}" for line in machine()) + "\n")
-        for name in NAMES:
-            module = importlib.import_module(f"benchmarks.{name}")
-            command = " ".join(["python -m", f"benchmarks.{name}", *(argv or [])])
-            print(f"## {module.__doc__.splitlines()[0]}\n\n`{command}`\n")
-            module.main(argv)
-    path = RESULTS / f"{today}-{platform.machine()}.md"
-    path.write_text(report.getvalue())
-    print(f"wrote {path}")
+def run(name: str, options: Sequence[str]) -> tuple[str, str]:
+    """Runs one script, showing what it prints; returns its command and output."""
+    arguments = ["-m", f"benchmarks.{name}", *options]
+    command = shlex.join(["python", *arguments])
+    print(f"\n$ {command}", flush=True)
+    lines = []
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise SystemExit(f"{command} failed with exit code {process.returncode}")
+    return command, "".join(lines).strip("\n")
+
+
+def report(machine: Sequence[str], outputs: Sequence[tuple[str, str]]) -> str:
+    """The report in Markdown: goals first, then every table with its command."""
+    goals = [
+        match.groups()
+        for _, output in outputs
+        for match in re.finditer(r"^goal: (.*): (\S+) \((.*)\) (\w+)$", output, re.MULTILINE)
+    ]
+    lines = [f"# Benchmarks, {dt.date.today()}", "", *(f"- {line}" for line in machine), ""]
+    lines += ["| what | measured | goal | verdict |", "|---|---|---|---|"]
+    lines += [f"| {what} | {found} | {goal} | {verdict} |" for what, found, goal, verdict in goals]
+    for command, output in outputs:
+        lines += ["", f"## `{command}`", "", "```", output, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = measure.make_parser("all", __doc__, 0)
+    parser.set_defaults(tokens=None, repeat=None)
+    parser.add_argument("--output", type=pathlib.Path, default=_RESULTS, help="folder of reports")
+    arguments = parser.parse_args(argv)
+    options = [
+        argument
+        for name in ("tokens", "repeat", "corpus")
+        if (value := getattr(arguments, name)) is not None
+        for argument in (f"--{name}", str(value))
+    ]
+    machine = measure.machine()
+    print("\n".join(machine))
+    text = report(machine, [run(name, options) for name in _NAMES])
+    host = re.sub(r"\W+", "-", machine[0].split(",")[0].lower()).strip("-") or platform.machine()
+    path = arguments.output / f"{dt.date.today()}-{host}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"\nwrote {path}")
 
 
 if __name__ == "__main__":

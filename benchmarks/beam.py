@@ -1,144 +1,214 @@
-"""How fast are `count` and `distributions` through Beam, against the kernel and naive Beam?"""
+"""`count` and `distributions` through Beam against the kernel, and against a naive pipeline.
 
-import contextlib
-import io
-import os
-import shutil
+Also: two worker processes against one, and where the time goes.
+"""
+
+import shlex
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from benchmarks import data, kernel
-from benchmarks.measure import best_of, parse_tokens, show
-from corpus.datasets import read_manifest
-from corpus.storage import size
+from benchmarks import data, kernel, measure
+from corpus import storage
+from ngram_agg import DistributionOptions, Packing, count_ngrams, merge_streams, tables
+from ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
+from ngram_agg.distributions import scan_distributions
+from ngram_agg.partitions import merge_samples, sample_stream
 from pipelines import count, distributions
+from pipelines.launch import run_job
 from pipelines.options import RunOptions
 
-_NAIVE_TOKENS = 20_000
+_TINY = 20_000
+_MAX_ORDER = 4
 
 
-def run_job(tokens: str, *options: str) -> tuple[float, dict[str, float]]:
-    """Seconds of `count` and `distributions` together, and their manifests' counters."""
-    folder = tempfile.mkdtemp(dir=data.DATA)
-    counts, tables = os.path.join(folder, "counts"), os.path.join(folder, "distributions")
-    started = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        order = ("--max-order", str(kernel.MAX_ORDER))
-        count.main(["--input", tokens, "--output", counts, *order, *options])
-        distributions.main(["--input", counts, "--output", tables, *options])
-    seconds = time.perf_counter() - started
-    counters = dict(read_manifest(counts).counters)
-    counters["distribution_seconds"] = read_manifest(tables).counters["seconds"]
-    shutil.rmtree(folder)
-    return seconds, counters
+class WorkerProcesses(RunOptions):
+    """As `--workers`, but one worker is a process of its own, too."""
+
+    def new_pipeline(self) -> beam.Pipeline:
+        options = PipelineOptions([])
+        options.view_as(DirectOptions).direct_num_workers = self.workers
+        command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+        environment = SubprocessSDKEnvironment.from_command_string(command)
+        return beam.Pipeline(runner=FnApiRunner(environment), options=options)
 
 
-def run_naively(documents: list[list[int]]) -> float:
-    """Seconds of the pipeline that one would write first: an element an n-gram."""
-
-    def ngrams(document: list[int]) -> list[tuple[tuple[int, ...], int]]:
-        return [
-            (tuple(document[i - order : i]), document[i])
-            for order in range(1, kernel.MAX_ORDER + 1)
-            for i in range(order, len(document))
-        ]
-
-    started = time.perf_counter()
-    with RunOptions().new_pipeline() as pipeline:
-        _ = (
-            pipeline
-            | "Documents" >> beam.Create(documents, reshuffle=False)
-            | "Ngrams" >> beam.FlatMap(ngrams)
-            | "Count" >> beam.combiners.Count.PerElement()
-            | "ByContext" >> beam.MapTuple(lambda ngram, n: (ngram[0], (n, -ngram[1])))
-            | "Top" >> beam.combiners.Top.LargestPerKey(kernel.TOP_K)
-            | "Write" >> beam.io.WriteToText(tempfile.mktemp(dir=data.DATA))
-        )
-    return time.perf_counter() - started
+def run_jobs(tokens: str, run: RunOptions = RunOptions(), **sizes: int) -> tuple[float, float]:
+    """Seconds of `count` and of `distributions` into a new folder."""
+    with tempfile.TemporaryDirectory() as folder, measure.silence():
+        counts = f"{folder}/counts"
+        first = count.CountOptions(tokens, counts, _MAX_ORDER, **sizes)
+        counting = measure.seconds(lambda: _run(count, first, run), 1)
+        second = distributions.DistributionsOptions(counts, f"{folder}/tables")
+        return counting, measure.seconds(lambda: _run(distributions, second, run), 1)
 
 
-def fastest(repeats: int, run: Callable[[], tuple[float, dict[str, float]]]):
-    return min((run() for _ in range(repeats)), key=lambda result: result[0])
+def _run(job: object, options: object, run: RunOptions) -> None:
+    plan = job.make_plan(options)
+    run_job(plan.writer, run, [], lambda: job.build_pipeline(options, run, plan), ())
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    wanted = parse_tokens(argv, __doc__)
-    corpus = data.token_array(wanted)
-    tokens = data.tokens_dataset(wanted)
-    tiny = data.tokens_dataset(10_000)
-    rate = len(corpus[0]) / 1e6
+def best_of(repeat: int, work: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    return min((work() for _ in range(repeat)), key=sum)
 
-    counting, run = best_of(3, lambda: kernel.count(corpus))
-    alone = counting + best_of(3, lambda: kernel.scan(run))[0]
-    run_job(tiny)
-    start_up, _ = fastest(3, lambda: run_job(tiny))
-    through_beam, counters = fastest(3, lambda: run_job(tokens))
 
-    documents, first = [], 0
-    for last in (corpus[0] == corpus[2]).nonzero()[0] + 1:
-        documents.append(corpus[0][first:last].tolist())
-        first = last
-        if first >= _NAIVE_TOKENS:
-            break
-    naive_start_up = run_naively(documents[:1])
-    naive = (run_naively(documents) - naive_start_up) / first
+def naive_seconds(tokens: data.Tokens, packing: Packing) -> float:
+    """A pipeline as one would write it first: an element an n-gram."""
+    ends = (tokens == packing.end_of_document).nonzero()[0] + 1
+    starts = [0, *ends[:-1].tolist()]
+    documents = [tokens[a:b].tolist() for a, b in zip(starts, ends.tolist(), strict=True)]
 
-    per_token = through_beam / len(corpus[0])
-    show(
-        [
-            ("count + distributions", "seconds", "million tokens/s", "of the kernel"),
-            ("kernel alone, one core", f"{alone:.2f}", f"{rate / alone:.1f}", "100%"),
-            (
-                "through Beam, in process",
-                f"{through_beam:.2f}",
-                f"{rate / through_beam:.1f}",
-                f"{alone / through_beam:.0%} (goal 50%)",
-            ),
-            (
-                "  less the start-up of its pipelines",
-                f"{through_beam - start_up:.2f}",
-                f"{rate / (through_beam - start_up):.1f}",
-                f"{alone / (through_beam - start_up):.0%}",
-            ),
-            (
-                f"naive Beam, {first:,} tokens, less start-up",
-                "",
-                f"{1 / naive / 1e6:.4f}",
-                f"through Beam is {naive / per_token:.0f} times faster (goal 500)",
-            ),
-        ]
+    def ngrams(document: list[int]) -> Iterator[tuple[tuple[int, ...], int]]:
+        for i in range(len(document)):
+            for order in range(1, min(_MAX_ORDER, i) + 1):
+                yield tuple(document[i - order : i]), document[i]
+
+    def run() -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            beam.Pipeline("FnApiRunner", PipelineOptions([])) as p,
+        ):
+            counts = (
+                p
+                | beam.Create(documents, reshuffle=False)
+                | beam.FlatMap(ngrams)
+                | beam.combiners.Count.PerElement()
+                | beam.MapTuple(lambda ngram, seen: (ngram[0], (seen, -ngram[1])))
+            )
+            top = counts | beam.combiners.Top.PerKey(8)
+            total = counts | beam.MapTuple(lambda c, n: (c, n[0])) | beam.CombinePerKey(sum)
+            joined = {"top": top, "total": total} | beam.CoGroupByKey()
+            kept = joined | beam.Filter(lambda row: next(iter(row[1]["total"])) > 1)
+            _ = kept | beam.Map(str) | beam.io.WriteToText(f"{folder}/tables")
+
+    return measure.seconds(run, 1)
+
+
+def steps(dataset: str, packing: Packing, repeat: int) -> dict[str, float]:
+    """Seconds of what the two jobs do, step by step, without Beam."""
+    plan = count.make_plan(count.CountOptions(dataset, "", _MAX_ORDER))
+    files = [file.name for file in plan.manifest.data_files]
+    run_tokens = plan.options.run_tokens
+    clock = measure.Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        spilled: list[str] = []
+
+        def spill(run: object) -> None:
+            spilled.append(f"{folder}/{len(spilled)}.arrow")
+            spill_runs(spilled[-1], packing, [run])
+
+        for _ in range(repeat):
+            measure.touch_memory()
+            stretches = list(count.cut_stretches(files, dataset, run_tokens))
+            reading = (count.token_blocks(s, dataset, run_tokens, packing) for s in stretches)
+            blocks = clock.time("read tokens", lambda r=reading: [b for s in r for b in s])
+            spilled.clear()
+            runs = clock.time("count", lambda b=blocks: [_count(*each, packing) for each in b])
+            del blocks
+            clock.time("spill", lambda r=runs: [spill(run) for run in r])
+            del runs
+            _merge_and_scan(clock, folder, spilled, packing)
+    return clock.best
+
+
+def _count(tokens: data.Tokens, starts: int, packing: Packing) -> object:
+    return count_ngrams(
+        tokens,
+        max_order=packing.max_order,
+        vocabulary_size=packing.vocabulary_size,
+        end_of_document=packing.end_of_document,
+        starts=starts,
     )
-    show(
-        [
-            ("where the time goes", "ns/token"),
-            *(
-                (name.replace("_", " "), f"{counters[name] * 1e3 / rate:.0f}")
-                for name in ("count_seconds", "merge_seconds", "distribution_seconds")
-            ),
-            ("start-up of two pipelines", f"{start_up * 1e3 / rate:.0f}"),
+
+
+def _merge_and_scan(
+    clock: measure.Clock, folder: str, spilled: Sequence[str], packing: Packing
+) -> None:
+    def samples() -> object:
+        return merge_samples([sample_stream(read_spilled(path, packing)) for path in spilled])
+
+    def write_tables(blocks: Iterable[list[tables.DistributionRows]]) -> None:
+        writers = [
+            tables.open_writer(f"{folder}/{order}.parquet", packing, order) for order in orders
         ]
+        for block in blocks:
+            for writer, order, rows in zip(writers, orders, block, strict=True):
+                writer.write(tables.rows_to_batch(packing, order, rows))
+        for writer in writers:
+            writer.close()
+
+    orders = range(1, packing.length)
+    counts = f"{folder}/counts.parquet"
+    clock.time("sample", samples)
+    streams = [read_spilled(path, packing) for path in spilled]
+    merged = clock.time("merge", lambda: list(merge_streams(streams)))
+    clock.time("write counts", lambda: write_counts(counts, packing, merged))
+    merged = []  # gives its memory back
+    blocks = clock.time("read counts", lambda: list(read_counts(counts, packing)))
+    keep = DistributionOptions()
+    rows = clock.time("scan", lambda: list(scan_distributions(blocks, keep)))
+    clock.time("write tables", lambda: write_tables(rows))
+    names = [counts, *(f"{folder}/{order}.parquet" for order in orders)]
+    clock.time("sha256", lambda: [storage.sha256(name) for name in names])
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = measure.make_parser("beam", __doc__, 20_000_000)
+    parser.add_argument("--naive-tokens", type=int, default=100_000, help="for the naive pipeline")
+    arguments = parser.parse_args(argv)
+    repeat = arguments.repeat
+    dataset = data.tokens_dataset(arguments.tokens, arguments.corpus)
+    tiny = data.tokens_dataset(min(_TINY, arguments.tokens), arguments.corpus)
+    tokens, packing = data.load_tokens(arguments.tokens, arguments.corpus)
+    size = len(tokens)
+    run_jobs(tiny)  # compiles and imports
+    alone = measure.seconds(lambda: kernel.scan(kernel.count(tokens, packing)), repeat)
+    started = best_of(repeat, lambda: run_jobs(tiny))
+    whole = best_of(repeat, lambda: run_jobs(dataset))
+    naive_size = min(arguments.naive_tokens, size)
+    few = data.load_tokens(naive_size, arguments.corpus)[0]
+    naive = naive_seconds(few, packing) / len(few) * size
+    work = sum(whole) - sum(started)
+    print_rows = {
+        "kernel alone": alone,
+        "count through Beam": whole[0],
+        "distributions through Beam": whole[1],
+        "both": sum(whole),
+        "both, less a run on 20,000 tokens": work,
+        f"naive Beam (from {len(few):,} tokens)": naive,
+    }
+    measure.print_table(
+        f"contexts of 1 to 4 tokens, {size:,} tokens, FnApiRunner in this process",
+        ("", "seconds", "ns/token", "kernel = 1"),
+        [(name, s, s * 1e9 / size, s / alone) for name, s in print_rows.items()],
     )
-    # Once started: a job of a few tokens with as many workers is start-up alone.
-    seconds = {}
-    for workers in ("1", "2"):
-        options = ("--workers", "2") if workers == "2" else ()
-        idle, _ = fastest(2, lambda options=options: run_job(tiny, *options))
-        busy, _ = fastest(2, lambda options=options: run_job(tokens, *options))
-        seconds[workers] = busy - idle
-    show(
-        [
-            ("workers", "seconds once started", "ratio"),
-            ("1 (in process)", f"{seconds['1']:.2f}", "1.0"),
-            ("2 processes", f"{seconds['2']:.2f}", f"{seconds['1'] / seconds['2']:.2f} (goal 1.6)"),
-        ]
+    measure.print_table(
+        "the same steps called one after the other, without Beam (whole corpus in memory)",
+        ("", "ns/token", "kernel = 1"),
+        [(n, s * 1e9 / size, s / alone) for n, s in steps(dataset, packing, repeat).items()],
     )
-    print(
-        f"input: {size(os.path.join(tokens, 'part-00000-of-00001.parquet')) / 1e6:.0f} MB of tokens"
+    # Small runs and partitions, so that there are enough for both workers.
+    sizes = {"run_tokens": max(1 << 20, size // 16), "partition_mib": max(1, size >> 20)}
+    rows = []
+    for workers in (1, 2):
+        run = WorkerProcesses(workers)
+        start = best_of(1, lambda run=run: run_jobs(tiny, run))
+        jobs = best_of(repeat, lambda run=run: run_jobs(dataset, run, **sizes))
+        rows.append((f"{workers}", sum(start), sum(jobs), sum(jobs) - sum(start)))
+    measure.print_table(
+        f"worker processes; started: a run on 20,000 tokens ({sizes})",
+        ("workers", "started, s", "whole, s", "difference, s"),
+        rows,
     )
+    measure.print_goal("Beam's share of the kernel's speed", alone / work, at_least=0.5)
+    measure.print_goal("Beam's share, start-up included", alone / sum(whole), at_least=0.5)
+    measure.print_goal("times as fast as naive Beam", naive / sum(whole), at_least=500)
+    measure.print_goal("two worker processes, once started", rows[0][3] / rows[1][3], at_least=1.6)
 
 
 if __name__ == "__main__":

@@ -1,94 +1,135 @@
-"""The corpus of the benchmarks: real text as 32,000-entry tokens, grown to any size.
+"""Tokens datasets for the benchmarks, made once and kept in benchmarks/.data.
 
-The first copy is the development data in ../shared/data with its SentencePiece tokenizer, or where
-that is absent the embedded corpus of `corpusmill quickstart`. Further copies have the same tokens
-with pieces of 16 shuffled, so that new n-grams appear as they do in new text.
+`shared` is Simple English Wikipedia and web pages of the US government (../shared/data), tokenized
+with Mistral's 32,000 pieces; `embedded` is the documentation of Python, for machines without.
+
+A corpus that is too small grows by copies of its documents, each cut to pieces of `_PIECE` tokens
+in a new order. So a copy brings about as many new 2-, 3-, 4- and 5-grams a token (0.09, 0.32, 0.55,
+0.76) as fresh text does (0.09, 0.35, 0.60, 0.74); a plain copy would bring none.
 """
 
-from pathlib import Path
+import gzip
+import itertools
+import json
+import pathlib
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from corpus.datasets import Completion, DatasetWriter, read_manifest
-from corpus.parquet import column_values, open_reader
-from corpus.tokens import TokensWriter, tokens_schema
+from benchmarks import measure
+from corpus.datasets import Completion, DatasetWriter, Manifest, part_name, read_manifest
+from corpus.tokens import TokensWriter, read_row_groups, row_group_tokens, tokens_schema
+from ngram_agg.packing import Packing
 from pipelines import quickstart, tokenize
 
-DATA = Path(__file__).parent / ".data"
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-_PIECE = 16
-_DOCUMENTS_AT_ONCE = 1000
+Tokens = npt.NDArray[np.uint16]
+
+FOLDER = pathlib.Path(__file__).parent / ".data"
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+_PIECE = 5
+_VOCABULARY = 8192
+_DOCUMENTS_PER_BATCH = 512
 
 
-def real_tokens() -> str:
-    """A tokens dataset of real text, made once."""
-    folder = DATA / "tokens"
+def real_text(corpus: str | None = None, *, only_wiki: bool = False) -> str:
+    """The folder of a tokens dataset of text as it is."""
+    corpus = corpus or ("shared" if SHARED.exists() else "embedded")
+    folder = FOLDER / (f"{corpus}-wiki" if only_wiki and corpus == "shared" else corpus)
     if not (folder / "manifest.json").exists():
-        if SHARED.is_dir():
-            source, tokenizer = SHARED / "corpora", SHARED / "tokenizers" / "mistral_v1.model"
-        else:
-            quickstart.main(["--output", str(DATA / "quickstart")])
-            source = DATA / "quickstart" / "docs.jsonl"
-            tokenizer = DATA / "quickstart" / "tokenizer.json"
-        arguments = ["--input", source, "--tokenizer", tokenizer, "--output", folder]
-        tokenize.main([str(argument) for argument in arguments])
+        inputs, tokenizer = _shared(only_wiki) if corpus == "shared" else _embedded()
+        arguments = itertools.chain(*(("--input", str(path)) for path in inputs))
+        with measure.silence():
+            tokenize.main([*arguments, "--tokenizer", str(tokenizer), "--output", str(folder)])
     return str(folder)
 
 
-def token_array(size: int) -> tuple[np.ndarray, int, int]:
-    """About `size` token ids in whole documents, the vocabulary's size, the end-of-document id."""
-    folder = real_tokens()
+def tokens_dataset(tokens: int, corpus: str | None = None, files: int = 4) -> str:
+    """The folder of a tokens dataset of about so many tokens."""
+    source = real_text(corpus)
+    folder = FOLDER / f"{pathlib.Path(source).name}-{tokens}-{files}"
+    if not (folder / "manifest.json").exists():
+        _write(str(folder), source, tokens, files)
+    return str(folder)
+
+
+def load(folder: str) -> tuple[Tokens, Manifest]:
+    """All tokens of a dataset, documents one after the other, and its manifest."""
     manifest = read_manifest(folder, "tokens")
-    vocabulary = manifest.tokenizer["vocabulary_size"]
-    end = manifest.tokenizer["end_of_document"]
-    parts = []
-    for record in manifest.data_files:
-        with open_reader(f"{folder}/{record.name}") as file:
-            parts.append(column_values(file.read(["tokens"]), "tokens"))
-    real = np.concatenate(parts)
-    copies = [real]
-    generator = np.random.default_rng(0)
-    while sum(map(len, copies)) < size:
-        text = real[real != end]
-        pieces = text[: len(text) // _PIECE * _PIECE].reshape(-1, _PIECE)
-        shuffled = pieces[generator.permutation(len(pieces))].reshape(-1)
-        ends = np.arange(400, len(shuffled), 400)
-        copies.append(np.append(np.insert(shuffled, ends, end), end).astype(real.dtype))
-    tokens = np.concatenate(copies)[:size]
-    tokens[-1] = end
-    return tokens, vocabulary, end
+    urls = [f"{folder}/{file.name}" for file in manifest.data_files]
+    groups = [g for url in urls for g in read_row_groups(url, 0, len(row_group_tokens(url)))]
+    return np.concatenate(groups), manifest
 
 
-def tokens_dataset(size: int) -> str:
-    """A tokens dataset of about `size` tokens in one file, made once."""
-    folder = str(DATA / f"tokens-{size}")
-    tokens, vocabulary, end = token_array(size)
-    writer = DatasetWriter(folder, "tokens", {"size": size})
-    if writer.begin():
-        ends = np.flatnonzero(tokens == end) + 1
-        with (
-            writer.new_file("part-00000-of-00001.parquet") as file,
-            TokensWriter(file.path, tokens.dtype) as output,
-        ):
-            for first in range(0, len(ends), _DOCUMENTS_AT_ONCE):
-                output.write(_batch(tokens, ends, first))
+def load_tokens(tokens: int, corpus: str | None = None) -> tuple[Tokens, Packing]:
+    """A corpus of about so many tokens in memory, and the packing of its 5-grams."""
+    array, manifest = load(tokens_dataset(tokens, corpus))
+    return array, Packing.of(manifest.tokenizer, 5)
+
+
+def _shared(only_wiki: bool) -> tuple[list[pathlib.Path], pathlib.Path]:
+    names = ("simplewiki",) if only_wiki else ("simplewiki", "usgovweb")
+    inputs = [SHARED / "corpora" / f"{name}.jsonl.gz" for name in names]
+    return inputs, SHARED / "tokenizers" / "mistral_v1.model"
+
+
+def _embedded() -> tuple[list[pathlib.Path], pathlib.Path]:
+    FOLDER.mkdir(exist_ok=True)
+    documents, tokenizer = FOLDER / "embedded.jsonl.gz", FOLDER / "embedded.json"
+    texts = [text for _, text in quickstart.embedded_corpus()]
+    with gzip.open(documents, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+    tokenizer.write_text(quickstart.train_tokenizer(texts, _VOCABULARY))
+    return [documents], tokenizer
+
+
+def grown(documents: list[Tokens], tokens: int) -> Iterator[Tokens]:
+    """The documents, then shuffled copies of them, until there are so many tokens."""
+    for copy in itertools.count():
+        for number, document in enumerate(documents):
+            if tokens <= 0:
+                return
+            document = document if copy == 0 else _shuffled(document, seed=(copy, number))
+            tokens -= len(document)
+            yield document
+
+
+def _shuffled(document: Tokens, seed: tuple[int, int]) -> Tokens:
+    text, end = document[:-1], document[-1:]
+    whole = len(text) // _PIECE * _PIECE
+    pieces = np.random.default_rng(seed).permutation(text[:whole].reshape(-1, _PIECE))
+    return np.concatenate([pieces.ravel(), text[whole:], end])
+
+
+def _write(folder: str, source: str, tokens: int, files: int) -> None:
+    array, manifest = load(source)
+    ends = np.flatnonzero(array == manifest.tokenizer["end_of_document"]) + 1
+    documents = list(grown(np.split(array, ends[:-1]), tokens))
+    writer = DatasetWriter(folder, "tokens", {"source": manifest.content_hash, "tokens": tokens})
+    writer.begin()
+    writer.copy_tokenizer(source, manifest)
+    parts = [part_name(number, files) for number in range(files)]
+    for number, part in enumerate(parts):
+        with writer.new_file(part) as file, TokensWriter(file.path, array.dtype) as output:
+            for first in range(number, len(documents), files * _DOCUMENTS_PER_BATCH):
+                last = first + files * _DOCUMENTS_PER_BATCH
+                output.write(_token_batch(documents[first:last:files]))
             output.close()
             file.rows, file.tokens = output.rows, output.tokens
-        writer.complete("part", Completion((file.written,), {}))
-        tokenizer = {"vocabulary_size": vocabulary, "end_of_document": end}
-        properties = {"documents": len(ends), "tokens": len(tokens)}
-        writer.finish(["part"], inputs={}, tokenizer=tokenizer, properties=properties)
-    return folder
-
-
-def _batch(tokens: np.ndarray, ends: np.ndarray, first: int) -> pa.RecordBatch:
-    chosen = ends[first : first + _DOCUMENTS_AT_ONCE]
-    start = int(ends[first - 1]) if first else 0
-    offsets = np.concatenate([[0], chosen - start]).astype(np.int32)
-    schema = tokens_schema(tokens.dtype)
-    lists = pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(tokens[start : chosen[-1]]), type=schema.field("tokens").type
+        writer.complete(part, Completion((file.written,), {}))
+    properties = {"documents": len(documents), "tokens": sum(map(len, documents))}
+    writer.finish(
+        ["tokenizer", *parts], inputs={}, tokenizer=manifest.tokenizer, properties=properties
     )
-    ids = [str(number) for number in range(first, first + len(chosen))]
-    return pa.record_batch([ids, lists, pa.array(np.diff(offsets), pa.uint32())], schema=schema)
+
+
+def _token_batch(documents: list[Tokens]) -> pa.RecordBatch:
+    schema = tokens_schema(documents[0].dtype)
+    lengths = np.array([len(document) for document in documents])
+    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
+    lists = pa.ListArray.from_arrays(
+        offsets, pa.array(np.concatenate(documents)), type=schema.field("tokens").type
+    )
+    ids = pa.array([str(number) for number in range(len(documents))])
+    return pa.record_batch([ids, lists, pa.array(lengths.astype(np.uint32))], schema=schema)

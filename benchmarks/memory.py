@@ -1,42 +1,45 @@
-"""Does the memory of `count` and `distributions` grow with the corpus?"""
+"""Peak memory of `count` at three sizes of corpus, each run in a process of its own."""
 
-import contextlib
-import io
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 
-from benchmarks import data
-from benchmarks.measure import in_own_process, parse_tokens, peak_bytes, show
-from pipelines import count, distributions
-
-_MAX_ORDER = 3
+from benchmarks import data, measure
 
 
-def run_and_measure(tokens: str, folder: str) -> None:
-    """Prints the peak resident bytes of this process after `count` and after `distributions`."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        order = ("--max-order", str(_MAX_ORDER))
-        count.main(["--input", tokens, "--output", f"{folder}/counts", *order])
-        after_count = peak_bytes()
-        distributions.main(["--input", f"{folder}/counts", "--output", f"{folder}/tables"])
-    print(after_count, peak_bytes())
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    smallest = parse_tokens(argv, __doc__, default=10_000_000)
-    rows = [("million tokens", "count, MB", "then distributions, MB")]
-    for times in (1, 2, 4):
-        tokens = data.tokens_dataset(times * smallest)
-        folder = tempfile.mkdtemp(dir=data.DATA)
-        code = f"from benchmarks import memory; memory.run_and_measure({tokens!r}, {folder!r})"
-        peaks = [int(word) / 1e6 for word in in_own_process(code).split()]
-        rows.append((f"{times * smallest / 1e6:.0f}", *(f"{peak:,.0f}" for peak in peaks)))
-        shutil.rmtree(folder)
-    print(f"peak resident memory, orders 0 to {_MAX_ORDER}, one process\n")
-    show(rows)
-    print("goal: below 1,500 MB, and no growth\n")
+def main(argv: Sequence[str]) -> None:
+    parser = measure.make_parser("memory", __doc__, 20_000_000)
+    parser.add_argument("--run-tokens", type=int, help="option of count; its default by default")
+    arguments = parser.parse_args(argv)
+    options = ["--run-tokens", str(arguments.run_tokens)] if arguments.run_tokens else []
+    rows = []
+    peaks = {}
+    for workers in (1, 2):
+        for times in (1, 2, 4):
+            size = arguments.tokens * times
+            source = data.tokens_dataset(size, arguments.corpus)
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-m", "pipelines.cli", "count", "--max-order", "3"]
+                command += ["--input", source, "--output", f"{folder}/counts", *options]
+                spent, resident, own = measure.run_watched([*command, "--workers", str(workers)])
+            peaks[workers, times] = resident, own
+            mib = (resident / 2**20, own / 2**20, resident / workers / 2**20)
+            rows.append((f"{workers} x {size / 1e6:g} M", spent, *mib))
+    measure.print_table(
+        "count, orders 0 to 3: peak of all processes together, MiB",
+        ("workers x tokens", "seconds", "resident", "without mapped files", "resident/worker"),
+        rows,
+    )
+    for workers in (1, 2):
+        (small, _), (middle, middle_own), (large, large_own) = (
+            peaks[workers, times] for times in (1, 2, 4)
+        )
+        who = f"{workers} worker(s)"
+        most = max(small, middle, large) / workers / 2**30
+        measure.print_goal(f"{who}: resident GiB a worker", most, at_most=1.5 * 1e9 / 2**30)
+        measure.print_goal(f"{who}: resident, 4x over 2x", large / middle, at_most=1.1)
+        own = large_own / middle_own
+        measure.print_goal(f"{who}: without mapped files, 4x over 2x", own, at_most=1.1)
 
 
 if __name__ == "__main__":

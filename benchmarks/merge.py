@@ -1,50 +1,71 @@
-"""How fast are 16 runs of 4-grams merged, against concatenating and sorting them?"""
+"""Merging 16 runs of 4-grams."""
 
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks import data
-from benchmarks.measure import best_of, parse_tokens, show
-from ngram_agg import CountsRun, count_ngrams, merge_runs
+from benchmarks import data, measure
+from ngram_agg import CountsRun, Packing, merge_runs, runs
 
-_RUNS, _MAX_ORDER = 16, 3
-
-
-def sort_all(runs: list[CountsRun]) -> int:
-    """The same sum by one argsort of all keys; 4-grams of 15-bit tokens fit in one word."""
-    low = np.concatenate([run.low for run in runs])
-    counts = np.concatenate([run.counts for run in runs])
-    order = np.argsort(low)
-    low = low[order]
-    starts = np.flatnonzero(np.append(True, low[1:] != low[:-1]))
-    return len(np.add.reduceat(counts[order], starts))
+_RUNS = 16
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    tokens, vocabulary, end = data.token_array(parse_tokens(argv, __doc__))
-    runs = [
-        count_ngrams(
-            np.append(part, np.array(end, part.dtype)),
-            max_order=_MAX_ORDER,
-            vocabulary_size=vocabulary,
-            end_of_document=end,
+def slice_runs(tokens: data.Tokens, packing: Packing) -> list[CountsRun]:
+    """The counts of 16 slices of a corpus."""
+    return [
+        runs.count_ngrams(
+            piece,
+            max_order=packing.max_order,
+            vocabulary_size=packing.vocabulary_size,
+            end_of_document=packing.end_of_document,
         )
-        for part in np.array_split(tokens, _RUNS)
+        for piece in np.array_split(tokens, _RUNS)
     ]
-    merging, merged = best_of(3, lambda: merge_runs(runs))
-    sorting, rows = best_of(3, lambda: sort_all(runs))
-    if runs[0].packing.high_bits == 0 and rows != len(merged):
-        raise AssertionError(f"sorting gives {rows} n-grams, merging {len(merged)}")
-    million = len(tokens) / 1e6
-    show(
+
+
+def sort_runs(parts: Sequence[CountsRun]) -> CountsRun:
+    """The alternative: one argsort of all keys of at most 64 bits."""
+    low = np.concatenate([part.low for part in parts])
+    high = np.concatenate([part.high for part in parts])
+    order = np.argsort(low)
+    counts = np.concatenate([part.counts for part in parts])[order]
+    return CountsRun(parts[0].packing, *runs._sum_equal(high[order], low[order], counts))
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = measure.make_parser("merge", __doc__, 20_000_000, repeat=5)
+    arguments = parser.parse_args(argv)
+    tokens, packing = data.load_tokens(arguments.tokens, arguments.corpus)
+    size = len(tokens)
+    parts = slice_runs(tokens, packing.shortened(4))
+    merged = merge_runs(parts)
+    if not np.array_equal(merged.low, sort_runs(parts).low):
+        raise AssertionError("both ways give the same n-grams")
+    yardstick = measure.sort_seconds(size, arguments.repeat)
+    tree = measure.seconds(lambda: merge_runs(parts), arguments.repeat)
+    flat = measure.seconds(lambda: sort_runs(parts), arguments.repeat)
+    clock = measure.Clock()
+    moved: dict[str, int] = {}
+    for _ in range(arguments.repeat):
+        measure.touch_memory()
+        level = parts
+        while len(level) > 1:
+            name, rows = f"  {len(level)} runs to {len(level) // 2}", sum(map(len, level))
+            pairs = list(zip(level[::2], level[1::2], strict=True))
+            level = clock.time(name, lambda p=pairs: [runs._merge_pair(*pair) for pair in p])
+            moved[name] = rows
+    timed = {"merge_runs, pair by pair": tree, **clock.best, "concatenate, argsort": flat}
+    measure.print_table(
+        f"{_RUNS} runs of 4-grams of {size:,} tokens: {sum(map(len, parts)):,} rows to"
+        f" {len(merged):,}",
+        ("", "Mtokens/s", "ns/row moved", "np.sort of as many uint64 = 1"),
         [
-            (f"{_RUNS} runs, {sum(map(len, runs)):,} rows", "million tokens/s", "goal"),
-            ("merge_runs", f"{million / merging:.0f}", "at least 28"),
-            ("concatenate and argsort", f"{million / sorting:.0f}", ""),
-        ]
+            (name, size / s / 1e6, s * 1e9 / moved.get(name, sum(map(len, parts))), s / yardstick)
+            for name, s in timed.items()
+        ],
     )
+    measure.print_goal("merging, million tokens a second", size / tree / 1e6, at_least=28)
 
 
 if __name__ == "__main__":

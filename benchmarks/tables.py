@@ -1,86 +1,78 @@
-"""How large are distribution tables, and how fast are look-ups in them?"""
+"""Distribution tables: how large they are, and how fast contexts are found in them."""
 
-import contextlib
-import io
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks import data
-from benchmarks.measure import best_of, parse_tokens, show
+from benchmarks import data, measure
+from corpus.datasets import read_manifest
 from ngram_agg import open_distributions
-from pipelines import count, distributions, tokenize
-
-_LOOK_UPS = 1_000_000
-_MAX_ORDER = 4
+from pipelines import count, distributions
 
 
-def make_tables(tokens: str, folder: str) -> str:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        counts, tables = f"{folder}/counts", f"{folder}/distributions"
-        count.main(["--input", tokens, "--output", counts, "--max-order", str(_MAX_ORDER)])
-        distributions.main(["--input", counts, "--output", tables, "--min-count", "2"])
-    return tables
+def main(argv: Sequence[str]) -> None:
+    parser = measure.make_parser("tables", __doc__, 0, repeat=5)
+    parser.set_defaults(tokens=None)
+    parser.add_argument("--lookups", type=int, default=1_000_000, help="contexts looked up")
+    arguments = parser.parse_args(argv)
+    if arguments.tokens:
+        source = data.tokens_dataset(arguments.tokens, arguments.corpus)
+    else:
+        source = data.real_text(arguments.corpus, only_wiki=True)
+    with tempfile.TemporaryDirectory() as folder:
+        counts, output = f"{folder}/counts", f"{folder}/tables"
+        with measure.silence():
+            count.main(["--input", source, "--output", counts, "--max-order", "4"])
+            distributions.main(["--input", counts, "--output", output])
+        _print_sizes(source, output)
+        _print_lookups(source, output, f"{folder}/cache", arguments.lookups, arguments.repeat)
 
 
-def simplewiki(folder: str) -> str | None:
-    """Tokens of simplewiki alone, or None where the development data is absent."""
-    source = data.SHARED / "corpora" / "simplewiki.jsonl.gz"
-    if not source.exists():
-        return None
-    tokenizer = data.SHARED / "tokenizers" / "mistral_v1.model"
-    arguments = ["--input", source, "--tokenizer", tokenizer, "--output", f"{folder}/wiki"]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        tokenize.main([str(argument) for argument in arguments])
-    return f"{folder}/wiki"
+def _print_sizes(source: str, folder: str) -> None:
+    manifest = read_manifest(folder)
+    tokens = read_manifest(source).properties["tokens"]
+    rows = []
+    for order in range(1, manifest.properties["max_order"] + 1):
+        files = [file for file in manifest.files if file.name.startswith(f"order={order}/")]
+        contexts, size = (sum(getattr(f, name) for f in files) for name in ("rows", "bytes"))
+        rows.append((str(order), contexts, size / contexts, size / tokens))
+    total = sum(row[-1] for row in rows)
+    measure.print_table(
+        f"tables of {tokens:,} tokens, contexts seen twice or more, top-8",
+        ("order", "contexts", "bytes/context", "MB/million tokens"),
+        [*rows, ("1-4", sum(row[1] for row in rows), "", total)],
+    )
+    measure.print_goal("tables of orders 1-4, MB per million tokens", total, at_most=2.5)
 
 
-def show_sizes(tables: str) -> None:
-    manifest = open_distributions(tables).manifest
-    million = manifest.properties["tokens"] / 1e6
-    rows = [("order", "contexts", "MB per million tokens")]
-    total = 0
-    for order in range(_MAX_ORDER + 1):
-        files = [file for file in manifest.data_files if file.name.startswith(f"order={order}/")]
-        size = sum(file.bytes for file in files)
-        total += size
-        rows.append((order, f"{sum(f.rows for f in files):,}", f"{size / 1e6 / million:.3f}"))
-    rows.append(("all", "", f"{total / 1e6 / million:.2f} (goal: at most 2.5)"))
-    print(f"min_count 2, {million:.1f} million tokens:\n")
-    show(rows)
-
-
-def show_look_ups(tables: str, tokens: np.ndarray, vocabulary: int, cache: str) -> None:
-    rows = [("order", "contexts", "found", "in memory, million/s", "memory-mapped, million/s")]
+def _print_lookups(source: str, folder: str, cache: str, lookups: int, repeat: int) -> None:
+    dataset = open_distributions(folder)
+    tokens, manifest = data.load(source)
     generator = np.random.default_rng(0)
-    for order in (2, 3, _MAX_ORDER):
-        positions = generator.integers(order, len(tokens), _LOOK_UPS)
-        seen = np.stack([tokens[positions - order + i] for i in range(order)], axis=1)
-        random = generator.integers(0, vocabulary, (_LOOK_UPS, order))
-        held = open_distributions(tables).load(order)
-        mapped = open_distributions(tables).load(order, cache)
-        for name, contexts in (("of the corpus", seen), ("random", random)):
-            in_memory, found = best_of(3, lambda table=held, c=contexts: table.find(c))
-            on_disk, _ = best_of(3, lambda table=mapped, c=contexts: table.find(c))
-            speeds = [f"{_LOOK_UPS / 1e6 / seconds:.0f}" for seconds in (in_memory, on_disk)]
-            rows.append((order, name, f"{(found >= 0).mean():.0%}", *speeds))
-    show(rows)
-    print("goal: at least 5 million/s in memory\n")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    wanted = parse_tokens(argv, __doc__)
-    folder = tempfile.mkdtemp(dir=data.DATA)
-    wiki = simplewiki(folder)
-    if wiki is not None:
-        show_sizes(make_tables(wiki, f"{folder}/w"))
-    tables = make_tables(data.tokens_dataset(wanted), f"{folder}/all")
-    tokens, vocabulary, _ = data.token_array(wanted)
-    show_look_ups(tables, tokens, vocabulary, f"{folder}/cache")
-    shutil.rmtree(folder)
+    rows, slowest = [], float("inf")
+    for order in (2, 3, 4):
+        starts = generator.integers(0, len(tokens) - order, lookups)
+        occurring = tokens[starts[:, None] + np.arange(order)]
+        vocabulary = manifest.tokenizer["vocabulary_size"]
+        random = generator.integers(0, vocabulary, (lookups, order)).astype(tokens.dtype)
+        for place in (None, cache):
+            table = dataset.load(order, place)
+            for name, contexts in (("from the text", occurring), ("random", random)):
+                found = (table.find(contexts) >= 0).mean()
+                spent = measure.seconds(lambda t=table, c=contexts: t.find(c), repeat)
+                rate = lookups / spent / 1e6
+                where = "memory-mapped" if place else "in memory"
+                rows.append((f"{order}, {where}, {name}", len(table), f"{found:.0%}", rate))
+                if place is None:
+                    slowest = min(slowest, rate)
+    measure.print_table(
+        f"{lookups:,} contexts looked up at once",
+        ("order", "contexts in table", "found", "million a second"),
+        rows,
+    )
+    measure.print_goal("look-ups in memory, the slowest, million/s", slowest, at_least=5)
 
 
 if __name__ == "__main__":

@@ -186,8 +186,8 @@ class DatasetWriter:
           UsageError: the folder holds something else, a dataset of other options (the difference
             is shown), or cannot be written to.
         """
-        if storage.exists(self.url(MANIFEST)):
-            manifest = read_manifest(self.folder)
+        manifest = self.finished()
+        if manifest is not None:
             self._refuse_other(manifest.kind, manifest.config)
             return False
         job = self.url(INCOMPLETE, "job.json")
@@ -206,6 +206,14 @@ class DatasetWriter:
         except OSError as error:
             raise UsageError(f"cannot write to output {self.folder}: {error}") from error
         return True
+
+    def finished(self) -> Manifest | None:
+        """The manifest, if it is written; removes what whoever wrote it had no time to remove."""
+        if not storage.exists(self.url(MANIFEST)):
+            return None
+        manifest = read_manifest(self.folder)
+        storage.remove_tree(self.url(INCOMPLETE))
+        return manifest
 
     def url(self, *names: str) -> str:
         return storage.join(self.folder, *names)

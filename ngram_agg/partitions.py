@@ -14,9 +14,11 @@ from ngram_agg.hashing import hash_keys
 from ngram_agg.packing import Key, Packing, Words, pack_one, unpack_columns
 from ngram_agg.runs import CountsRun
 
-SAMPLE_SIZE = 1 << 16
+SAMPLE_SIZE = 1 << 15
 # With fewer sampled n-grams than this in a partition, its size would be too much left to chance.
 _SAMPLED_PER_PARTITION = 16
+# Samples that wait to be merged may hold so many times the n-grams of one.
+_GROWTH = 4
 # A cut may stand this far from the ideal place, as a share of a partition, where that makes its
 # prefix shorter: a shorter prefix means that fewer contexts are cut in two.
 _SLACK = 0.1
@@ -49,15 +51,21 @@ class KeySample:
 
 def sample_stream(runs: Iterable[CountsRun], size: int = SAMPLE_SIZE) -> KeySample:
     """The sample of several runs, holding one at a time."""
-    sample = empty_sample()
-    held: list[KeySample] = []
+    held = [empty_sample()]
     for run in runs:
-        held.append(_candidates(run, sample, size))
-        # Sorting costs more than holding, and a full sample lets few candidates through.
-        if sum(map(len, held)) > size:
-            sample = merge_samples([sample, *held], size)
-            held = []
-    return merge_samples([sample, *held], size)
+        # A full sample, which is the first one then, lets few candidates through.
+        held = add_sample(held, _candidates(run, held[0], size), size)
+    return merge_samples(held, size)
+
+
+def add_sample(
+    samples: list[KeySample], sample: KeySample, size: int = SAMPLE_SIZE
+) -> list[KeySample]:
+    """One sample more; they are merged when they have grown: sorting costs more than holding."""
+    samples = [*samples, sample]
+    if sum(map(len, samples)) > _GROWTH * size:
+        return [merge_samples(samples, size)]
+    return samples
 
 
 def merge_samples(samples: Sequence[KeySample], size: int = SAMPLE_SIZE) -> KeySample:

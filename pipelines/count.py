@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus import storage
+from corpus.arguments import make_parser, positive
 from corpus.datasets import (
     Completion,
     DatasetWriter,
@@ -26,7 +27,6 @@ from ngram_agg.counts_files import spill_runs
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import count_ngrams
-from pipelines.arguments import make_parser, positive
 from pipelines.counts_parts import (
     SPILLED,
     CountsParts,
@@ -37,7 +37,7 @@ from pipelines.counts_parts import (
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
-from pipelines.transforms import SpreadOut
+from pipelines.transforms import SpreadOut, WriteManifest
 
 Stretch = tuple[str, int, int]
 """A file of a tokens dataset and its row groups from, up to."""
@@ -124,7 +124,7 @@ def build_pipeline(
         | "StretchesToWorkers" >> SpreadOut()
         | "Count" >> beam.FlatMap(count_stretches, options, plan.writer, plan.packing)
         | "Parts" >> WriteCountsParts(plan.parts)
-        | "WriteManifest" >> beam.Map(_finish, plan)
+        | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
     )
     return pipeline
 
@@ -247,7 +247,7 @@ def _cut(arrays: Iterable[npt.NDArray[np.generic]], size: int) -> Iterator[npt.N
             yield array[start : start + size]
 
 
-def _finish(cuts: list[Cut], plan: CountPlan) -> str:
+def _finish(cuts: list[Cut], plan: CountPlan) -> Manifest:
     inputs = {storage.absolute(plan.options.input): plan.manifest}
     return finish_counts(cuts, plan.parts, inputs, plan.writer.completed_parts("run-"))
 

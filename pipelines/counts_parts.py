@@ -28,6 +28,7 @@ from ngram_agg.packing import Key, Packing, pack_one
 from ngram_agg.partitions import (
     Cut,
     KeySample,
+    add_sample,
     empty_sample,
     merge_samples,
     partition_cuts,
@@ -93,19 +94,19 @@ class MergeSamples(beam.CombineFn):
     """KeySamples -> the sample of all of them."""
 
     def get_accumulator_coder(self) -> beam.coders.Coder:
-        return coders.KeySampleCoder()
+        return beam.coders.IterableCoder(coders.KeySampleCoder())
 
-    def create_accumulator(self) -> KeySample:
-        return empty_sample()
+    def create_accumulator(self) -> list[KeySample]:
+        return [empty_sample()]
 
-    def add_input(self, accumulator: KeySample, sample: KeySample) -> KeySample:
-        return merge_samples([accumulator, sample])
+    def add_input(self, accumulator: list[KeySample], sample: KeySample) -> list[KeySample]:
+        return add_sample(accumulator, sample)
 
-    def merge_accumulators(self, accumulators: Iterable[KeySample]) -> KeySample:
-        return merge_samples(list(accumulators))
+    def merge_accumulators(self, accumulators: Iterable[list[KeySample]]) -> list[KeySample]:
+        return [merge_samples(list(itertools.chain.from_iterable(accumulators)))]
 
-    def extract_output(self, accumulator: KeySample) -> KeySample:
-        return accumulator
+    def extract_output(self, accumulator: list[KeySample]) -> KeySample:
+        return merge_samples(accumulator)
 
 
 class MergeRuns(beam.CombineFn):
@@ -225,8 +226,8 @@ def finish_counts(
     counts_parts: CountsParts,
     inputs: Mapping[str, Manifest],
     other_parts: Sequence[str] = (),
-) -> str:
-    """Writes the manifest of a counts dataset; returns its content hash.
+) -> Manifest:
+    """Writes the manifest of a counts dataset.
 
     Raises:
       DataError: the parts count more or fewer positions than the inputs have.
@@ -238,7 +239,7 @@ def finish_counts(
     if found != expected:
         raise DataError(f"{writer.folder}: {found} positions counted, {expected} are in the input")
     first = next(iter(inputs.values()))
-    manifest = writer.finish(
+    return writer.finish(
         [TOKENIZER_FOLDER, *parts, *other_parts],
         inputs={folder: manifest.content_hash for folder, manifest in inputs.items()},
         tokenizer=first.tokenizer,
@@ -248,7 +249,6 @@ def finish_counts(
             "cuts": cuts,
         },
     )
-    return manifest.content_hash
 
 
 def _after_all(_parts: int, cuts: list[Cut]) -> list[Cut]:

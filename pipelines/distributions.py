@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus import storage
+from corpus.arguments import make_parser, positive
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
@@ -37,11 +38,10 @@ from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, merge_runs
 from pipelines import coders
-from pipelines.arguments import make_parser, positive
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
-from pipelines.transforms import SpreadOut
+from pipelines.transforms import SpreadOut, WriteManifest
 
 # A sum of runs is merged once it has grown to so many times the last merge.
 _GROWTH = 4
@@ -134,7 +134,7 @@ def build_pipeline(
         | "SplitByOrder" >> beam.GroupByKey()
         | "WriteSplit" >> beam.Map(write_split, plan)
         | "AllComplete" >> beam.combiners.Count.Globally()
-        | "WriteManifest" >> beam.Map(_finish, plan)
+        | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
     )
     return pipeline
 
@@ -270,10 +270,10 @@ def _split_part(order: int) -> str:
     return f"split-order={order}"
 
 
-def _finish(_: int, plan: DistributionsPlan) -> str:
+def _finish(_: int, plan: DistributionsPlan) -> Manifest:
     parts = [part_name(number, plan.partitions) for number in range(plan.partitions)]
     split = plan.writer.completed_parts("split-")
-    manifest = plan.writer.finish(
+    return plan.writer.finish(
         [TOKENIZER_FOLDER, *parts, *split],
         inputs={storage.absolute(plan.options.input): plan.manifest.content_hash},
         tokenizer=plan.manifest.tokenizer,
@@ -284,7 +284,6 @@ def _finish(_: int, plan: DistributionsPlan) -> str:
             "min_count": plan.options.tables.min_count,
         },
     )
-    return manifest.content_hash
 
 
 def main(argv: Sequence[str]) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from corpus import storage
+from corpus.arguments import make_parser, positive
 from corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
 from corpus.errors import UsageError
 from ngram_agg.counts_files import counts_packing
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
-from pipelines.arguments import make_parser, positive
 from pipelines.counts_parts import CountsParts, WriteCountsParts, finish_counts, partition_rows
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Stage
-from pipelines.transforms import SpreadOut
+from pipelines.transforms import SpreadOut, WriteManifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build_pipeline(
         pipeline
         | "Datasets" >> SpreadOut(plan.manifests)
         | "Parts" >> WriteCountsParts(plan.parts)
-        | "WriteManifest" >> beam.Map(_finish, plan)
+        | "WriteManifest" >> WriteManifest(plan.parts.writer, _finish, plan)
     )
     return pipeline
 
@@ -104,7 +104,7 @@ def _identity(manifest: Manifest) -> dict[str, object]:
     return {"max_order": manifest.properties["max_order"], **manifest.tokenizer}
 
 
-def _finish(cuts: list[Cut], plan: MergePlan) -> str:
+def _finish(cuts: list[Cut], plan: MergePlan) -> Manifest:
     return finish_counts(cuts, plan.parts, plan.manifests)
 
 

@@ -16,8 +16,8 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from corpus.arguments import Parser
 from corpus.errors import UsageError
-from pipelines.arguments import Parser
 
 LOCAL_RUNNER = "FnApiRunner"
 

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from corpus import storage
+from corpus.arguments import make_parser
 from corpus.datasets import TOKENIZER_FOLDER
 from corpus.errors import UsageError
 from corpus.tokenizers import Tokenizer, load_tokenizer
 from ngram_agg import Distribution, Distributions, open_distributions
-from pipelines.arguments import make_parser
 
 
 def main(argv: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import tokenizers
 
 from corpus import storage
-from pipelines.arguments import make_parser
+from corpus.arguments import make_parser
 
 _VOCABULARY = 8192
 _END_OF_DOCUMENT = "<|endoftext|>"

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus import storage
+from corpus.arguments import make_parser, positive, share
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
+    Manifest,
     NewFile,
     add_up,
     hash_listing,
@@ -38,11 +40,10 @@ from corpus.inputs import (
 from corpus.readers import read_segment
 from corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
 from corpus.tokens import TokensWriter, tokenize_batch
-from pipelines.arguments import make_parser, positive, share
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
-from pipelines.transforms import SpreadOut
+from pipelines.transforms import SpreadOut, WriteManifest
 
 # Below so many bad records a shard goes on, so that the limit is judged on the whole corpus.
 _BAD_RECORDS_BEFORE_EARLY_STOP = 1000
@@ -134,7 +135,8 @@ def build_pipeline(
         | "Shards" >> SpreadOut(enumerate(plan.shards))
         | "Tokenize" >> beam.ParDo(TokenizeShard(plan.writer, options, len(plan.shards)))
         | "AllComplete" >> beam.combiners.Count.Globally()
-        | "WriteManifest" >> beam.Map(_finish, plan.writer, options, len(plan.shards))
+        | "WriteManifest"
+        >> WriteManifest(plan.writer, _finish, plan.writer, options, len(plan.shards))
     )
     return pipeline
 
@@ -259,7 +261,7 @@ def write_dead_letters(file: NewFile, bad_records: Sequence[BadRecord]) -> None:
         file.rows += len(bad_records)
 
 
-def _finish(_: int, writer: DatasetWriter, options: TokenizeOptions, shards: int) -> str:
+def _finish(_: int, writer: DatasetWriter, options: TokenizeOptions, shards: int) -> Manifest:
     parts = [part_name(number, shards) for number in range(shards)]
     counters = add_up(writer.completed(part).counters for part in parts)
     tally = _Tally(
@@ -270,13 +272,12 @@ def _finish(_: int, writer: DatasetWriter, options: TokenizeOptions, shards: int
     if not tally.documents:
         raise DataError(f"the input {', '.join(options.input)} has no documents")
     tokenizer = load_tokenizer(writer.url(TOKENIZER_FOLDER))
-    manifest = writer.finish(
+    return writer.finish(
         [TOKENIZER_FOLDER, *parts],
         inputs={},
         tokenizer=describe_tokenizer(tokenizer),
         properties={"documents": tally.documents, "tokens": counters["tokens"]},
     )
-    return manifest.content_hash
 
 
 def main(argv: Sequence[str]) -> None:

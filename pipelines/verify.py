@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from corpus import parquet, storage
+from corpus.arguments import make_parser
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     FileRecord,
@@ -20,7 +21,6 @@ from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.packing import Packing
 from ngram_agg.runs import check_vocabulary
 from ngram_agg.tables import check_table
-from pipelines.arguments import make_parser
 
 _SAMPLE_CHARACTERS = 300
 

@@ -51,3 +51,21 @@ def distributions(
         for context, nexts in count_contexts(documents, order).items()
         if sum(nexts.values()) >= min_count
     }
+
+
+def count_ngrams(documents: Iterable[Sequence[int]], order: int) -> Counter[tuple[int, ...]]:
+    """(context of `order` tokens, next token) -> how often; as `flat(count_contexts())`, faster."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    for document in documents:
+        counts.update(zip(*(document[start:] for start in range(order + 1)), strict=False))
+    return counts
+
+
+def distributions_of(
+    ngrams: Counter[tuple[int, ...]], top_k: int
+) -> dict[tuple[int, ...], tuple[int, list[tuple[int, int]], int, int]]:
+    """The distribution of every context of some counted n-grams."""
+    nexts: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+    for ngram, count in ngrams.items():
+        nexts[ngram[:-1]][ngram[-1]] = count
+    return {context: distribution(tokens, top_k) for context, tokens in nexts.items()}

@@ -1,4 +1,4 @@
-"""Parsers of command lines, without Beam."""
+"""Parsers of command lines, for every command."""
 
 import argparse
 from typing import NoReturn

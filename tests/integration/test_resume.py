@@ -1,0 +1,108 @@
+"""A job that was killed goes on where it was, and ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from tests.integration.samples import file_hashes, random_texts, run, write_jsonl
+
+SECONDS_TO_WAIT = 120
+
+
+def start(*arguments):
+    """A command in a process group of its own, so that its workers can be killed with it."""
+    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def kill_after_first_part(process, output, prefix):
+    """SIGKILLs a job as soon as one of its parts is complete; returns the complete ones."""
+    done = Path(output, "_incomplete", "done")
+    until = time.monotonic() + SECONDS_TO_WAIT
+    while not list(done.glob(f"{prefix}*.json")):
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < until, f"no {prefix} part after {SECONDS_TO_WAIT} s"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return {path.name: path.stat().st_mtime_ns for path in done.glob("*.json")}
+
+
+TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--shard-mib", 1, "--input"]
+COUNT = ["count", "--max-order", 4, "--run-tokens", 300_000, "--partition-mib", 1, "--input"]
+WHOLE = {"tokenize": "tokens", "count": "counts", "distributions": "tables"}
+OTHER = {
+    "tokenize": ["--text-field", "body"],
+    "count": ["--max-order", 3],
+    "distributions": ["--top-k", 3],
+}
+
+
+@pytest.fixture(scope="module")
+def long_job(tmp_path_factory):
+    """An uninterrupted job with enough parts for another one to be killed between two of them."""
+    folder = tmp_path_factory.mktemp("long")
+    texts = [" ".join(random_texts(seed)) for seed in range(40)]
+    write_jsonl(folder / "corpus" / "big.jsonl", texts)
+    run(*TOKENIZE, folder / "corpus", "--output", folder / "tokens")
+    run(*COUNT, folder / "tokens", "--output", folder / "counts")
+    run("distributions", "--input", folder / "counts", "--output", folder / "tables")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "prefix"),
+    [("tokenize", "part-"), ("count", "run-"), ("count", "part-"), ("distributions", "part-")],
+)
+def test_a_killed_job_goes_on_where_it_was(stage, prefix, long_job, tmp_path, capsys):
+    command = {
+        "tokenize": [*TOKENIZE, long_job / "corpus"],
+        "count": [*COUNT, long_job / "tokens"],
+        "distributions": ["distributions", "--input", long_job / "counts"],
+    }[stage]
+    killed, whole = tmp_path / "killed", long_job / WHOLE[stage]
+    complete = kill_after_first_part(start(*command, "--output", killed), killed, prefix)
+    assert not (killed / "manifest.json").exists()
+    assert cli.main(["verify", str(killed)]) == 2
+    assert "its job has not finished" in capsys.readouterr().err
+    made = {
+        path: path.stat().st_ino
+        for path in [*killed.glob("part-*"), *killed.glob("order=*/part-*")]
+        if any(record.startswith(path.name[: len("part-00000")]) for record in complete)
+    }
+    run(*command, "--output", killed)
+    assert file_hashes(killed) == file_hashes(whole)
+    # What was complete has not been made again.
+    assert {path: path.stat().st_ino for path in made} == made
+    assert made or prefix == "run-"
+    capsys.readouterr()
+    run(*command, "--output", killed)
+    assert "is complete already" in capsys.readouterr().out
+    assert file_hashes(killed) == file_hashes(whole)
+    assert (
+        cli.main([str(argument) for argument in (*command, "--output", killed, *OTHER[stage])]) == 2
+    )
+    assert "made with other options" in capsys.readouterr().err
+
+
+def test_a_killed_count_uses_the_runs_that_are_there(long_job, tmp_path):
+    counts = tmp_path / "counts"
+    complete = kill_after_first_part(
+        start(*COUNT, long_job / "tokens", "--output", counts), counts, "run-"
+    )
+    runs = [name for name in complete if name.startswith("run-")]
+    assert runs
+    # A run that is complete is read, not counted again: without its file the job can't go on.
+    for path in (counts / "_incomplete" / "runs").iterdir():
+        path.unlink()
+    command = [str(argument) for argument in (*COUNT, long_job / "tokens", "--output", counts)]
+    assert cli.main(command) == 1
+    assert not (counts / "manifest.json").exists()
