@@ -204,7 +204,7 @@ def _sort_by_top_word(packing: Packing, high: Words, low: Words) -> tuple[Words,
     top = (high.astype(np.uint64) << (np.uint64(64) - shift)) | (low >> shift)
     order = np.argsort(top)
     top = top[order]
-    rest = low[order] & ((np.uint64(1) << shift) - np.uint64(1))
+    rest = low[order] & np.uint64((1 << packing.high_bits) - 1)
     _sort_within_equal(top, rest)
     return (top >> (np.uint64(64) - shift)).astype(high.dtype), (top << shift) | rest
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpus.errors import DataError, UsageError
@@ -46,6 +46,7 @@ def test_every_order_equals_a_dictionary(corpus):
 
 
 @given(corpora(max_order=7))
+@example((np.array([0, 7, 0], np.uint16), 50257, 0, 7))  # keys of 128 bits
 def test_ngrams_are_sorted_and_unique_and_count_every_position(corpus):
     run = count(corpus)
     ngrams = list(as_dict(run))
