@@ -87,6 +87,16 @@ def empty_run(packing: Packing) -> CountsRun:
     )
 
 
+def joined_runs(runs: Sequence[CountsRun]) -> CountsRun:
+    """One run of several that follow each other: keys rise from run to run."""
+    return CountsRun(
+        runs[0].packing,
+        np.concatenate([run.high for run in runs]),
+        np.concatenate([run.low for run in runs]),
+        np.concatenate([run.counts for run in runs]),
+    )
+
+
 def count_ngrams(
     tokens: Tokens,
     *,
@@ -204,7 +214,7 @@ def _sort_by_top_word(packing: Packing, high: Words, low: Words) -> tuple[Words,
     top = (high.astype(np.uint64) << (np.uint64(64) - shift)) | (low >> shift)
     order = np.argsort(top)
     top = top[order]
-    rest = low[order] & ((np.uint64(1) << shift) - np.uint64(1))
+    rest = low[order] & np.uint64((1 << packing.high_bits) - 1)
     _sort_within_equal(top, rest)
     return (top >> (np.uint64(64) - shift)).astype(high.dtype), (top << shift) | rest
 
