@@ -7,7 +7,6 @@ next token) is an n-gram like those in counts: it is packed, spilled, merged and
 the same code.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,21 +42,6 @@ class FullTable:
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self.columns.values())
 
-    def save(self, folder: str) -> None:
-        """Writes a file a column into a new local folder."""
-        os.makedirs(folder)
-        for name, values in self.columns.items():
-            np.save(os.path.join(folder, f"{name}.npy"), values)
-
-
-def open_table(folder: str, packing: Packing) -> FullTable:
-    """A saved table, memory-mapped."""
-    names = sorted(name.removesuffix(".npy") for name in os.listdir(folder))
-    return FullTable(
-        packing,
-        {name: np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r") for name in names},
-    )
-
 
 def backward_key(packing: Packing, context: Cut) -> Key:
     """The key of a context in a `FullTable`: its tokens backwards, filled up."""
@@ -85,10 +69,11 @@ def backward_run(part: CountsRun, orders: Iterable[int], min_count: int) -> Coun
         counts.append(run.counts)
     high = np.concatenate([high for high, _ in keys])
     low = np.concatenate([low for _, low in keys])
-    order_of_keys = np.lexsort((low, high)) if packing.high_bits else np.argsort(low)
-    return CountsRun(
-        packing, high[order_of_keys], low[order_of_keys], np.concatenate(counts)[order_of_keys]
-    )
+    # As np.lexsort((low, high)), but with the faster sort of single words.
+    rows = np.argsort(low)
+    if packing.high_bits:
+        rows = rows[np.argsort(high[rows], kind="stable")]
+    return CountsRun(packing, high[rows], low[rows], np.concatenate(counts)[rows])
 
 
 def _without_rare_contexts(run: CountsRun, min_count: int) -> CountsRun:

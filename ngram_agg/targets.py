@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from corpus.errors import UsageError
 from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.full_tables import FullTable, backward_key, open_table
+from ngram_agg.full_tables import FullTable, backward_key
 from ngram_agg.hash_index import EMPTY, ROW
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
@@ -203,11 +203,6 @@ class TargetTable:
     heads: Words
     tails: Words
 
-    def save(self, folder: str) -> None:
-        """Writes a file a column into a new local folder."""
-        heads = {"head_offsets": self.head_offsets, "heads": self.heads, "tails": self.tails}
-        FullTable(self.full.packing, {**self.full.columns, **heads}).save(folder)
-
 
 def make_target_table(full: FullTable, options: TargetOptions) -> TargetTable:
     """Chooses every context's head."""
@@ -228,13 +223,6 @@ def make_target_table(full: FullTable, options: TargetOptions) -> TargetTable:
         tails,
     )
     return TargetTable(full, options, head_offsets, heads, tails)
-
-
-def open_target_table(folder: str, packing: Packing, options: TargetOptions) -> TargetTable:
-    """A saved table, memory-mapped."""
-    full = open_table(folder, packing)
-    heads = (full.columns[name] for name in ("head_offsets", "heads", "tails"))
-    return TargetTable(full, options, *heads)
 
 
 def make_targets(table: TargetTable, positions: Positions) -> Targets:

@@ -8,12 +8,7 @@ workers that hold it whole.
 
 import dataclasses
 import functools
-import hashlib
-import os
-import shutil
-import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,12 +21,8 @@ from ngram_agg.full_tables import backward_key, backward_run, build_table
 from ngram_agg.packing import Key, Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
-from ngram_agg.targets import (
-    TargetOptions,
-    TargetTable,
-    make_target_table,
-    open_target_table,
-)
+from ngram_agg.saved_tables import open_target_table, save_target_table
+from ngram_agg.targets import TargetOptions, TargetTable, make_target_table
 from pipelines.counts_parts import (
     SPILLED,
     CountsParts,
@@ -167,7 +158,7 @@ def write_table(sources: tuple[int, dict[str, list]], tables: TargetTables, cuts
         streams = [_without(whole, sorted(set(bounds))), iter([split])]
         full = build_table(tables.packing, merge_streams(streams), tables.options.min_count)
         table = make_target_table(full, tables.options)
-        _upload(table, tables.folder(number))
+        save_target_table(tables.folder(number), table)
         progress.note()
         seconds = time.perf_counter() - started
         counters = {"contexts_of_tables": len(full), "table_seconds": seconds}
@@ -192,36 +183,9 @@ def _without(runs: Iterator[CountsRun], bounds: Iterable[tuple[Key, Key]]) -> It
         yield run[first:]
 
 
-def _upload(table: TargetTable, folder: str) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        local = os.path.join(temporary, "table")
-        table.save(local)
-        for name in os.listdir(local):
-            storage.copy(os.path.join(local, name), storage.join(folder, name))
-
-
 @functools.lru_cache(maxsize=1)
 def open_table(tables: TargetTables, number: int) -> TargetTable:
     """A table, memory-mapped from storage or from a copy in the folder for temporary files."""
-    folder = tables.folder(number)
-    if not storage.is_local(folder):
-        folder = _local_copy(folder, tables.writer)
-    return open_target_table(folder, tables.packing, tables.options)
-
-
-def _local_copy(url: str, writer: DatasetWriter) -> str:
-    # The same folder may have been used with other options before.
-    made_of = hashlib.sha256(repr((url, sorted(writer.config.items()))).encode()).hexdigest()
-    folder = os.path.join(tempfile.gettempdir(), f"corpusmill-{made_of[:32]}")
-    # Other processes here may be doing the same: whoever renames first has made it.
-    temporary = f"{folder}.{uuid.uuid4().hex}"
-    if not os.path.isdir(folder):
-        for name in storage.list_names(url):
-            storage.copy(storage.join(url, name), os.path.join(temporary, name))
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            shutil.rmtree(temporary)
-            if not os.path.isdir(folder):
-                raise
-    return folder
+    return open_target_table(
+        tables.folder(number), tables.packing, tables.options, made_of=tables.writer.config
+    )

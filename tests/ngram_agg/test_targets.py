@@ -13,6 +13,7 @@ from corpus.errors import UsageError
 from ngram_agg.full_tables import backward_run, build_table
 from ngram_agg.packing import Packing
 from ngram_agg.runs import count_ngrams, merge_runs
+from ngram_agg.saved_tables import open_target_table, save_target_table
 from ngram_agg.targets import (
     NO_CONTEXT,
     WEIGHT_UNITS,
@@ -22,7 +23,6 @@ from ngram_agg.targets import (
     hash_strings,
     make_target_table,
     make_targets,
-    open_target_table,
 )
 from tests.oracle import count_contexts
 
@@ -398,7 +398,7 @@ def test_a_saved_table_is_the_same(tmp_path):
     options = TargetOptions(max_order=2)
     packing = Packing(3, 30, END)
     table = table_of(documents, packing, options)
-    table.save(str(tmp_path / "table"))
+    save_target_table(str(tmp_path / "table"), table)
     again = open_target_table(str(tmp_path / "table"), packing, options)
     positions = positions_of(documents, packing)
     first, second = make_targets(table, positions), make_targets(again, positions)
