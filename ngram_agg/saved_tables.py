@@ -6,15 +6,18 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpus import storage
-from ngram_agg.full_tables import FullTable
+from corpus.datasets import read_manifest
+from ngram_agg.counts_files import counts_packing, read_counts
+from ngram_agg.full_tables import FullTable, backward_run, build_table
 from ngram_agg.packing import Packing
+from ngram_agg.runs import empty_run, joined_runs, merge_runs
 from ngram_agg.targets import TargetOptions, TargetTable
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -35,6 +38,37 @@ def open_target_table(
     columns = open_columns(folder, made_of)
     heads = [columns.pop(name) for name in _HEADS]
     return TargetTable(FullTable(packing, columns), options, *heads)
+
+
+def load_full_table(
+    counts: str, orders: range, min_count: int, cache: str | None = None
+) -> FullTable:
+    """The full distributions of a counts dataset, memory-mapped.
+
+    The table is built in this process, which takes the memory of a few tables, and kept, so that
+    the next call and other processes find it.
+
+    Args:
+      counts: path or URL of a counts dataset.
+      orders: lengths of contexts.
+      min_count: contexts seen fewer times are left out.
+      cache: a local folder; by default one in the folder for temporary files.
+    """
+    manifest = read_manifest(counts, "counts")
+    packing = counts_packing(manifest)
+    made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
+    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-full-{made_of}")
+    if not os.path.isdir(folder):
+        parts = [
+            joined_runs(
+                [empty_run(packing), *read_counts(storage.join(counts, file.name), packing)]
+            )
+            for file in manifest.data_files
+        ]
+        runs = [backward_run(part, orders, min_count) for part in parts]
+        table = build_table(packing, [merge_runs(runs)], min_count)
+        _appear(folder, lambda temporary: save_columns(temporary, table.columns))
+    return FullTable(packing, open_columns(folder))
 
 
 def save_columns(folder: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -63,15 +97,24 @@ def open_columns(folder: str, made_of: Any = None) -> Columns:
 def _local_copy(url: str, made_of: Any) -> str:
     digest = hashlib.sha256(json.dumps([url, made_of], sort_keys=True).encode()).hexdigest()
     folder = os.path.join(tempfile.gettempdir(), f"corpusmill-{digest[:32]}")
-    if not os.path.isdir(folder):
-        # Other processes here may be doing the same: whoever renames first has made it.
-        temporary = f"{folder}.{uuid.uuid4().hex}"
+
+    def copy(temporary: str) -> None:
         for name in storage.list_names(url):
             storage.copy(storage.join(url, name), os.path.join(temporary, name))
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            shutil.rmtree(temporary)
-            if not os.path.isdir(folder):
-                raise
+
+    if not os.path.isdir(folder):
+        _appear(folder, copy)
     return folder
+
+
+def _appear(folder: str, fill: Callable[[str], None]) -> None:
+    """Makes a local folder that is complete as soon as it is there."""
+    # Other processes here may be doing the same: whoever renames first has made it.
+    temporary = f"{folder}.{uuid.uuid4().hex}"
+    fill(temporary)
+    try:
+        os.rename(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary)
+        if not os.path.isdir(folder):
+            raise

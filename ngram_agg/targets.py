@@ -16,6 +16,8 @@ from ngram_agg.hash_index import EMPTY, ROW
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
 
+Rows = npt.NDArray[np.int64]
+
 SCHEMES = ("retain", "split", "renormalize")
 ESTIMATORS = ("longest", "fixed", "interpolated")
 # The weights of a position add up to this.
@@ -247,28 +249,32 @@ def make_targets(table: TargetTable, positions: Positions) -> Targets:
     return Targets(tokens, weights, orders)
 
 
+def longest_contexts(table: FullTable, positions: Positions, orders: range) -> Rows:
+    """The table's row of the longest kept context of each position, -1 for none: int64."""
+    return _find_contexts(table, positions, orders, 1)[0][:, 0]
+
+
 def full_distributions(
-    table: FullTable, positions: Positions, orders: range
+    table: FullTable, rows: Rows, observed: Tokens
 ) -> tuple[npt.NDArray[np.int64], Tokens, npt.NDArray[np.float32]]:
-    """y_all of each position: the whole distribution of its longest kept context.
+    """y_all of each position: the whole distribution of its context.
 
     Args:
       table: the full table.
-      positions: where.
-      orders: lengths of the contexts to use.
+      rows: of the positions' contexts, from `longest_contexts`.
+      observed: the token at each position, which is all there is without a context.
 
     Returns:
       Offsets, int64 [positions + 1], tokens and probabilities: position i has the entries
-      offsets[i] to offsets[i + 1]. Without a context it has its own token with probability 1.
+      offsets[i] to offsets[i + 1].
     """
-    rows = _find_contexts(table, positions, orders, 1)[0][:, 0]
     starts = table.columns["offsets"]
     sizes = np.where(rows < 0, 1, starts[rows + 1] - starts[rows])
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     tokens = np.empty(offsets[-1], table.packing.token_dtype)
     probabilities = np.empty(offsets[-1], np.float32)
     entries = table.columns["tokens"], table.columns["cumulative"]
-    _copy_distributions(rows, positions.tokens, starts, *entries, offsets, tokens, probabilities)
+    _copy_distributions(rows, observed, starts, *entries, offsets, tokens, probabilities)
     return offsets, tokens, probabilities
 
 

@@ -21,6 +21,7 @@ from ngram_agg.targets import (
     find_positions,
     full_distributions,
     hash_strings,
+    longest_contexts,
     make_target_table,
     make_targets,
 )
@@ -370,9 +371,9 @@ def test_full_distributions():
     options = TargetOptions(min_order=1, max_order=2)
     packing = Packing(3, 30, END)
     table = table_of(documents, packing, options).full
-    offsets, tokens, probabilities = full_distributions(
-        table, positions_of(documents, packing), options.orders
-    )
+    positions = positions_of(documents, packing)
+    rows = longest_contexts(table, positions, options.orders)
+    offsets, tokens, probabilities = full_distributions(table, rows, positions.tokens)
     contexts = [count_contexts(documents, order) for order in range(3)]
     flat = [(document, position) for document in documents for position in range(len(document))]
     for i, (document, position) in enumerate(flat):
