@@ -38,6 +38,7 @@ EXTRAS = {
     "test": [
         *REPORT,
         *TRAIN,
+        "accelerate>=1.1",
         "datasets>=4.0",
         "duckdb>=1.1",
         "hypothesis>=6.100",
@@ -47,6 +48,7 @@ EXTRAS = {
         "pytest>=8.3",
         "pytest-timeout>=2.3",
         "ruff>=0.9",
+        "transformers>=4.46",
     ],
     "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0"],
 }
