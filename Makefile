@@ -18,7 +18,7 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## create .venv and install corpusmill with what the tests need
 
-quickstart: setup ## a small corpus through every step, in a minute or two
+quickstart: $(VENV)/.installed-base ## a small corpus through every step, in a minute or two
 	$(BIN)/corpusmill quickstart
 
 test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
@@ -60,8 +60,13 @@ $(VENV)/pyvenv.cfg: $(shell test -x $(BIN)/python || echo recreate)
 	@echo 'creating $(VENV)'
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.installed: setup.py constraints.txt $(VENV)/pyvenv.cfg
-	@echo 'installing corpusmill and what its tests need into $(VENV): takes a minute or two'
+$(VENV)/.installed-base: setup.py constraints.txt $(VENV)/pyvenv.cfg
+	@echo 'installing corpusmill into $(VENV): takes a minute or two'
+	@$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.installed-base
+	@echo 'installing what the tests need into $(VENV), PyTorch too: takes a few minutes'
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 

@@ -6,7 +6,14 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = ["corpus", "corpus.tokenizers", "ngram_agg", "pipelines"]
+PACKAGES = [
+    "corpus",
+    "corpus.tokenizers",
+    "ngram_agg",
+    "pipelines",
+    "pipelines.reports",
+    "trainer",
+]
 
 BEAM = ">=2.76,<3"  # 2.67 to 2.75 leak memory
 
@@ -22,10 +29,16 @@ INSTALL = [
     "tqdm>=4.66",
     "zstandard>=0.22",
 ]
+TRAIN = ["safetensors>=0.4.5", "tensorboard>=2.18", "torch>=2.6"]
+REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
     "gcp": [f"apache-beam[gcp]{BEAM}", "build>=1.2", "gcsfs>=2024.6"],
-    "train": ["safetensors>=0.4.5", "tensorboard>=2.18", "torch>=2.6"],
+    "report": REPORT,
+    "train": TRAIN,
     "test": [
+        *REPORT,
+        *TRAIN,
+        "accelerate>=1.1",
         "datasets>=4.0",
         "duckdb>=1.1",
         "hypothesis>=6.100",
@@ -35,8 +48,9 @@ EXTRAS = {
         "pytest>=8.3",
         "pytest-timeout>=2.3",
         "ruff>=0.9",
+        "transformers>=4.46",
     ],
-    "bench": ["duckdb>=1.1", "psutil>=6.0"],
+    "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0"],
 }
 
 

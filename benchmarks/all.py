@@ -11,7 +11,17 @@ from collections.abc import Sequence
 
 from benchmarks import measure
 
-_NAMES = ("kernel", "beam", "merge", "tables", "memory", "encodings")
+_NAMES = (
+    "kernel",
+    "beam",
+    "merge",
+    "tables",
+    "memory",
+    "enrich",
+    "loader",
+    "step",
+    "encodings",
+)
 _RESULTS = pathlib.Path(__file__).parent / "results"
 
 

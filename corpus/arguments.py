@@ -1,6 +1,8 @@
 """Parsers of command lines, for every command."""
 
 import argparse
+import difflib
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from corpus.errors import UsageError
@@ -39,6 +41,42 @@ def make_parser(command: str, summary: str, example: str) -> Parser:
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
+
+
+def parse_known(
+    parser: Parser, argv: Sequence[str], others: Collection[str] = ()
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a command line that may also have options of somebody else.
+
+    Args:
+      parser: of the command's own options.
+      argv: the command line.
+      others: names of the options that are not the parser's, and may stand there all the same.
+
+    Returns:
+      The command's own options, and what is left for others.
+
+    Raises:
+      UsageError: an option is missing, bad or unknown, which names the nearest one.
+    """
+    own = [name for action in parser._actions for name in action.option_strings]
+    known = [*own, *sorted(others)]
+    # First, because a misspelt option is often also one that is missing.
+    _refuse_unknown([argument for argument in argv if argument.startswith("--")], known)
+    arguments, rest = parser.parse_known_args(argv)
+    _refuse_unknown(rest, known)
+    return arguments, rest
+
+
+def _refuse_unknown(arguments: Sequence[str], known: Sequence[str]) -> None:
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("-") and name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise UsageError(f"unknown option {name}{hint}")
+    if arguments and not arguments[0].startswith("-"):
+        raise UsageError(f"unexpected argument {arguments[0]!r}")
 
 
 def share(text: str) -> float:

@@ -24,7 +24,12 @@ class RowGroupWriter:
     """
 
     def __init__(
-        self, path: str, schema: pa.Schema, row_group_rows: int, sorted_by: Sequence[str] = ()
+        self,
+        path: str,
+        schema: pa.Schema,
+        row_group_rows: int,
+        sorted_by: Sequence[str] = (),
+        compression: str = "zstd",
     ) -> None:
         """Prepares a file.
 
@@ -33,12 +38,14 @@ class RowGroupWriter:
           schema: columns of integers, strings and lists of integers.
           row_group_rows: rows in every row group but the last.
           sorted_by: columns that get statistics, so that readers can skip row groups.
+          compression: `zstd`, or `lz4` where writing has to be fast.
         """
         self.rows = 0
         self._path = path
         self._schema = schema
         self._row_group_rows = row_group_rows
         self._sorted_by = list(sorted_by)
+        self._compression = compression
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._writer: pq.ParquetWriter | None = None
@@ -75,8 +82,8 @@ class RowGroupWriter:
             self._writer = pq.ParquetWriter(
                 self._path,
                 self._schema,
-                compression="zstd",
-                compression_level=_COMPRESSION_LEVEL,
+                compression=self._compression,
+                compression_level=_COMPRESSION_LEVEL if self._compression == "zstd" else None,
                 use_dictionary=False,
                 column_encoding=dict(_encodings(self._schema)),
                 write_statistics=self._sorted_by,

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,3 +24,25 @@ def leading_zeros(_context: Any, _word: Any) -> Any:
         return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_context: Any, array: Any, index: Any) -> Any:
+    """Asks the processor to fetch an element that will be read soon; `index` must be in range."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = context.make_array(signature.args[0])(context, builder, arguments[0])
+        where = [context.cast(builder, arguments[1], signature.args[1], types.intp)]
+        element = cgutils.get_item_pointer(
+            context, builder, signature.args[0], values, where, wraparound=False
+        )
+        pointer = ir.IntType(8).as_pointer()
+        flag = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        )
+        # To read (0), to keep in all levels of the cache (3), data (1).
+        builder.call(function, [builder.bitcast(element, pointer), flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), code

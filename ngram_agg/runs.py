@@ -87,6 +87,16 @@ def empty_run(packing: Packing) -> CountsRun:
     )
 
 
+def joined_runs(runs: Sequence[CountsRun]) -> CountsRun:
+    """One run of several that follow each other: keys rise from run to run."""
+    return CountsRun(
+        runs[0].packing,
+        np.concatenate([run.high for run in runs]),
+        np.concatenate([run.low for run in runs]),
+        np.concatenate([run.counts for run in runs]),
+    )
+
+
 def count_ngrams(
     tokens: Tokens,
     *,

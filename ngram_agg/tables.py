@@ -13,16 +13,13 @@ import pyarrow as pa
 
 from corpus import datasets, parquet, storage
 from corpus.errors import DataError, UsageError
-from ngram_agg.compiled import compiled
 from ngram_agg.counts_files import token_columns
 from ngram_agg.distributions import DistributionRows
-from ngram_agg.hashing import mix
+from ngram_agg.hash_index import build_index, find_keys
 from ngram_agg.packing import Packing, Tokens, Words, pack_columns, unpack_columns
 from ngram_agg.runs import check_vocabulary
 
 ROW_GROUP_ROWS = 1 << 17
-_MISSING = -1
-_NO_ROW = np.uint32(0xFFFFFFFF)
 
 
 def distributions_schema(packing: Packing, order: int) -> pa.Schema:
@@ -179,7 +176,7 @@ class DistributionTable:
         if contexts.ndim != 2 or contexts.shape[1] != order:
             raise ValueError(f"contexts have the shape {contexts.shape}, not [n, {order}]")
         keys = pack_columns(self.packing, [contexts[:, position] for position in range(order)])
-        return _probe(self.columns["slots"], self.columns["high"], self.columns["low"], *keys)
+        return find_keys(self.columns["slots"], self.columns["high"], self.columns["low"], *keys)
 
     def distribution(self, row: int) -> "Distribution":
         """The distribution in one row."""
@@ -290,7 +287,7 @@ class Distributions:
         }
         sizes = columns.pop("sizes")
         columns["offsets"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        columns["slots"] = _build_index(columns["high"], columns["low"])
+        columns["slots"] = build_index(columns["high"], columns["low"])
         return columns
 
 
@@ -351,34 +348,3 @@ def _save_columns(folder: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         shutil.rmtree(temporary)
         if not os.path.isdir(folder):
             raise
-
-
-def _build_index(high: Words, low: Words) -> Words:
-    # Open addressing, at most half full, so that a probe seldom looks at a second slot.
-    slots = np.full(1 << (2 * len(low) + 1).bit_length(), _NO_ROW, np.uint32)
-    _fill_index(high, low, slots)
-    return slots
-
-
-@compiled
-def _fill_index(high: Words, low: Words, slots: Words) -> None:
-    mask = np.uint64(len(slots) - 1)
-    for row in range(len(low)):
-        slot = mix(mix(np.uint64(high[row])) ^ low[row]) & mask
-        while slots[slot] != _NO_ROW:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = row
-
-
-@compiled
-def _probe(slots: Words, high: Words, low: Words, wanted_high: Words, wanted_low: Words) -> Words:
-    rows = np.empty(len(wanted_low), np.int64)
-    mask = np.uint64(len(slots) - 1)
-    for i in range(len(wanted_low)):
-        slot = mix(mix(np.uint64(wanted_high[i])) ^ wanted_low[i]) & mask
-        row = slots[slot]
-        while row != _NO_ROW and (low[row] != wanted_low[i] or high[row] != wanted_high[i]):
-            slot = (slot + np.uint64(1)) & mask
-            row = slots[slot]
-        rows[i] = _MISSING if row == _NO_ROW else np.int64(row)
-    return rows

@@ -18,9 +18,13 @@ COMMANDS = {
     "tokenize": ("pipelines.tokenize", "documents -> tokens dataset"),
     "count": ("pipelines.count", "tokens dataset -> counts dataset"),
     "distributions": ("pipelines.distributions", "counts dataset -> distributions dataset"),
+    "enrich": ("pipelines.enrich", "tokens and counts datasets -> targets dataset"),
     "merge": ("pipelines.merge", "counts datasets -> the counts dataset of them all"),
     "query": ("pipelines.query", "shows what follows a context"),
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),
+    "train": ("trainer.train", "tokens (and targets) dataset -> a trained model"),
+    "evaluate": ("trainer.evaluate", "loss and bits per byte of a model on a tokens dataset"),
+    "report": ("pipelines.report", "datasets and training runs -> one HTML page"),
     "quickstart": ("pipelines.quickstart", "runs everything on an embedded corpus"),
 }
 

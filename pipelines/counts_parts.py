@@ -34,7 +34,7 @@ from ngram_agg.partitions import (
     partition_cuts,
     sample_stream,
 )
-from ngram_agg.runs import CountsRun, merge_streams
+from ngram_agg.runs import CountsRun, merge_runs, merge_streams
 from pipelines import coders
 from pipelines.progress import Progress
 from pipelines.transforms import SpreadOut
@@ -44,6 +44,8 @@ SPILLED = ".arrow"
 _BYTES_PER_NGRAM = 16
 # Sources merged at once; a block of each is in memory.
 _FAN_IN = 32
+# A sum of runs is merged once it has grown to so many times the last merge.
+_GROWTH = 4
 
 Slice = tuple[str, Cut, Cut]
 """A source, the cut where a partition begins and the one where it ends; () at the corpus' ends."""
@@ -72,14 +74,7 @@ class WriteCountsParts(beam.PTransform):
         self._parts = parts
 
     def expand(self, sources: beam.PCollection) -> beam.PCollection:
-        cuts = beam.pvalue.AsSingleton(
-            sources
-            | "Files" >> beam.FlatMap(source_files)
-            | "FilesToWorkers" >> SpreadOut()
-            | "Sample" >> beam.Map(sample_file, self._parts.packing).with_output_types(KeySample)
-            | "MergeSamples" >> beam.CombineGlobally(MergeSamples())
-            | "Cut" >> beam.Map(cut_partitions, self._parts)
-        )
+        cuts = beam.pvalue.AsSingleton(sources | "FindCuts" >> FindCuts(self._parts))
         return (
             sources
             | "Slice" >> beam.FlatMap(slices, cuts).with_output_types(tuple[int, Slice])
@@ -87,6 +82,24 @@ class WriteCountsParts(beam.PTransform):
             | "WritePart" >> beam.Map(write_part, self._parts, cuts)
             | "AllComplete" >> beam.combiners.Count.Globally()
             | "Cuts" >> beam.Map(_after_all, cuts)
+        )
+
+
+class FindCuts(beam.PTransform):
+    """Names of sources -> the cuts between partitions of equal size."""
+
+    def __init__(self, parts: CountsParts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def expand(self, sources: beam.PCollection) -> beam.PCollection:
+        return (
+            sources
+            | "Files" >> beam.FlatMap(source_files)
+            | "FilesToWorkers" >> SpreadOut()
+            | "Sample" >> beam.Map(sample_file, self._parts.packing).with_output_types(KeySample)
+            | "MergeSamples" >> beam.CombineGlobally(MergeSamples())
+            | "Cut" >> beam.Map(cut_partitions, self._parts)
         )
 
 
@@ -144,6 +157,39 @@ class MergeRuns(beam.CombineFn):
             with storage.publish(url) as path:
                 spill_runs(path, self._parts.packing, merge_slices(parts, self._parts.packing))
         return [(url, parts[0][1], parts[0][2])]
+
+
+def add_run(runs: list[CountsRun], run: CountsRun) -> list[CountsRun]:
+    """Runs that count the same as `runs` and `run` together, merged when they have grown.
+
+    The first one is the largest, so the memory held is a small multiple of the sum's.
+    """
+    runs = [*runs, run]
+    if len(runs) > 2 and sum(map(len, runs)) > _GROWTH * len(runs[0]):
+        return [merge_runs(runs)]
+    return runs
+
+
+class SumRuns(beam.CombineFn):
+    """Counts runs of one context -> their sum."""
+
+    def get_accumulator_coder(self) -> beam.coders.Coder:
+        return beam.coders.IterableCoder(coders.CountsRunCoder())
+
+    def create_accumulator(self) -> list[CountsRun]:
+        return []
+
+    def add_input(self, accumulator: list[CountsRun], run: CountsRun) -> list[CountsRun]:
+        return add_run(accumulator, run)
+
+    def merge_accumulators(self, accumulators: Iterable[list[CountsRun]]) -> list[CountsRun]:
+        merged: list[CountsRun] = []
+        for run in itertools.chain.from_iterable(accumulators):
+            merged = add_run(merged, run)
+        return merged
+
+    def extract_output(self, accumulator: list[CountsRun]) -> CountsRun:
+        return merge_runs(accumulator)
 
 
 def partition_rows(mebibytes: int) -> int:

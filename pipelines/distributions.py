@@ -7,7 +7,6 @@ partitions and written to a last file of their order.
 
 import contextlib
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -37,14 +36,11 @@ from ngram_agg.distributions import (
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, merge_runs
-from pipelines import coders
+from pipelines.counts_parts import SumRuns, add_run
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
 from pipelines.transforms import SpreadOut, WriteManifest
-
-# A sum of runs is merged once it has grown to so many times the last merge.
-_GROWTH = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,39 +200,6 @@ def _counted(blocks: Iterable[CountsRun], progress: Progress) -> Iterator[Counts
     for block in blocks:
         yield block
         progress.add(len(block))
-
-
-def add_run(runs: list[CountsRun], run: CountsRun) -> list[CountsRun]:
-    """Runs that count the same as `runs` and `run` together, merged when they have grown.
-
-    The first one is the largest, so the memory held is a small multiple of the sum's.
-    """
-    runs = [*runs, run]
-    if len(runs) > 2 and sum(map(len, runs)) > _GROWTH * len(runs[0]):
-        return [merge_runs(runs)]
-    return runs
-
-
-class SumRuns(beam.CombineFn):
-    """Counts runs of one context -> their sum."""
-
-    def get_accumulator_coder(self) -> beam.coders.Coder:
-        return beam.coders.IterableCoder(coders.CountsRunCoder())
-
-    def create_accumulator(self) -> list[CountsRun]:
-        return []
-
-    def add_input(self, accumulator: list[CountsRun], run: CountsRun) -> list[CountsRun]:
-        return add_run(accumulator, run)
-
-    def merge_accumulators(self, accumulators: Iterable[list[CountsRun]]) -> list[CountsRun]:
-        merged: list[CountsRun] = []
-        for run in itertools.chain.from_iterable(accumulators):
-            merged = add_run(merged, run)
-        return merged
-
-    def extract_output(self, accumulator: list[CountsRun]) -> CountsRun:
-        return merge_runs(accumulator)
 
 
 def split_row(

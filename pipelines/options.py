@@ -6,7 +6,6 @@ option classes, because Beam itself ignores a misspelt option in silence.
 
 import argparse
 import dataclasses
-import difflib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from corpus.arguments import Parser
+from corpus.arguments import Parser, parse_known
 from corpus.errors import UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
@@ -84,27 +83,8 @@ def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, 
       UsageError: an option is missing, bad or unknown to both the command and Beam.
     """
     _add_run_arguments(parser)
-    own = [name for action in parser._actions for name in action.option_strings]
-    # First, because a misspelt option is often also one that is missing.
-    _refuse_unknown([argument for argument in argv if argument.startswith("--")], own)
-    arguments, rest = parser.parse_known_args(argv)
-    _refuse_unknown(rest, own)
+    arguments, rest = parse_known(parser, argv, _beam_option_names())
     return arguments, RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
-
-
-def _refuse_unknown(rest: Sequence[str], own: Sequence[str]) -> None:
-    beams = _beam_option_names()
-    for argument in rest:
-        name = argument.partition("=")[0]
-        if not name.startswith("-"):
-            continue
-        if name not in beams and name not in own:
-            nearest = difflib.get_close_matches(name, [*own, *sorted(beams)], 1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise UsageError(f"unknown option {name}{hint}")
-    stray = rest[0] if rest and not rest[0].startswith("-") else None
-    if stray is not None:
-        raise UsageError(f"unexpected argument {stray!r}")
 
 
 def _beam_option_names() -> set[str]:

@@ -24,13 +24,13 @@ def main(argv: Sequence[str]) -> None:
     parser = make_parser(
         "quickstart",
         "Writes the documentation of Python's standard library as JSONL, trains a small tokenizer"
-        " on it and runs the n-gram job: tokenize, count, distributions, verify, query.",
+        " on it and runs the n-gram job: tokenize, count, distributions, query, enrich, verify.",
         "corpusmill quickstart --output quickstart",
     )
     parser.add_argument("--output", default="quickstart", metavar="DIR", help="folder for it all")
     arguments = parser.parse_args(argv)
-    names = ("docs.jsonl", "tokenizer.json", "tokens", "counts", "distributions")
-    documents, tokenizer, tokens, counts, tables = (
+    names = ("docs.jsonl", "tokenizer.json", "tokens", "counts", "distributions", "targets")
+    documents, tokenizer, tokens, counts, tables, targets = (
         storage.join(arguments.output, name) for name in names
     )
     _make_inputs(documents, tokenizer)
@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> None:
         ["tokenize", "--input", documents, "--tokenizer", tokenizer, "--output", tokens],
         ["count", "--input", tokens, "--output", counts, "--max-order", "4"],
         ["distributions", "--input", counts, "--output", tables],
-        ["verify", tables],
         ["query", tables, _CONTEXT],
+        ["enrich", "--tokens", tokens, "--counts", counts, "--output", targets],
+        ["verify", targets],
     ):
         print(f"\n$ corpusmill {shlex.join(command)}", flush=True)
         importlib.import_module(f"pipelines.{command[0]}").main(command[1:])

@@ -21,6 +21,8 @@ from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.packing import Packing
 from ngram_agg.runs import check_vocabulary
 from ngram_agg.tables import check_table
+from ngram_agg.targets import WEIGHT_UNITS
+from ngram_agg.targets_files import check_targets
 
 _SAMPLE_CHARACTERS = 300
 
@@ -103,10 +105,18 @@ def _check_distributions(url: str, record: FileRecord, manifest: Manifest) -> No
     _expect("positions", positions, record.tokens)
 
 
+def _check_targets(url: str, record: FileRecord, manifest: Manifest) -> None:
+    vocabulary_size = manifest.tokenizer["vocabulary_size"]
+    rows, positions = check_targets(url, manifest.properties["slots"], vocabulary_size)
+    _expect("rows", rows, record.rows)
+    _expect("positions", positions, record.tokens)
+
+
 _CHECKS = {
     "tokens": _check_tokens,
     "counts": _check_counts,
     "distributions": _check_distributions,
+    "targets": _check_targets,
 }
 
 
@@ -124,6 +134,12 @@ def sample(folder: str, manifest: Manifest) -> list[str]:
     if "tokens" in row:
         text = tokenizer.decode(row["tokens"][:-1])
         shown = f"{row['doc_id']}: {text[:_SAMPLE_CHARACTERS]!r}"
+    elif "target_tokens" in row:
+        slots = list(zip(row["target_tokens"], row["target_weights"], strict=True))
+        last = [slot for slot in slots[-manifest.properties["slots"] :] if slot[1]]
+        shown = "its last target: " + ", ".join(
+            f"{tokenizer.token_text(token)!r} {weight / WEIGHT_UNITS:.1%}" for token, weight in last
+        )
     else:
         ids = [value for column, value in row.items() if column.startswith(("token_", "context_"))]
         shown = " ".join(repr(tokenizer.token_text(token)) for token in ids) or "(empty context)"

@@ -6,17 +6,21 @@ from pathlib import Path
 from pipelines import cli
 
 HERE = Path(__file__).parent
-KINDS = ("tokens", "counts", "distributions")
+KINDS = ("tokens", "counts", "distributions", "targets")
 
 
 def make(folder: Path) -> None:
-    """Runs the three jobs on the golden corpus, a byte a token, into `folder`."""
-    tokens, counts, tables = (str(folder / kind) for kind in KINDS)
+    """Runs all jobs on the golden corpus, a byte a token, into `folder`."""
+    tokens, counts, tables, targets = (str(folder / kind) for kind in KINDS)
     source = str(HERE / "corpus.jsonl")
     for command in (
         ["tokenize", "--input", source, "--tokenizer", "bytes", "--output", tokens],
         ["count", "--input", tokens, "--output", counts, "--max-order", "2"],
         ["distributions", "--input", counts, "--output", tables, "--top-k", "2"],
+        [
+            *("enrich", "--tokens", tokens, "--counts", counts, "--output", targets),
+            *("--head", "2", "--seed", "1"),
+        ],
     ):
         if cli.main(command):
             raise SystemExit(f"{command[0]} failed")

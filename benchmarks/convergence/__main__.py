@@ -1,0 +1,143 @@
+"""Do models learn faster from compact targets? `python -m benchmarks.convergence`
+
+Trains the same model on simplewiki with the same tokens in the same order, from the observed next
+tokens and from targets of several kinds, and validates on documents that are in neither the tokens
+nor the counts. Runs that are there already are not repeated, so more rows and seeds can be added.
+"""
+
+import argparse
+import gzip
+import json
+import pathlib
+import random
+import sys
+from collections.abc import Iterator, Sequence
+
+import tokenizers
+
+from benchmarks import data, measure
+from benchmarks.convergence import gradients, summary
+from benchmarks.convergence.rows import ROWS, Row
+from pipelines import cli
+
+_VOCABULARY = 16_384
+_HELD_OUT = 0.004
+_ORDERS = 4
+
+
+def prepare(folder: pathlib.Path) -> None:
+    """Text with a part held out, a tokenizer of the rest, tokens of both and counts of the rest."""
+    texts = folder / "train.jsonl", folder / "held-out.jsonl"
+    if not all(path.exists() for path in texts):
+        folder.mkdir(parents=True, exist_ok=True)
+        _split(*texts)
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        _train_tokenizer(texts[0], tokenizer)
+    for source, name in zip(texts, ("tokens", "held-out"), strict=True):
+        _run("tokenize", "--input", source, "--tokenizer", tokenizer, "--output", folder / name)
+    counts = ("--input", folder / "tokens", "--output", folder / "counts")
+    _run("count", *counts, "--max-order", _ORDERS)
+    for row in ROWS:
+        if row.enrich:
+            inputs = ("--tokens", folder / "tokens", "--counts", folder / "counts")
+            _run("enrich", *inputs, "--output", folder / row.targets, *row.enrich)
+
+
+def _split(train: pathlib.Path, held_out: pathlib.Path) -> None:
+    generator = random.Random(0)
+    with (
+        gzip.open(data.SHARED / "corpora" / "simplewiki.jsonl.gz", "rt", encoding="utf-8") as lines,
+        train.open("w", encoding="utf-8") as most,
+        held_out.open("w", encoding="utf-8") as few,
+    ):
+        for line in lines:
+            (few if generator.random() < _HELD_OUT else most).write(line)
+
+
+def _train_tokenizer(source: pathlib.Path, path: pathlib.Path) -> None:
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(source), trainer)
+    tokenizer.save(str(path))
+
+
+def _texts(path: pathlib.Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def _run(*arguments: object) -> None:
+    if cli.main([str(argument) for argument in arguments]):
+        raise SystemExit(f"{arguments[0]} failed")
+
+
+def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace) -> pathlib.Path:
+    """Trains one model, or what is missing of it; returns its folder."""
+    output = folder / f"run-{row.name}-seed-{seed}"
+    inputs = ["--tokens", folder / "tokens", "--validate", folder / "held-out", "--seed", seed]
+    if row.enrich:
+        inputs += ["--objective", "compact", "--targets", folder / row.targets]
+    if row.name == "all-ngrams":
+        inputs += ["--objective", "all-ngrams", "--counts", folder / "counts"]
+    shape = ["--batch-size", options.batch_size, "--length", options.length]
+    shape += ["--precision", options.precision]
+    steps = ["--steps", options.steps, "--warmup", options.steps // 10]
+    rate = ["--schedule", "cosine", "--learning-rate", options.learning_rate]
+    every = ["--validate-every", options.every, "--checkpoint-every", options.every, "--keep", 1]
+    chosen = [*inputs, "--model", options.model, *shape, *steps, *rate, *every, *row.train]
+    _run("train", "--output", output, *chosen)
+    return output
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.convergence",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--folder", type=pathlib.Path, default=pathlib.Path("benchmarks/.data/convergence"))
+    add("--rows", nargs="+", default=[row.name for row in ROWS], help="which rows to train")
+    add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
+    add("--model", default="3m", help="size of the model")
+    add("--steps", type=int, default=2000, help="optimizer steps")
+    add("--batch-size", type=int, default=16, help="sequences in a step")
+    add("--length", type=int, default=256, help="tokens of a sequence")
+    add("--learning-rate", type=float, default=2e-3, help="the highest one")
+    add("--precision", default="auto", help="of matrices; bfloat16 is faster on many CPUs, too")
+    add("--every", type=int, default=100, help="steps between two validations")
+    add("--report", type=pathlib.Path, help="folder for the table and the plots")
+    options = parser.parse_args(argv)
+    unknown = set(options.rows) - {row.name for row in ROWS}
+    if unknown:
+        parser.error(f"there is no row {sorted(unknown)[0]}; there are {[r.name for r in ROWS]}")
+    prepare(options.folder)
+    chosen = [row for row in ROWS if row.name in options.rows]
+    runs = {
+        row: [
+            train(options.folder, row, seed, options)
+            for seed in range(options.seeds if row.is_main else 1)
+        ]
+        for row in chosen
+    }
+    lines = ["\n".join(measure.machine()), "", *summary.table(options.folder, runs)]
+    lines += ["", *gradients.table(options.folder, runs)]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.report:
+        options.report.mkdir(parents=True, exist_ok=True)
+        (options.report / "convergence.md").write_text(text, encoding="utf-8")
+        summary.plot(runs, options.report)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,42 @@
+"""What is compared."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training.
+
+    Attributes:
+      name: in tables and folders.
+      enrich: options of the targets; none without targets.
+      train: options of the training.
+      is_main: whether several seeds are trained.
+    """
+
+    name: str
+    enrich: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    is_main: bool = False
+
+    @property
+    def targets(self) -> str:
+        """The folder of its targets; rows with the same options share them."""
+        return "targets" + "".join(self.enrich).replace("--", "-")
+
+
+_RETAIN = ("--scheme", "retain")
+
+ROWS = (
+    Row("next-token", is_main=True),
+    Row("retain", _RETAIN, is_main=True),
+    Row("retain-mix-half", _RETAIN, ("--mix", "0.5"), is_main=True),
+    Row("retain-annealed", _RETAIN, ("--mix-schedule", "linear-to-zero"), is_main=True),
+    Row("split", ("--scheme", "split")),
+    Row("renormalize", ("--scheme", "renormalize")),
+    Row("retain-order-1", (*_RETAIN, "--max-order", "1")),
+    Row("retain-order-2", (*_RETAIN, "--max-order", "2")),
+    Row("retain-interpolated", (*_RETAIN, "--estimator", "interpolated")),
+    Row("retain-seen-8-times", (*_RETAIN, "--min-count", "8")),
+    Row("all-ngrams"),
+)

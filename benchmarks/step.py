@@ -1,0 +1,136 @@
+"""What does a training step with targets cost, in time and memory, against plain next tokens?
+
+Runs on a GPU, too: `--device cuda --model 113m --vocabulary 50304 --precision bfloat16`.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from benchmarks import measure
+from trainer.data import Batch
+from trainer.models import SIZES, ModelConfig, Transformer
+from trainer.objective import Objective, predictions
+from trainer.optim import make_optimizer
+
+_SLOTS = 9
+_OBJECTIVES = ("next-token", "compact")
+_MEMORY_STEPS = 3
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = parse(argv)
+    times = step_seconds(arguments)
+    # Memory is a process's own on the CPU, so that each objective gets a new one.
+    peaks = {name: measure.in_fresh_process(peak_memory, arguments, name) for name in _OBJECTIVES}
+    positions = arguments.batch_size * arguments.length
+    rows = [
+        (
+            name,
+            statistics.median(times[name]) * 1e3,
+            positions / statistics.median(times[name]),
+            peaks[name] / 2**20,
+        )
+        for name in _OBJECTIVES
+    ]
+    measure.print_table(
+        f"{arguments.model}, {arguments.vocabulary:,} tokens, {positions:,} positions a step,"
+        f" {arguments.precision}, {arguments.device}, medians of {arguments.steps}",
+        ("objective", "ms a step", "positions/s", "peak MiB"),
+        rows,
+    )
+    # Of neighbours, which whatever else the machine does strikes alike.
+    ratio = statistics.median(
+        compact / plain
+        for plain, compact in zip(times["next-token"], times["compact"], strict=True)
+    )
+    measure.print_goal("time of compact over next-token", ratio, at_most=1.03)
+    memory = peaks["compact"] / peaks["next-token"]
+    measure.print_goal("peak memory of compact over next-token", memory, at_most=1.05)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    add = parser.add_argument
+    add("--model", choices=SIZES, default="3m")
+    add("--vocabulary", type=int, default=16_384, help="tokens that there are")
+    add("--batch-size", type=int, default=8, help="sequences in a step")
+    add("--length", type=int, default=512, help="tokens of a sequence")
+    add("--steps", type=int, default=15, help="of each objective, in turn")
+    add("--precision", choices=("float32", "bfloat16"), default="float32")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--threads", type=int, default=1, help="of the CPU")
+    return parser.parse_args(argv)
+
+
+def step_seconds(arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of steps of both objectives, which take turns on one model."""
+    learner = Learner(arguments)
+    batches = {name: learner.batch(name) for name in _OBJECTIVES}
+    times: dict[str, list[float]] = {name: [] for name in _OBJECTIVES}
+    for number in range(arguments.steps + 2):
+        # Each goes first in every other round.
+        for name in _OBJECTIVES[:: 1 if number % 2 else -1]:
+            times[name].append(learner.timed_step(batches[name]))
+    # The first ones warm up.
+    return {name: found[2:] for name, found in times.items()}
+
+
+def peak_memory(arguments: argparse.Namespace, objective: str) -> int:
+    """Bytes that a model, its optimizer and a batch take at most, over a few steps."""
+
+    def work() -> None:
+        learner = Learner(arguments)
+        batch = learner.batch(objective)
+        for _ in range(_MEMORY_STEPS):
+            learner.timed_step(batch)
+
+    if arguments.device == "cuda":
+        work()
+        return torch.cuda.max_memory_allocated()
+    return measure.memory_growth(work)
+
+
+class Learner:
+    """A model with an optimizer."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        torch.set_num_threads(arguments.threads)
+        torch.manual_seed(0)
+        self._arguments = arguments
+        model = Transformer(ModelConfig.of(arguments.model, arguments.vocabulary))
+        precision = getattr(torch, arguments.precision)
+        self._objective = Objective(model, precision).to(arguments.device)
+        self._optimizer = make_optimizer("adamw", model, 1e-3)
+
+    def batch(self, objective: str) -> Batch:
+        """Random tokens, and for `compact` random targets."""
+        shape: Any = (self._arguments.batch_size, self._arguments.length)
+        device, vocabulary = self._arguments.device, self._arguments.vocabulary
+        tokens = torch.randint(vocabulary, shape, device=device)
+        next_tokens = tokens.roll(-1, 1)
+        if objective == "next-token":
+            return Batch(tokens, next_tokens, None, None, tokens[:, 0])
+        shape = (*shape, _SLOTS)
+        targets = torch.randint(vocabulary, shape, dtype=torch.int32, device=device)
+        weights = torch.rand(shape, device=device)
+        weights /= weights.sum(-1, keepdim=True)
+        return Batch(tokens, next_tokens, targets, weights, tokens[:, 0])
+
+    def timed_step(self, batch: Batch) -> float:
+        started = time.perf_counter()
+        self._objective(batch, 1.0, predictions(batch)).total.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._arguments.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,191 @@
+"""The first half of `enrich`: counts -> tables in which the target of a position is looked up.
+
+Every part of the counts is turned into a run of (context backwards, next token) n-grams of all
+orders, spilled to storage. Cut by what stands next to a position, these make tables of bounded size
+that each answer a position with one look-up, whatever the order that is found; or one table, for
+workers that hold it whole.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from corpus import storage
+from corpus.datasets import Completion, DatasetWriter
+from ngram_agg.counts_files import read_counts, read_spilled, spill_runs
+from ngram_agg.full_tables import backward_key, backward_run, build_table
+from ngram_agg.packing import Key, Packing
+from ngram_agg.partitions import Cut
+from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
+from ngram_agg.saved_tables import open_target_table, save_target_table
+from ngram_agg.targets import TargetOptions, TargetTable, make_target_table
+from pipelines.counts_parts import (
+    SPILLED,
+    CountsParts,
+    FindCuts,
+    MergeRuns,
+    Slice,
+    SumRuns,
+    merge_slices,
+    slices,
+)
+from pipelines.progress import Progress
+from pipelines.transforms import SpreadOut
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetTables:
+    """What the tables are made of.
+
+    Attributes:
+      writer: the dataset in the making, below which they live while it is made.
+      packing: of the n-grams, forwards and backwards.
+      options: what the targets are made of.
+      counts: the files of the counts dataset.
+      partition_rows: n-grams in one table; None for one table of all.
+    """
+
+    writer: DatasetWriter
+    packing: Packing
+    options: TargetOptions
+    counts: tuple[str, ...]
+    partition_rows: int | None
+
+    @property
+    def parts(self) -> CountsParts:
+        return CountsParts(self.writer, self.packing, self.partition_rows or 0)
+
+    def folder(self, number: int) -> str:
+        return self.writer.scratch("tables", f"{number:05d}")
+
+
+class BuildTables(beam.PTransform):
+    """(A pipeline) -> `tables`, numbers of those on storage; `cuts`, the list between them."""
+
+    def __init__(self, tables: TargetTables) -> None:
+        super().__init__()
+        self._tables = tables
+
+    def expand(self, pipeline: beam.Pipeline) -> Any:
+        tables = self._tables
+        runs = (
+            pipeline
+            | "CountsFiles" >> SpreadOut(range(len(tables.counts)))
+            | "Backward" >> beam.Map(spill_backward, tables)
+        )
+        if tables.partition_rows is None:
+            found = pipeline | "NoCuts" >> beam.Create([[]], reshuffle=False)
+        else:
+            found = runs | "FindCuts" >> FindCuts(tables.parts)
+        cuts = beam.pvalue.AsSingleton(found)
+        whole = (
+            runs
+            | "Slice" >> beam.FlatMap(slices, cuts).with_output_types(tuple[int, Slice])
+            | "Combine" >> beam.CombinePerKey(MergeRuns(tables.parts))
+        )
+        split = (
+            runs
+            | "Split"
+            >> beam.FlatMap(split_pieces, tables, cuts).with_output_types(tuple[Cut, CountsRun])
+            | "CombineSplit"
+            >> beam.CombinePerKey(SumRuns()).with_output_types(tuple[Cut, CountsRun])
+            | "ToTables" >> beam.FlatMap(to_tables, cuts).with_output_types(tuple[int, CountsRun])
+        )
+        built = (
+            {"slices": whole, "split": split}
+            | "Sources" >> beam.CoGroupByKey()
+            | "Build" >> beam.Map(write_table, tables, cuts)
+        )
+        return {"tables": built, "cuts": found}
+
+
+def spill_backward(number: int, tables: TargetTables) -> str:
+    """Turns a part of the counts round, unless an earlier run has done it; returns its name."""
+    url = tables.writer.scratch("backward", f"{number:05d}{SPILLED}")
+    if not storage.exists(url):
+        blocks = list(read_counts(tables.counts[number], tables.packing))
+        part = joined_runs([empty_run(tables.packing), *blocks])
+        backward = backward_run(part, tables.options.orders, tables.options.min_count)
+        with storage.publish(url) as path:
+            spill_runs(path, tables.packing, [backward])
+    return url
+
+
+def split_contexts(cut: Cut, packing: Packing) -> Iterator[Cut]:
+    """Contexts, backwards, that positions on both sides of a cut may look up."""
+    for length in range(len(cut)):
+        if packing.end_of_document not in cut[:length]:
+            yield cut[:length]
+
+
+def split_pieces(
+    source: str, tables: TargetTables, cuts: list[Cut]
+) -> Iterator[tuple[Cut, CountsRun]]:
+    """A run's part of every context that is split by a cut."""
+    contexts = {context for cut in cuts for context in split_contexts(cut, tables.packing)}
+    for context in sorted(contexts):
+        pieces = list(read_spilled(source, tables.packing, *_bounds(context, tables.packing)))
+        if any(map(len, pieces)):
+            yield context, merge_runs(pieces)
+
+
+def to_tables(split: tuple[Cut, CountsRun], cuts: list[Cut]) -> Iterator[tuple[int, CountsRun]]:
+    """A split context, to the tables on both sides of the cuts that it is a prefix of."""
+    context, run = split
+    cut_here = {i for i, cut in enumerate(cuts) if cut[: len(context)] == context}
+    for number in sorted(cut_here | {i + 1 for i in cut_here}):
+        yield number, run
+
+
+def write_table(sources: tuple[int, dict[str, list]], tables: TargetTables, cuts: list[Cut]) -> int:
+    """Builds a table, unless an earlier run has done it; returns its number."""
+    number, grouped = sources
+    part = f"table-{number:05d}"
+    if tables.writer.completion(part) is None:
+        started = time.perf_counter()
+        progress = Progress(tables.writer, "tables", part)
+        split = merge_runs([empty_run(tables.packing), *grouped["split"]])
+        whole = merge_slices(sorted(grouped["slices"][0]), tables.packing, progress.add)
+        bounds = [
+            _bounds(context, tables.packing)
+            for cut in cuts[max(0, number - 1) : number + 1]
+            for context in split_contexts(cut, tables.packing)
+        ]
+        streams = [_without(whole, sorted(set(bounds))), iter([split])]
+        full = build_table(tables.packing, merge_streams(streams), tables.options.min_count)
+        table = make_target_table(full, tables.options)
+        save_target_table(tables.folder(number), table)
+        progress.note()
+        seconds = time.perf_counter() - started
+        counters = {"contexts_of_tables": len(full), "table_seconds": seconds}
+        tables.writer.complete(part, Completion((), counters))
+    return number
+
+
+def _bounds(context: Cut, packing: Packing) -> tuple[Key, Key]:
+    """The keys between which the n-grams of a context lie that is given backwards."""
+    high, low = backward_key(packing, context[::-1])
+    beyond = (high << 64 | low) + (1 << packing.token_bits)
+    return (high, low), (beyond >> 64, beyond & (1 << 64) - 1)
+
+
+def _without(runs: Iterator[CountsRun], bounds: Iterable[tuple[Key, Key]]) -> Iterator[CountsRun]:
+    """The n-grams outside of some stretches of keys."""
+    for run in runs:
+        first = 0
+        for lower, upper in bounds:
+            yield run[first : run.lower_bound(lower)]
+            first = run.lower_bound(upper)
+        yield run[first:]
+
+
+@functools.lru_cache(maxsize=1)
+def open_table(tables: TargetTables, number: int) -> TargetTable:
+    """A table, memory-mapped from storage or from a copy in the folder for temporary files."""
+    return open_target_table(
+        tables.folder(number), tables.packing, tables.options, made_of=tables.writer.config
+    )

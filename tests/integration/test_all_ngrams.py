@@ -1,0 +1,84 @@
+"""The objective `all-ngrams`: full distributions, looked up in the counts while training."""
+
+import pytest
+import torch
+
+from corpus.errors import DatasetError, UsageError
+from pipelines import cli
+from tests.integration.samples import documents_of, random_texts, run, write_jsonl
+from tests.oracle import count_contexts
+from tests.trainer import samples
+from trainer.data import IGNORED, DataOptions, Loader, TokenDataset
+from trainer.metrics import read_metrics
+
+MAX_ORDER = 2
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    write_jsonl(folder / "in.jsonl", ["", *random_texts(1, words=400, documents=8), "x"])
+    tokens = ("--tokenizer", "bytes", "--output", folder / "tokens")
+    run("tokenize", "--input", folder / "in.jsonl", *tokens)
+    counts = ("--output", folder / "counts", "--max-order", MAX_ORDER)
+    run("count", "--input", folder / "tokens", *counts)
+    return folder
+
+
+def full_distributions(documents):
+    """For every token of the corpus: next token -> probability, behind its longest context."""
+    contexts = [count_contexts(documents, order) for order in range(MAX_ORDER + 1)]
+    for document in documents:
+        for position, token in enumerate(document):
+            found = {token: 1}
+            for order in range(1, min(position, MAX_ORDER) + 1):
+                nexts = contexts[order][tuple(document[position - order : position])]
+                if sum(nexts.values()) >= 2:
+                    found = nexts
+            yield {each: count / sum(found.values()) for each, count in found.items()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_position_has_the_full_distribution_of_its_context(workers, job):
+    # Several pools, so that batches are joined.
+    options = DataOptions(3, 7, shuffle=False, pool=1)
+    dataset = TokenDataset(str(job / "tokens"), options, counts=str(job / "counts"), epochs=1)
+    expected = full_distributions(documents_of(job / "tokens"))
+    for batch in Loader(dataset, workers):
+        next_tokens = batch.next_tokens.flatten().tolist()
+        offsets = batch.target_offsets.tolist()
+        assert len(offsets) == len(next_tokens) + 1
+        assert offsets[-1] == len(batch.target_tokens) == len(batch.target_weights)
+        for position, token in enumerate(next_tokens):
+            if token != IGNORED:
+                entries = slice(offsets[position], offsets[position + 1])
+                tokens = batch.target_tokens[entries].tolist()
+                found = dict(zip(tokens, batch.target_weights[entries].tolist(), strict=True))
+                assert found == pytest.approx(next(expected))
+                assert len(found) == len(tokens)
+    assert next(expected, None) is None
+
+
+def test_a_model_learns_from_them(job, tmp_path, capsys):
+    data = ("--tokens", job / "tokens", "--counts", job / "counts", "--objective", "all-ngrams")
+    small = ("--batch-size", 2, "--length", 16, "--warmup", 1, "--device", "cpu")
+    torch.manual_seed(0)
+    run("train", *data, *small, "--steps", 12, "--output", tmp_path / "run")
+    losses = [line["loss"] for line in read_metrics(str(tmp_path / "run")) if "loss" in line]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 0.5
+    capsys.readouterr()
+    wrong = ["train", *data[:4], "--steps", "1", "--output", tmp_path / "other"]
+    assert cli.main([str(each) for each in wrong]) == 2
+    assert "--counts is for --objective all-ngrams" in capsys.readouterr().err
+
+
+def test_counts_must_fit_the_tokens(job, tmp_path):
+    tokens = samples.write_tokens(tmp_path / "tokens", samples.random_files(1, [(50,)]))
+    options = DataOptions(2, 8)
+    with pytest.raises(DatasetError, match="was not counted with the tokenizer of the tokens"):
+        TokenDataset(tokens, options, counts=str(job / "counts"))
+    with pytest.raises(DatasetError, match="a counts dataset is needed"):
+        TokenDataset(tokens, options, counts=str(job / "tokens"))
+    with pytest.raises(UsageError, match="one is accepted"):
+        TokenDataset(tokens, options, targets=tokens, counts=tokens)

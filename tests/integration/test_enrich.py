@@ -1,0 +1,337 @@
+"""Targets of whole jobs: exact, the same for every join and runner, unbiased, resumed."""
+
+import gzip
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corpus.datasets import read_manifest
+from ngram_agg.targets import WEIGHT_UNITS, TargetOptions, hash_strings
+from pipelines import cli, enrich
+from tests.integration.samples import (
+    assert_same_data,
+    documents_of,
+    file_hashes,
+    random_texts,
+    run,
+    write_jsonl,
+)
+from tests.integration.test_resume import kill_after_first_part, start
+from tests.ngram_agg import test_targets as oracle
+
+MAX_ORDER = 4
+
+
+def make_counts(folder, source):
+    tokenizer = ("--tokenizer", "bytes", "--shard-mib", 1)
+    run("tokenize", "--input", source, *tokenizer, "--output", folder / "tokens")
+    options = ("--max-order", MAX_ORDER, "--run-tokens", 90_000, "--partition-mib", 1)
+    run("count", "--input", folder / "tokens", "--output", folder / "counts", *options)
+
+
+def run_enrich(folder, output, *more):
+    inputs = ("--tokens", folder / "tokens", "--counts", folder / "counts")
+    run("enrich", *inputs, "--output", output, *more)
+    return output
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Tokens in several files and counts in several parts; empty and tiny documents among them."""
+    folder = tmp_path_factory.mktemp("job")
+    for number in range(6):
+        texts = ["", "x", *random_texts(number, words=30_000), "", "é"]
+        write_jsonl(folder / "corpus" / f"{number}.jsonl", texts)
+    make_counts(folder, folder / "corpus")
+    for kind in ("tokens", "counts"):
+        assert len(read_manifest(str(folder / kind)).data_files) > 1
+    return folder
+
+
+@pytest.fixture
+def small_tables(monkeypatch):
+    """Shuffles with tables of a few thousand n-grams, so that there are many."""
+    monkeypatch.setattr(enrich, "partition_rows", lambda _: 3000)
+
+
+def test_targets_are_those_of_the_oracle(job, tmp_path, small_tables):
+    options = TargetOptions(max_order=MAX_ORDER, seed=5, tail_draws=2, head=3)
+    more = ("--seed", 5, "--tail-draws", 2, "--head", 3, "--join", "shuffle")
+    targets = run_enrich(job, tmp_path / "out", *more)
+    documents = documents_of(job / "tokens")
+    ids = [
+        text
+        for path in sorted((job / "tokens").glob("*.parquet"))
+        for text in pq.read_table(path)["doc_id"].to_pylist()
+    ]
+    encoded = [text.encode() for text in ids]
+    starts = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
+    hashes = hash_strings(starts, np.frombuffer(b"".join(encoded), np.uint8)).tolist()
+    # The oracle takes its time: a tenth of the positions.
+    expected = oracle.expected_targets(documents, options, MAX_ORDER, hashes, every=10)
+    seen = 0
+    for path in sorted(targets.glob("*.parquet")):
+        tokens = pq.read_table(job / "tokens" / path.name)["tokens"].to_pylist()
+        rows = pq.read_table(path).to_pylist()
+        for document, row in zip(tokens, rows, strict=True):
+            assert len(row["order"]) == len(document)
+            for position in range(-seen % 10, len(document), 10):
+                order, slots = next(expected)
+                slots += [(0, 0)] * (options.slots - len(slots))
+                here = slice(position * options.slots, (position + 1) * options.slots)
+                assert row["order"][position] == order
+                found = zip(row["target_tokens"][here], row["target_weights"][here], strict=True)
+                assert list(found) == slots
+            seen += len(document)
+    assert next(expected, None) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--scheme", "split"),
+        ("--scheme", "renormalize", "--estimator", "fixed", "--max-order", 2),
+        ("--estimator", "interpolated", "--min-order", 0),
+        ("--min-order", 0, "--max-order", 0),
+    ],
+)
+def test_both_joins_give_the_same_bytes(options, job, tmp_path, small_tables):
+    broadcast = run_enrich(job, tmp_path / "broadcast", "--join", "broadcast", *options)
+    shuffle = run_enrich(job, tmp_path / "shuffle", "--join", "shuffle", *options)
+    assert_same_data(broadcast, shuffle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("join", ["broadcast", "shuffle"])
+def test_two_worker_processes_give_the_same_bytes(join, job, tmp_path):
+    one = run_enrich(job, tmp_path / "one", "--join", join)
+    two = run_enrich(job, tmp_path / "two", "--join", join, "--workers", 2)
+    assert_same_data(one, two)
+
+
+def test_bundles_run_twice(job, tmp_path):
+    repeat = "--direct_runner_bundle_repeat=1"
+    for join in ("broadcast", "shuffle"):
+        one = run_enrich(job, tmp_path / f"one-{join}", "--join", join)
+        assert_same_data(one, run_enrich(job, tmp_path / f"twice-{join}", "--join", join, repeat))
+
+
+def test_files_and_row_groups_are_those_of_the_tokens(job, tmp_path):
+    targets = run_enrich(job, tmp_path / "out")
+    names = [path.name for path in sorted((job / "tokens").glob("*.parquet"))]
+    assert [path.name for path in sorted(targets.glob("*.parquet"))] == names
+    for name in names:
+        one, two = (pq.ParquetFile(folder / name).metadata for folder in (job / "tokens", targets))
+        assert one.num_row_groups == two.num_row_groups
+        for group in range(one.num_row_groups):
+            assert one.row_group(group).num_rows == two.row_group(group).num_rows
+    manifest = read_manifest(str(targets), "targets")
+    assert manifest.properties["tokens_hash"] == read_manifest(str(job / "tokens")).content_hash
+    assert manifest.properties["slots"] == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("join", ["broadcast", "shuffle"])
+def test_a_document_of_several_rows(join, tmp_path):
+    """Contexts and draws go on over the rows and row groups of a document of a million tokens."""
+    text = " ".join(random_texts(9, words=350_000, documents=1))
+    assert len(text) > 1 << 20
+    write_jsonl(tmp_path / "in.jsonl", [text, "", "hello"])
+    make_counts(tmp_path, tmp_path / "in.jsonl")
+    targets = run_enrich(tmp_path, tmp_path / "out", "--join", join, "--max-order", 2)
+    names = sorted(path.name for path in targets.glob("*.parquet"))
+    tokens, table = (
+        pa.concat_tables([pq.read_table(folder / name) for name in names])
+        for folder in (tmp_path / "tokens", targets)
+    )
+    assert table.num_rows == tokens.num_rows > 3
+    weights = np.concatenate(table["target_weights"].to_numpy()).reshape(-1, 9)
+    assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
+    orders = np.concatenate(table["order"].to_numpy())
+    end = read_manifest(str(targets)).tokenizer["end_of_document"]
+    flat = np.concatenate(tokens["tokens"].to_numpy())
+    first_of_document = np.flatnonzero(np.append(end, flat[:-1]) == end)
+    # Only where a document begins there is no context of a token.
+    assert np.flatnonzero(orders == 255).tolist() == first_of_document.tolist()
+    assert len(first_of_document) == 3
+
+
+def contexts_of(flat, end, order):
+    """The context of every position as an int64, -1 where there is none of `order` tokens."""
+    keys = np.zeros(len(flat), np.int64)
+    valid = np.ones(len(flat), bool)
+    for back in range(1, order + 1):
+        before = np.concatenate([np.full(back, end), flat[:-back]])
+        keys = keys * 60_000 + before
+        valid &= before != end
+    return np.where(valid, keys, -1)
+
+
+def chi_square_limit(freedom):
+    """What a chi-square variable exceeds once in a million times (Wilson & Hilferty 1931)."""
+    spread = 2 / (9 * freedom)
+    return freedom * (1 - spread + 4.75 * math.sqrt(spread)) ** 3
+
+
+def is_unbiased(flat, end, order, tokens, weights, draws):
+    """Whether the mean targets of the 1,000 most frequent contexts are their distributions.
+
+    What isn't drawn must agree but for the rounding of weights; of what is drawn the frequencies
+    are compared with the expected ones.
+    """
+    keys = contexts_of(flat, end, order)
+    unique, counts = np.unique(keys[keys >= 0], return_counts=True)
+    top = unique[np.argsort(-counts, kind="stable")[:1000]]
+    top.sort()
+    place = np.minimum(np.searchsorted(top, keys), len(top) - 1)
+    rows = np.flatnonzero((keys >= 0) & (top[place] == keys))
+    place = place[rows]
+    head = tokens.shape[1] - draws
+    statistic, freedom = 0.0, 0
+    for context in range(len(top)):
+        here = rows[place == context]
+        size = flat.max() + 1
+        expected = np.bincount(flat[here], minlength=size) / len(here)
+        found = np.bincount(
+            tokens[here, :head].ravel(), weights[here, :head].ravel(), minlength=size
+        )
+        found /= len(here) * WEIGHT_UNITS
+        if not draws:
+            if np.abs(found - expected).max() > 1 / WEIGHT_UNITS:
+                return False
+            continue
+        in_head = found > 0
+        if np.abs(found - expected)[in_head].max() > 1 / WEIGHT_UNITS:
+            return False
+        tail = np.where(in_head, 0, expected)
+        drawn = tokens[here, head:][weights[here, head:] > 0]
+        if not len(drawn):
+            continue
+        drawn = np.bincount(drawn, minlength=size)
+        wanted = tail / tail.sum() * drawn.sum()
+        if drawn[tail == 0].any():
+            return False
+        # Tokens that are expected seldom are taken together.
+        often = wanted >= 5
+        seldom = ~often & (wanted > 0)
+        cells = [(drawn[often], wanted[often])]
+        if wanted[seldom].sum() >= 5:
+            cells.append((drawn[seldom].sum(keepdims=True), wanted[seldom].sum(keepdims=True)))
+        terms = np.concatenate([(one - two) ** 2 / two for one, two in cells])
+        if len(terms) > 1:
+            statistic += terms.sum()
+            freedom += len(terms) - 1
+    return statistic <= chi_square_limit(max(freedom, 1))
+
+
+@pytest.fixture(scope="module")
+def wiki(shared_data, tmp_path_factory):
+    """Three million tokens of simplewiki, tokenized and counted."""
+    folder = tmp_path_factory.mktemp("wiki")
+    size, lines = 0, []
+    with gzip.open(shared_data / "corpora" / "simplewiki.jsonl.gz", "rt", encoding="utf-8") as file:
+        while size < 4 << 20:
+            lines.append(next(file))
+            size += len(lines[-1])
+    (folder / "wiki.jsonl").write_text("".join(lines), encoding="utf-8")
+    tokenizer = shared_data / "tokenizers" / "gptneox_tokenizer.json"
+    run(
+        "tokenize", "--input", folder / "wiki.jsonl", "--tokenizer", tokenizer,
+        "--output", folder / "tokens",
+    )  # fmt: skip
+    run("count", "--input", folder / "tokens", "--output", folder / "counts")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unbiased_on_simplewiki(order, wiki, tmp_path):
+    verdicts = {}
+    for scheme in ("retain", "split", "renormalize"):
+        fixed = ("--estimator", "fixed", "--max-order", order, "--scheme", scheme, "--head", 4)
+        targets = run_enrich(wiki, tmp_path / scheme, *fixed)
+        flat, tokens, weights = [], [], []
+        for path in sorted(targets.glob("*.parquet")):
+            table = pq.read_table(path)
+            tokens.append(table["target_tokens"].combine_chunks().flatten().to_numpy())
+            weights.append(table["target_weights"].combine_chunks().flatten().to_numpy())
+            observed = pq.read_table(wiki / "tokens" / path.name)["tokens"]
+            flat.append(observed.combine_chunks().flatten().to_numpy())
+        flat = np.concatenate(flat).astype(np.int64)
+        end = read_manifest(str(targets)).tokenizer["end_of_document"]
+        shape = len(flat), -1
+        tokens = np.concatenate(tokens).reshape(shape)
+        weights = np.concatenate(weights).reshape(shape)
+        assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
+        draws = int(scheme == "retain")
+        verdicts[scheme] = is_unbiased(flat, end, order, tokens, weights, draws)
+    assert verdicts == {"retain": True, "split": True, "renormalize": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("join", "prefix"), [("broadcast", "table-"), ("broadcast", "part-"), ("shuffle", "part-")]
+)
+def test_a_killed_job_goes_on_where_it_was(join, prefix, job, tmp_path):
+    whole = run_enrich(job, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    inputs = ("--tokens", job / "tokens", "--counts", job / "counts", "--join", join)
+    complete = kill_after_first_part(start("enrich", *inputs, "--output", killed), killed, prefix)
+    assert complete
+    assert not (killed / "manifest.json").exists()
+    assert_same_data(run_enrich(job, killed, "--join", join), whole)
+    assert not (killed / "_incomplete").exists()
+
+
+def refused(capsys, *arguments):
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    return error[0]
+
+
+def test_what_does_not_fit_is_refused(job, tmp_path, capsys):
+    out = ("--output", tmp_path / "out")
+    tokens, counts = ("--tokens", job / "tokens"), ("--counts", job / "counts")
+    assert "max-order 5 is more than the 4" in refused(
+        capsys, "enrich", *tokens, *counts, *out, "--max-order", 5
+    )
+    assert "head 999" in refused(capsys, "enrich", *tokens, *counts, *out, "--head", 999)
+    assert "tail-draws 1 with the scheme split" in refused(
+        capsys, "enrich", *tokens, *counts, *out, "--scheme", "split", "--tail-draws", 1
+    )
+    assert "did you mean --estimator" in refused(
+        capsys, "enrich", *tokens, *counts, *out, "--estimater", "fixed"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_counts_of_another_tokenizer_are_refused(job, tmp_path, capsys):
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    manifest = read_manifest(str(job / "counts"))
+    manifest.tokenizer["vocabulary_size"] = 300
+    (counts / "manifest.json").write_text(manifest.to_json())
+    error = refused(
+        capsys, "enrich", "--tokens", job / "tokens", "--counts", counts, "--output", tmp_path / "o"
+    )
+    assert "was not counted with the tokenizer" in error
+    assert "vocabulary_size: 257 there, 300 now" in error
+
+
+def test_other_options_are_refused(job, tmp_path, capsys):
+    targets = run_enrich(job, tmp_path / "out")
+    capsys.readouterr()
+    before = file_hashes(targets)
+    inputs = ("--tokens", job / "tokens", "--counts", job / "counts", "--output", targets)
+    assert "seed: 0 there, 1 now" in refused(capsys, "enrich", *inputs, "--seed", 1)
+    run("enrich", *inputs, "--join", "shuffle")
+    assert "is complete already" in capsys.readouterr().out
+    assert file_hashes(targets) == before
+    counters = json.loads((targets / "manifest.json").read_text())["counters"]
+    assert counters["positions"] == read_manifest(str(job / "tokens")).properties["tokens"]

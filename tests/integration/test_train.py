@@ -1,0 +1,224 @@
+"""Training runs as users start them: killed and started again, alone and in two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from corpus.datasets import read_manifest
+from pipelines import cli
+from tests.trainer.samples import random_files, write_targets, write_tokens
+from trainer import checkpoints
+from trainer.metrics import read_metrics
+
+SECONDS_TO_WAIT = 120
+TIMES = ("seconds", "tokens_per_second")
+SMALL = ["--model", "3m", "--batch-size", 2, "--length", 16, "--warmup", 4, "--device", "cpu"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+# One thread does each sum in the same order, whatever the load.
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    files = random_files(1, [(130, 200), (170,)])
+    tokens = write_tokens(folder / "tokens", files)
+    write_targets(folder / "targets", files, read_manifest(tokens).content_hash)
+    write_tokens(folder / "held", random_files(2, [(101,)]))
+    return folder
+
+
+def train(data, output, *options):
+    arguments = ["train", "--tokens", data / "tokens", "--validate", data / "held", *SMALL]
+    return [str(each) for each in (*arguments, "--output", output, *options)]
+
+
+def compact(data):
+    return ["--objective", "compact", "--targets", data / "targets", "--mix", 0.7]
+
+
+def start(arguments, launcher=()):
+    command = [sys.executable, *map(str, launcher), "-m", "pipelines.cli", *arguments]
+    return subprocess.Popen(
+        command,
+        start_new_session=True,
+        env=ONE_THREAD,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def run(arguments, launcher=()):
+    process = start(arguments, launcher)
+    output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_after_checkpoint(process, output):
+    until = time.monotonic() + SECONDS_TO_WAIT
+    while not checkpoints.complete(str(output)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, f"no checkpoint after {SECONDS_TO_WAIT} s"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return len(list(read_metrics(str(output))))
+
+
+def without_times(run):
+    return [
+        {name: value for name, value in line.items() if name not in TIMES}
+        for line in read_metrics(str(run))
+    ]
+
+
+def curves(run):
+    """Losses and gradients' norms: Adam forgives a gradient that is too long everywhere."""
+    lines = [line for line in read_metrics(str(run)) if "loss" in line]
+    return [line[name] for name in ("loss", "gradient_norm") for line in lines]
+
+
+def last_tensors(run):
+    folder = Path(checkpoints.complete(str(run))[-1])
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_killed_run_ends_as_if_nothing_had_happened(optimizer, data, tmp_path):
+    """Two epochs and more, compact targets that fade out, read by a worker process."""
+    options = [*compact(data), "--optimizer", optimizer, "--mix-schedule", "linear-to-zero"]
+    options += ["--steps", 48, "--validate-every", 7, "--checkpoint-every", 8, "--workers", 1]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(train(data, whole, *options))
+    lines = kill_after_checkpoint(start(train(data, killed, *options)), killed)
+    assert lines < len(without_times(whole)), "the run ended before it was killed"
+    run(train(data, killed, *options))
+    assert without_times(killed) == without_times(whole)
+    assert last_tensors(killed) == last_tensors(whole)
+    assert "is complete already: 48 steps" in run(train(data, killed, *options))
+    assert without_times(killed) == without_times(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parallel", "optimizer"), [("ddp", "adamw"), ("ddp", "adafactor"), ("fsdp", "adamw")]
+)
+def test_two_processes_learn_what_one_learns(parallel, optimizer, data, tmp_path):
+    """One process goes on with what two began, which had to be the same for that."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = [*compact(data), "--optimizer", optimizer, "--z-loss", 1e-3, "--validate-every", 6]
+    alone = [*options, "--accumulate", 4]
+    together = [*options, "--accumulate", 2, "--parallel", parallel]
+    run(train(data, one, *alone, "--steps", 8))
+    run(train(data, two, *together, "--steps", 5), TORCHRUN)
+    run(train(data, two, *together, "--steps", 7), TORCHRUN)
+    run(train(data, two, *alone, "--steps", 8))
+    assert curves(two) == pytest.approx(curves(one), rel=1e-4)
+    ours, theirs = ([*without_times(each)][-1] for each in (one, two))
+    assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert cli.main(train(data, output, "--steps", 2)) == 0
+    before = (output / "config.json").read_bytes()
+    for options, difference in {
+        ("--learning-rate", "0.5"): "learning_rate: 0.001 there, 0.5 now",
+        ("--batch-size", "3"): "batch_size: 2 there, 3 now",
+        ("--accumulate", "2"): "micro_batches_per_step: 1 there, 2 now",
+        ("--tokens", data / "held"): "tokens dataset: ",
+        ("--precision", "bfloat16"): 'precision: "float32" there, "bfloat16" now',
+    }.items():
+        assert cli.main(train(data, output, "--steps", 3, *options)) == 2
+        assert difference in capsys.readouterr().err
+    assert (output / "config.json").read_bytes() == before
+    # How often something is written decides nothing, and a constant rate knows no end.
+    more = ["--steps", 3, "--checkpoint-every", 1, "--keep", 1]
+    assert cli.main(train(data, output, *more)) == 0
+    assert [line["step"] for line in read_metrics(str(output))] == [1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--learning-rat", "1"], "unknown option --learning-rat; did you mean --learning-rate?"),
+        (["--steps", "0"], "--steps 0 is not a number of at least 1"),
+        (["--mix", "nan"], "--mix nan is not a number of at least 0"),
+        (["--mix", "1.5"], "--mix 1.5 is not a share from 0 to 1"),
+        (["--objective", "compact"], "--objective compact needs --targets"),
+        (["--optimizer", "adafactor", "--parallel", "fsdp"], "use --parallel ddp"),
+        (["--model", "4m"], "invalid choice: '4m'"),
+        (["--validate", "nowhere"], "nowhere has no manifest.json"),
+        (["--device", "cuda"], "no usable GPU"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(options, message, data, tmp_path, capsys):
+    if options == ["--device", "cuda"]:
+        no_gpu_or_skip()
+    output = tmp_path / "run"
+    assert cli.main(train(data, output, "--steps", 2, *options)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_targets_of_other_tokens_are_refused(data, tmp_path, capsys):
+    arguments = train(data, tmp_path / "run", "--steps", 2, *compact(data))
+    arguments[arguments.index("--tokens") + 1] = str(data / "held")
+    assert cli.main(arguments) == 2
+    assert "were made from other tokens" in capsys.readouterr().err
+
+
+def test_a_folder_with_something_else_is_refused(data, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep this")
+    assert cli.main(train(data, tmp_path, "--steps", 2)) == 2
+    assert "holds something else (mine.txt, ...)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, capsys):
+    output = tmp_path / "run"
+    options = ["--steps", 9, "--warmup", 0, "--learning-rate", 1e20, "--checkpoint-every", 1]
+    assert cli.main(train(data, output, *options)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    steps = [line["step"] for line in read_metrics(str(output))]
+    assert f"error: step {max(steps, default=0) + 1}: the loss is " in error
+    # What was learnt after the loss was lost is kept nowhere.
+    names = [Path(folder).name for folder in checkpoints.complete(str(output))]
+    assert names == [f"step-{step:08d}" for step in dict.fromkeys(steps)][-2:]
+
+
+def test_a_run_at_a_url(data):
+    url = "memory://train-run"
+    options = ["--steps", 4, "--checkpoint-every", 2, "--keep", 1]
+    assert cli.main(train(data, url, *options)) == 0
+    assert cli.main(train(data, url, *options, "--steps", 6)) == 0
+    assert [line["step"] for line in read_metrics(url)] == [1, 2, 3, 4, 4, 5, 6, 6]
+    assert [folder.rsplit("/", 1)[1] for folder in checkpoints.complete(url)] == ["step-00000006"]
+
+
+def test_config_says_what_was_trained(data, tmp_path):
+    output = tmp_path / "run"
+    assert cli.main(train(data, output, "--steps", 1, *compact(data))) == 0
+    config = json.loads((output / "config.json").read_text())
+    for name in ("tokens", "targets"):
+        assert config["data"][name] == read_manifest(str(data / name)).content_hash
+        assert config["places"][name] == str(data / name)
+    assert config["options"]["mix"] == 0.7
+    assert config["tokenizer"] == read_manifest(str(data / "tokens")).tokenizer
+
+
+def no_gpu_or_skip():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")

@@ -1,0 +1,121 @@
+"""Small tokens and targets datasets, written with pyarrow, and what their sequences must be."""
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.datasets import Completion, DatasetWriter, part_name
+from corpus.tokens import tokens_schema
+
+END = 0
+VOCABULARY = 1000
+SLOTS = 3
+TOKENIZER = {
+    "kind": "test",
+    "content_hash": "0",
+    "vocabulary_size": VOCABULARY,
+    "end_of_document": END,
+}
+
+
+def row(tokens, byte_length=0):
+    return {"doc_id": "id", "tokens": list(tokens), "byte_length": byte_length}
+
+
+def random_files(seed, sizes):
+    """Rows by file and row group; `sizes` has about how many tokens each row group gets."""
+    generator = random.Random(seed)
+    return [[_random_group(generator, size) for size in file] for file in sizes]
+
+
+def _random_group(generator, size):
+    rows = []
+    while size > 0:
+        length = min(size, generator.choice((1, 2, 3, 7, 20)))
+        text = [generator.randrange(1, VOCABULARY) for _ in range(length - 1)]
+        rows.append(row([*text, END], generator.randrange(100)))
+        size -= length
+    return rows
+
+
+def write_tokens(folder, files, dtype=np.uint16, name=None):
+    """Writes a tokens dataset; `files` are lists of row groups, which are lists of rows."""
+    writer = DatasetWriter(str(folder), "tokens", {})
+    writer.begin()
+    tables = [
+        [pa.Table.from_pylist(group, schema=tokens_schema(dtype)) for group in file]
+        for file in files
+    ]
+    _write_files(writer, tables, [_token_count(file) for file in files], {"made for": name})
+    return str(folder)
+
+
+def _token_count(file):
+    return sum(len(row["tokens"]) for group in file for row in group)
+
+
+def write_targets(folder, files, tokens_hash):
+    """Writes targets for `files`: at each position its token, the next id and an unused slot."""
+    schema = pa.schema(
+        [(name, pa.list_(pa.uint16())) for name in ("target_tokens", "target_weights")]
+    )
+    tables = []
+    for file in files:
+        groups = []
+        for group in file:
+            found = [[target(token) for token in row["tokens"]] for row in group]
+            columns = [
+                [[value for position in row for value in position[i]] for row in found]
+                for i in range(2)
+            ]
+            groups.append(pa.table(columns, schema=schema))
+        tables.append(groups)
+    writer = DatasetWriter(str(folder), "targets", {})
+    writer.begin()
+    properties = {"slots": SLOTS, "tokens_hash": tokens_hash}
+    _write_files(writer, tables, [_token_count(file) for file in files], properties)
+    return str(folder)
+
+
+def target(token):
+    """Tokens and weights of a position, in units of 1/65535."""
+    weight = 60_000 + token
+    return [token, (token + 1) % VOCABULARY, 0], [weight, 65535 - weight, 0]
+
+
+def _write_files(writer, tables, token_counts, properties):
+    parts = [part_name(number, len(tables)) for number in range(len(tables))]
+    for part, groups, count in zip(parts, tables, token_counts, strict=True):
+        with writer.new_file(part) as file:
+            with pq.ParquetWriter(file.path, groups[0].schema, compression="zstd") as output:
+                for group in groups:
+                    output.write_table(group, row_group_size=max(1, group.num_rows))
+            file.tokens = count
+        writer.complete(part, Completion((file.written,), {}))
+    writer.finish(parts, inputs={}, tokenizer=TOKENIZER, properties=properties)
+
+
+def sequences_of(files, length):
+    """The sequences of a dataset, by the definition and token by token.
+
+    Each is what the model reads, what it predicts (None: nothing) and how many bytes end in it.
+    """
+    found = []
+    for group in (group for file in files for group in file):
+        stream = [token for row in group for token in row["tokens"]]
+        ends, position = {}, 0
+        for row in group:
+            position += len(row["tokens"])
+            ends[position - 1] = row["byte_length"]
+        for first in range(0, len(stream), length):
+            places = range(first, first + length)
+            found.append(
+                (
+                    tuple(stream[i - 1] if 0 < i <= len(stream) else END for i in places),
+                    tuple(stream[i] if i < len(stream) else None for i in places),
+                    sum(ends.get(i, 0) for i in places),
+                )
+            )
+    return found

@@ -1,0 +1,129 @@
+"""Checkpoints come back as they were written, and half a checkpoint is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from corpus import storage
+from corpus.errors import DataError, UsageError
+from trainer import checkpoints
+from trainer.checkpoints import Checkpoint
+
+
+def checkpoint(step=3):
+    generator = torch.Generator().manual_seed(step)
+    return Checkpoint(
+        step=step,
+        model={
+            "weight": torch.randn(5, 3, generator=generator).T,
+            "half": torch.randn(4, generator=generator).bfloat16(),
+        },
+        optimizer={"weight/step": torch.tensor(3.0), "weight/moment": torch.ones(3, 5).double()},
+        random={"cpu": torch.get_rng_state()},
+        state={"loader": {"batch": 12}, "tokens": 1 << 40, "names": ["é"]},
+    )
+
+
+def assert_same(one, other):
+    assert (one.step, one.state) == (other.step, other.state)
+    for name in ("model", "optimizer", "random"):
+        tensors, others = getattr(one, name), getattr(other, name)
+        assert tensors.keys() == others.keys()
+        for key, value in tensors.items():
+            assert value.dtype == others[key].dtype
+            assert torch.equal(value, others[key])
+
+
+@pytest.fixture(params=["folder", "memory"])
+def run(request, tmp_path):
+    if request.param == "folder":
+        yield str(tmp_path / "run")
+    else:
+        yield "memory://checkpoints-run"
+        storage.remove_tree("memory://checkpoints-run")
+
+
+def test_round_trip(run):
+    folder = checkpoints.save(run, checkpoint())
+    assert folder.endswith("/checkpoints/step-00000003")
+    assert_same(checkpoints.load(folder), checkpoint())
+    assert checkpoints.load_model(folder).keys() == checkpoint().model.keys()
+
+
+def test_only_complete_checkpoints_count(run):
+    assert checkpoints.complete(run) == []
+    folders = [checkpoints.save(run, checkpoint(step)) for step in (2, 10, 100_000_000)]
+    assert checkpoints.complete(run) == folders
+    storage.remove_tree(storage.join(folders[1], checkpoints.RECORD))
+    assert checkpoints.complete(run) == [folders[0], folders[2]]
+    # What a killed run left is replaced, not mixed with what comes.
+    storage.write_bytes(storage.join(folders[1], ".model.tmp"), b"half")
+    assert_same(checkpoints.load(checkpoints.save(run, checkpoint(10))), checkpoint(10))
+    assert ".model.tmp" not in storage.list_names(folders[1])
+
+
+def test_the_last_ones_are_kept(run):
+    folders = [checkpoints.save(run, checkpoint(step)) for step in range(1, 6)]
+    storage.remove_tree(storage.join(folders[3], checkpoints.RECORD))
+    checkpoints.prune(run, 2)
+    assert checkpoints.complete(run) == [folders[2], folders[4]]
+    left = storage.list_names(storage.join(run, checkpoints.FOLDER))
+    assert left == ["step-00000003", "step-00000005"]
+
+
+def test_other_folders_are_let_be(run):
+    other = storage.join(run, checkpoints.FOLDER, "step-00000001-copy", "note")
+    storage.write_bytes(other, b"mine")
+    checkpoints.save(run, checkpoint())
+    checkpoints.prune(run, 1)
+    assert storage.exists(other)
+
+
+def test_find_takes_runs_and_checkpoints(run):
+    folders = [checkpoints.save(run, checkpoint(step)) for step in (1, 2)]
+    assert checkpoints.find(run) == (run, folders[1])
+    assert checkpoints.find(run + "/") == (run, folders[1])
+    found, folder = checkpoints.find(folders[0])
+    assert storage.absolute(found) == storage.absolute(run)
+    assert folder == folders[0]
+
+
+def test_find_refuses_what_is_neither(tmp_path):
+    with pytest.raises(UsageError, match="no training run and no checkpoint"):
+        checkpoints.find(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="no checkpoint yet"):
+        checkpoints.find(str(tmp_path))
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty_header(path):
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+def other_step(path):
+    path.write_text(json.dumps({"step": "one"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", Path.unlink),
+        ("model.safetensors", cut_short),
+        ("optimizer.safetensors", empty_header),
+        ("random.safetensors", cut_short),
+        ("checkpoint.json", cut_short),
+        ("checkpoint.json", other_step),
+        ("checkpoint.json", Path.unlink),
+    ],
+)
+def test_damage_is_named(tmp_path, name, damage):
+    folder = checkpoints.save(str(tmp_path), checkpoint())
+    damage(Path(folder, name))
+    with pytest.raises(DataError, match=f"{name} is (damaged|missing)"):
+        checkpoints.load(folder)

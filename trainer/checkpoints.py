@@ -1,0 +1,176 @@
+"""Checkpoints: folders `checkpoints/step-00001000` of a run, tensors in safetensors, the rest JSON.
+
+`checkpoint.json` is written last, under a temporary name first: a folder without it is not a
+checkpoint but what a killed run left. Nothing is pickled, so a checkpoint from elsewhere runs no
+code.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from corpus import storage
+from corpus.errors import DataError, UsageError
+from trainer.runs import CONFIG
+
+FOLDER = "checkpoints"
+RECORD = "checkpoint.json"
+_MODEL = "model"
+_TENSORS = (_MODEL, "optimizer", "random")
+_NAME = re.compile(r"step-(\d{8,})")
+
+Json = Any
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on after a step.
+
+    Attributes:
+      step: steps that were done.
+      model: parameters and buffers by name.
+      optimizer: the optimizer's tensors by `parameter/state`.
+      random: states of random number generators by device.
+      state: what is not a tensor, as JSON: the loader's state, the optimizer's options, totals.
+    """
+
+    step: int
+    model: Tensors
+    optimizer: Tensors
+    random: Tensors
+    state: dict[str, Json]
+
+
+def save(run: str, checkpoint: Checkpoint) -> str:
+    """Writes a checkpoint of a run; it's there as a whole, or not at all.
+
+    Args:
+      run: folder or URL of the run.
+      checkpoint: what to write.
+
+    Returns:
+      The checkpoint's folder.
+    """
+    folder = storage.join(run, FOLDER, f"step-{checkpoint.step:08d}")
+    # What a run left that was killed just here.
+    storage.remove_tree(folder)
+    storage.make_folder(folder)
+    sizes = {}
+    for name in _TENSORS:
+        url = _tensors_url(folder, name)
+        tensors = {key: value.contiguous() for key, value in getattr(checkpoint, name).items()}
+        with storage.publish(url) as path:
+            safetensors.torch.save_file(tensors, path)
+        sizes[name] = storage.size(url)
+    record = {"step": checkpoint.step, "sizes": sizes, "state": checkpoint.state}
+    storage.write_bytes(storage.join(folder, RECORD), json.dumps(record, indent=1).encode())
+    return folder
+
+
+def load(folder: str) -> Checkpoint:
+    """Reads a whole checkpoint, its tensors into the CPU's memory.
+
+    Raises:
+      DataError: a file of it is missing or damaged.
+    """
+    record = _read_record(folder)
+    tensors = {name: _read_tensors(folder, name, record) for name in _TENSORS}
+    return Checkpoint(step=record["step"], state=record["state"], **tensors)
+
+
+def load_model(folder: str) -> dict[str, Tensor]:
+    """The model's parameters and buffers alone.
+
+    Raises:
+      DataError: a file is missing or damaged.
+    """
+    return _read_tensors(folder, _MODEL, _read_record(folder))
+
+
+def complete(run: str) -> list[str]:
+    """The folders of a run's complete checkpoints, by rising step."""
+    found = _folders(run)
+    return [found[step] for step in sorted(found) if _is_complete(found[step])]
+
+
+def prune(run: str, keep: int) -> None:
+    """Removes all but the last `keep` complete checkpoints, and incomplete ones."""
+    kept = complete(run)[-keep:]
+    for folder in _folders(run).values():
+        if folder not in kept:
+            # Its record first: what is left of it, should we be killed here, is no checkpoint.
+            storage.remove_tree(storage.join(folder, RECORD))
+            storage.remove_tree(folder)
+
+
+def find(place: str) -> tuple[str, str]:
+    """The run and the checkpoint that a user means by either a run or a checkpoint of one.
+
+    Args:
+      place: folder or URL of a run (its last checkpoint is meant) or of a checkpoint.
+
+    Returns:
+      The folders of the run and of the checkpoint.
+
+    Raises:
+      UsageError: it's neither, or a run without a checkpoint.
+    """
+    place = place.rstrip("/")
+    if _is_complete(place):
+        return storage.absolute(place).rsplit("/", 2)[0], place
+    found = complete(place)
+    if found:
+        return place, found[-1]
+    if storage.exists(storage.join(place, CONFIG)):
+        raise UsageError(f"{place} has no checkpoint yet; let the run go on until its first one")
+    raise UsageError(
+        f"{place} is no training run and no checkpoint; name the --output of a run, or a folder"
+        f" {FOLDER}/step-00001000 in it"
+    )
+
+
+def _folders(run: str) -> dict[int, str]:
+    folder = storage.join(run, FOLDER)
+    matches = map(_NAME.fullmatch, storage.list_names(folder))
+    return {int(match[1]): storage.join(folder, match[0]) for match in matches if match}
+
+
+def _is_complete(folder: str) -> bool:
+    return storage.exists(storage.join(folder, RECORD))
+
+
+def _tensors_url(folder: str, name: str) -> str:
+    return storage.join(folder, f"{name}.safetensors")
+
+
+def _read_record(folder: str) -> dict[str, Json]:
+    url = storage.join(folder, RECORD)
+    try:
+        record: dict[str, Json] = json.loads(storage.read_bytes(url))
+        return {"step": int(record["step"])} | {key: record[key] for key in ("sizes", "state")}
+    except FileNotFoundError as error:
+        raise DataError(f"{url} is missing: this is no complete checkpoint") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{url} is damaged: {error}") from error
+
+
+def _read_tensors(folder: str, name: str, record: Mapping[str, Json]) -> dict[str, Tensor]:
+    url = _tensors_url(folder, name)
+    try:
+        size, expected = storage.size(url), record["sizes"][name]
+        if size != expected:
+            raise DataError(f"{url} is damaged: it has {size} bytes, not {expected}")
+        if storage.is_local(url):
+            return safetensors.torch.load_file(storage.filesystem(url)[1])
+        return safetensors.torch.load(storage.read_bytes(url))
+    except FileNotFoundError as error:
+        raise DataError(f"{url} is missing") from error
+    except SafetensorError as error:
+        raise DataError(f"{url} is damaged: {error}") from error

@@ -1,0 +1,758 @@
+"""Streams batches of token sequences, in an order that depends on neither ranks nor workers.
+
+A row group of a tokens dataset is cut into sequences. The row groups of an epoch are shuffled and
+dealt to a few *lanes*; a lane goes through its row groups in *pools*, whose sequences are shuffled
+together, and is cut into batches. The batches 0, 1, 2, ... are taken from the lanes in turn, epoch
+after epoch. All of this follows from the seed and from the files' footers alone, so any batch is
+found without reading what comes before it, and whoever wants a share of the batches (a rank, a
+worker of a rank) takes every so many-th. With at least as many lanes as such readers, and a
+multiple of their number, each of them reads only its own files.
+"""
+
+import bisect
+import dataclasses
+import functools
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from corpus import parquet, storage
+from corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
+from corpus.errors import CorpusmillError, DataError, DatasetError, UsageError, one_line
+from corpus.tokens import row_group_tokens
+from ngram_agg.full_tables import FullTable
+from ngram_agg.packing import token_dtype
+from ngram_agg.saved_tables import load_full_table
+from ngram_agg.targets import find_positions, full_distributions, longest_contexts
+
+IGNORED = -100
+_DEFAULT_LANES = 8
+_FOOTERS_AT_ONCE = 16
+# Rarer contexts say nothing that the observed token doesn't.
+_MIN_COUNT = 2
+_WEIGHT_UNIT = np.float32(1 / 65535)
+
+Item = TypeVar("Item")
+Array = npt.NDArray[Any]
+
+
+class Batch(NamedTuple):
+    """Sequences to learn from.
+
+    Attributes:
+      tokens: what the model reads, int64 of shape [batch, length].
+      next_tokens: what it predicts, int64 of shape [batch, length]; `IGNORED` where there is
+        nothing to predict.
+      target_tokens: int32 of shape [batch, length, slots]; None without targets.
+      target_weights: float32 of shape [batch, length, slots], of sum 1 where there is something to
+        predict, else 0; None without targets.
+      bytes: int64 of shape [batch], the UTF-8 lengths of the documents that end in each sequence.
+      target_offsets: with full distributions, whose lengths differ, target tokens and weights are
+        flat, of shape [entries], and position i of the flattened batch has the entries
+        target_offsets[i] to target_offsets[i + 1]: int64 of shape [batch * length + 1]; else None.
+    """
+
+    tokens: Tensor
+    next_tokens: Tensor
+    target_tokens: Tensor | None
+    target_weights: Tensor | None
+    bytes: Tensor
+    target_offsets: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What decides the order of the batches, besides the dataset.
+
+    Attributes:
+      batch_size: sequences in a batch; the last one of a lane may have fewer.
+      length: tokens of a sequence.
+      seed: of the shuffling.
+      shuffle: False gives the order of the files, in one lane.
+      lanes: streams that batches are taken from in turn; by default 8, or the number of row groups
+        if that is smaller. Each rank holds about 1.5 pools a lane in memory.
+      pool: row groups of a lane whose sequences are shuffled together.
+
+    Raises:
+      UsageError: a number is too small, or there are several lanes without shuffling.
+    """
+
+    batch_size: int
+    length: int
+    seed: int = 0
+    shuffle: bool = True
+    lanes: int | None = None
+    pool: int = 2
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "length": 1, "seed": 0, "pool": 1, "lanes": 1}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise UsageError(f"{name} is {value}; {minimum} or more is needed")
+        if not self.shuffle and self.lanes not in (None, 1):
+            raise UsageError(f"lanes is {self.lanes}; without shuffling there is one lane")
+
+    def lanes_of(self, row_groups: int) -> int:
+        """The number of lanes in a dataset of so many row groups."""
+        return self.lanes or (min(row_groups, _DEFAULT_LANES) if self.shuffle else 1)
+
+
+class TokenDataset(IterableDataset[Batch]):
+    """The batches of a tokens dataset, optionally with targets.
+
+    Targets are those of a sidecar, or the full distributions of the positions' contexts, looked up
+    in a counts dataset. There a document that goes on in another row group begins afresh with it.
+
+    Each iteration begins where `load_state_dict` put it, else at the beginning. Every token is
+    predicted once an epoch. `state_dict` says what the consumer has got: of the dataset itself, or
+    of a `Loader` around it. A plain `DataLoader(dataset, batch_size=None, num_workers=2)` delivers
+    the same batches, but then the count is the workers' own.
+    """
+
+    def __init__(
+        self,
+        tokens: str,
+        options: DataOptions,
+        targets: str | None = None,
+        *,
+        counts: str | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        epochs: int | None = None,
+    ) -> None:
+        """Opens datasets; reads manifests and the footers of the files with tokens.
+
+        Args:
+          tokens: path or URL of a tokens dataset.
+          options: what decides the order.
+          targets: path or URL of a targets dataset that was made from it.
+          counts: path or URL of a counts dataset of the same tokenizer, instead of `targets`.
+          rank: which share of the batches this is: the batches rank, rank + ranks, ...
+          ranks: how many shares there are. The last ranks may get a batch fewer at the very end.
+          epochs: how often to go through the dataset; None for ever.
+
+        Raises:
+          DatasetError: there is no such dataset, or the targets belong to other tokens.
+          DataError: a file is missing or damaged.
+          UsageError: ranks or epochs make no sense.
+        """
+        if not 0 <= rank < ranks:
+            raise UsageError(f"rank is {rank} of {ranks}; 0 to {ranks - 1} are accepted")
+        if targets is not None and counts is not None:
+            raise UsageError(f"targets {targets} and counts {counts} are given; one is accepted")
+        if epochs is not None and epochs < 1:
+            raise UsageError(f"epochs is {epochs}; 1 or more, or None, is needed")
+        self.manifest = read_manifest(tokens, "tokens")
+        self.targets_manifest = (
+            None if targets is None else _read_targets_manifest(targets, self.manifest)
+        )
+        self.counts_manifest = (
+            None if counts is None else _read_counts_manifest(counts, self.manifest)
+        )
+        self._counts = counts
+        self._files = _Files.of(tokens, self.manifest, targets, self.targets_manifest)
+        self._sequences = self._files.sequences(options.length)
+        self._lanes = options.lanes_of(len(self._sequences))
+        self.options = options
+        self._rank, self._ranks, self._epochs = rank, ranks, epochs
+        self._start = self._next = 0
+
+    @functools.cached_property
+    def _full(self) -> "_FullDistributions | None":
+        """Opened where it is used: in the worker."""
+        if self._counts is None or self.counts_manifest is None:
+            return None
+        orders = range(1, self.counts_manifest.properties["max_order"] + 1)
+        return _FullDistributions(load_full_table(self._counts, orders, _MIN_COUNT), orders)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position behind the last batch delivered, as JSON.
+
+        It counts the batches of all ranks, so it is good for any number of ranks and workers.
+        """
+        return {"batch": self._next, "data": self._fingerprint()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Makes the next iteration go on where `state` was taken.
+
+        Raises:
+          UsageError: the state is of another dataset, or of other options.
+        """
+        differences = describe_differences(state["data"], self._fingerprint())
+        if differences:
+            raise UsageError(
+                f"the position is one in other data ({'; '.join(differences)}); use the same"
+                " datasets and options"
+            )
+        self._start = self._next = state["batch"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._counted(self._batches())
+
+    def _fingerprint(self) -> dict[str, Any]:
+        targets, counts = self.targets_manifest, self.counts_manifest
+        return {
+            "tokens": self.manifest.content_hash,
+            "targets": None if targets is None else targets.content_hash,
+            "counts": None if counts is None else counts.content_hash,
+            **dataclasses.asdict(self.options),
+            "lanes": self._lanes,
+        }
+
+    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        self._next = self._start
+        for batch in batches:
+            self._next += self._ranks
+            yield batch
+
+    def _batches(self) -> Iterator[Batch]:
+        """This rank's batches, or those of this worker of it."""
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        stride = self._ranks * workers
+        pieces = self._pieces(self._start + self._rank + worker * self._ranks, stride)
+        with _Pools(self._load) as pools:
+            for each in _ahead(pieces, self._batches_ahead(stride), pools.request):
+                yield _join([pools.get(piece).batch(piece.first, piece.last) for piece in each])
+
+    def _pieces(self, first: int, stride: int) -> Iterator[list["_Piece"]]:
+        """What the batches first, first + stride, ... are made of."""
+        epoch = _Epoch(self._sequences, self.options, self._lanes)
+        for batch in itertools.count(first, stride):
+            while batch >= epoch.end:
+                if epoch.number + 1 == self._epochs:
+                    return
+                epoch = epoch.next()
+            yield epoch.pieces(batch)
+
+    def _batches_ahead(self, stride: int) -> int:
+        """How far to read ahead: a reader's share of half a pool of each lane."""
+        pools = self._lanes * self.options.pool * float(self._sequences.mean())
+        return 1 + int(pools / (2 * self.options.batch_size * stride))
+
+    def _load(self, piece: "_Piece") -> "_Pool":
+        pool = self._files.read_pool(piece.groups, self.options.length, self._full)
+        if not self.options.shuffle:
+            return pool
+        return pool._replace(order=_permutation(len(pool.order), self.options.seed, piece.pool))
+
+
+class Loader:
+    """A `TokenDataset` read by worker processes, with a state that is the consumer's."""
+
+    def __init__(self, dataset: TokenDataset, workers: int = 0) -> None:
+        """Prepares to read `dataset` with so many processes; 0 reads in this one."""
+        self.dataset = dataset
+        self._workers = workers
+
+    def state_dict(self) -> dict[str, Any]:
+        """`TokenDataset.state_dict`; batches that workers hold ready don't count."""
+        return self.dataset.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """`TokenDataset.load_state_dict`"""
+        self.dataset.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.dataset._counted(self._received())
+
+    def _received(self) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Relay(self.dataset),
+            batch_size=None,
+            num_workers=self._workers,
+            # Else each iteration would draw a number from the generator that dropout uses.
+            generator=torch.Generator(),
+        )
+        for item in loader:
+            if isinstance(item, CorpusmillError):
+                raise item
+            yield item
+
+
+class _Relay(IterableDataset[Batch | CorpusmillError]):
+    """A dataset in a worker, whose errors arrive as they are, not wrapped in a traceback's text."""
+
+    def __init__(self, dataset: TokenDataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[Batch | CorpusmillError]:
+        try:
+            yield from self._dataset._batches()
+        except CorpusmillError as error:
+            yield error
+
+
+class _PoolKey(NamedTuple):
+    epoch: int
+    lane: int
+    number: int
+
+
+class _Piece(NamedTuple):
+    """Sequences `first` to `last` (exclusive) of a pool, which is made of row groups `groups`."""
+
+    pool: _PoolKey
+    groups: Array
+    first: int
+    last: int
+
+
+class _Lane:
+    """The order of one lane in one epoch."""
+
+    def __init__(self, groups: Sequence[int], sequences: Array, options: DataOptions) -> None:
+        """Cuts the row groups `groups`, which have so many sequences each, into pools."""
+        self._groups = np.array(groups, np.int64)
+        self._pool = options.pool
+        self._batch_size = options.batch_size
+        ends = np.cumsum(sequences[self._groups]).tolist()
+        # Where each pool begins in the lane, and where the last one ends.
+        self._starts = [0, *ends[options.pool - 1 : -1 : options.pool], *ends[-1:]]
+        self.batches = -(-self._starts[-1] // options.batch_size)
+
+    def pieces(self, epoch: int, lane: int, batch: int) -> list[_Piece]:
+        first = batch * self._batch_size
+        last = min(first + self._batch_size, self._starts[-1])
+        pool = bisect.bisect_right(self._starts, first) - 1
+        found = []
+        while first < last:
+            start, end = self._starts[pool : pool + 2]
+            groups = self._groups[pool * self._pool : (pool + 1) * self._pool]
+            key = _PoolKey(epoch, lane, pool)
+            found.append(_Piece(key, groups, first - start, min(last, end) - start))
+            first, pool = end, pool + 1
+        return found
+
+
+class _Epoch:
+    """The order of one epoch."""
+
+    def __init__(
+        self,
+        sequences: Array,
+        options: DataOptions,
+        lanes: int,
+        number: int = 0,
+        first_batch: int = 0,
+    ) -> None:
+        """Plans an epoch over row groups with so many sequences each."""
+        self.number = number
+        self._planned_from = sequences, options, lanes
+        order = np.arange(len(sequences))
+        if options.shuffle:
+            order = _permutation(len(sequences), options.seed, (number,))
+        dealt = _deal(order.tolist(), sequences.tolist(), lanes)
+        self._lanes = [_Lane(groups, sequences, options) for groups in dealt]
+        # Rounds in which the same lanes take part form a stage: its lanes, first round and batch.
+        self._stages: list[tuple[list[int], int, int]] = []
+        first_round = 0
+        for end in sorted({lane.batches for lane in self._lanes if lane.batches}):
+            taking_part = [i for i, lane in enumerate(self._lanes) if lane.batches >= end]
+            self._stages.append((taking_part, first_round, first_batch))
+            first_batch += (end - first_round) * len(taking_part)
+            first_round = end
+        self.end = first_batch
+
+    def next(self) -> "_Epoch":
+        return _Epoch(*self._planned_from, self.number + 1, self.end)
+
+    def pieces(self, batch: int) -> list[_Piece]:
+        """What a batch is made of, which is counted over all epochs."""
+        stage = bisect.bisect_right(self._stages, batch, key=lambda stage: stage[2]) - 1
+        lanes, first_round, first_batch = self._stages[stage]
+        rounds, turn = divmod(batch - first_batch, len(lanes))
+        lane = lanes[turn]
+        return self._lanes[lane].pieces(self.number, lane, first_round + rounds)
+
+
+def _permutation(count: int, seed: int, key: Sequence[int]) -> Array:
+    """Numbers 0 to `count` - 1 in an order that no version of numpy changes."""
+    # The raw numbers of a bit generator are promised to stay as they are, shuffles are not.
+    source = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=tuple(key)))
+    return np.argsort(source.random_raw(count), kind="stable")
+
+
+def _deal(order: Iterable[int], sequences: Sequence[int], lanes: int) -> list[list[int]]:
+    """Gives each row group to the lane that has the fewest sequences so far."""
+    dealt: list[list[int]] = [[] for _ in range(lanes)]
+    loads = [(0, lane) for lane in range(lanes)]
+    for group in order:
+        load, lane = loads[0]
+        dealt[lane].append(group)
+        heapq.heapreplace(loads, (load + sequences[group], lane))
+    return dealt
+
+
+class _Targets(NamedTuple):
+    """Targets of consecutive positions, of shape [positions, slots], as they are stored."""
+
+    tokens: Array
+    weights: Array
+
+
+class _FullDistributions(NamedTuple):
+    """Where the full distributions of contexts are looked up."""
+
+    table: FullTable
+    orders: range
+
+    def rows_of(self, tokens: Array) -> Array:
+        """The table's row of the longest kept context of each token of a row group."""
+        packing = self.table.packing
+        nobody = np.zeros(1, np.uint64)
+        ends = np.array([len(tokens)], np.int64)
+        positions = find_positions(packing, tokens, ends, nobody, 0, tokens[:0], 0)
+        return longest_contexts(self.table, positions, self.orders)
+
+
+class _RowGroup(NamedTuple):
+    """What is read of a row group.
+
+    Attributes:
+      tokens: of all its documents, one after the other.
+      row_ends: the position behind each row.
+      byte_lengths: of the documents that end with the row, 0 for other rows.
+      targets: of each token.
+    """
+
+    tokens: Array
+    row_ends: Array
+    byte_lengths: Array
+    targets: _Targets | None
+
+
+class _Pool(NamedTuple):
+    """The sequences of a few row groups, in the types of the files.
+
+    Attributes:
+      order: in which they are taken, of shape [sequences].
+      next_tokens: [sequences, length], filled up with the end-of-document token.
+      before: the token before each sequence, of shape [sequences].
+      predictions: how many `next_tokens` are no filling, of shape [sequences].
+      bytes: [sequences].
+      targets: their arrays are of shape [sequences, length, slots].
+      contexts: rows of full distributions, of shape [sequences, length], and where they are.
+    """
+
+    order: Array
+    next_tokens: Array
+    before: Array
+    predictions: Array
+    bytes: Array
+    targets: _Targets | None
+    contexts: tuple[Array, FullTable] | None
+
+    def batch(self, first: int, last: int) -> Batch:
+        """The sequences from place `first` to `last` (exclusive) of the order."""
+        rows = self.order[first:last]
+        next_tokens = self.next_tokens.take(rows, axis=0).astype(np.int64)
+        tokens = np.empty_like(next_tokens)
+        tokens[:, 0] = self.before[rows]
+        tokens[:, 1:] = next_tokens[:, :-1]
+        length, predictions = next_tokens.shape[1], self.predictions[rows]
+        if predictions.min() < length:
+            next_tokens[np.arange(length) >= predictions[:, None]] = IGNORED
+        target_tokens = target_weights = target_offsets = None
+        if self.contexts is not None:
+            contexts, table = self.contexts
+            found = full_distributions(
+                table, contexts[rows].reshape(-1), self.next_tokens[rows].reshape(-1)
+            )
+            target_offsets = torch.from_numpy(found[0])
+            target_tokens = torch.from_numpy(found[1].astype(np.int32))
+            target_weights = torch.from_numpy(found[2])
+        if self.targets is not None:
+            target_tokens = torch.from_numpy(
+                self.targets.tokens.take(rows, axis=0).astype(np.int32)
+            )
+            weights = np.multiply(
+                self.targets.weights.take(rows, axis=0), _WEIGHT_UNIT, dtype=np.float32
+            )
+            target_weights = torch.from_numpy(weights)
+        return Batch(
+            torch.from_numpy(tokens),
+            torch.from_numpy(next_tokens),
+            target_tokens,
+            target_weights,
+            torch.from_numpy(self.bytes[rows]),
+            target_offsets,
+        )
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
+    """One batch of all sequences."""
+    if len(batches) == 1:
+        return batches[0]
+    columns = zip(*batches, strict=True)
+    joined = Batch._make(None if column[0] is None else torch.cat(column) for column in columns)
+    if joined.target_offsets is None:
+        return joined
+    sizes = [batch.target_offsets.diff() for batch in batches if batch.target_offsets is not None]
+    ends = torch.cat(sizes).cumsum(0)
+    return joined._replace(target_offsets=torch.cat([ends.new_zeros(1), ends]))
+
+
+def _fill(
+    pool: _Pool,
+    first: int,
+    group: _RowGroup,
+    end_of_document: int,
+    full: _FullDistributions | None,
+) -> None:
+    """Cuts a row group into sequences: those of the pool from `first` on."""
+    length = pool.next_tokens.shape[1]
+    sequences = -(-len(group.tokens) // length)
+    rows = slice(first, first + sequences)
+    _fill_flat(pool.next_tokens[rows], group.tokens, end_of_document)
+    pool.before[first] = end_of_document
+    pool.before[first + 1 : rows.stop] = group.tokens[length - 1 : -1 : length]
+    pool.predictions[rows] = length
+    pool.predictions[rows.stop - 1] -= sequences * length - len(group.tokens)
+    # The sums are exact: floats of 64 bits, and whole numbers far below 2^53.
+    ends_in = (group.row_ends - 1) // length
+    pool.bytes[rows] = np.bincount(ends_in, group.byte_lengths, sequences)
+    if pool.targets is not None and group.targets is not None:
+        _fill_flat(pool.targets.tokens[rows], group.targets.tokens, 0)
+        _fill_flat(pool.targets.weights[rows], group.targets.weights, 0)
+    if pool.contexts is not None and full is not None:
+        _fill_flat(pool.contexts[0][rows], full.rows_of(group.tokens), -1)
+
+
+def _empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """An array in Arrow's memory, which keeps what is freed: numpy's would fault at every page."""
+    buffer = pa.allocate_buffer(math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+def _fill_flat(array: Array, values: Array, filling: int) -> None:
+    flat = array.reshape(-1)
+    flat[: len(values)] = values
+    flat[len(values) :] = filling
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The row groups of a tokens dataset, one file after the other, and where their targets are.
+
+    Attributes:
+      folder: of the tokens dataset.
+      targets: folder of the targets dataset.
+      slots: target tokens of a position.
+      vocabulary_size: token ids are below it.
+      end_of_document: the id that stands before a row group.
+      names: of the files.
+      file: the file of each row group, as index into `names`.
+      number: of each row group in its file.
+      tokens: in each row group.
+    """
+
+    folder: str
+    targets: str | None
+    slots: int
+    vocabulary_size: int
+    end_of_document: int
+    names: list[str]
+    file: Array
+    number: Array
+    tokens: Array
+
+    @classmethod
+    def of(
+        cls, folder: str, manifest: Manifest, targets: str | None, targets_manifest: Manifest | None
+    ) -> "_Files":
+        """Reads the footers of the files with tokens.
+
+        Raises:
+          DataError: a file is missing or damaged.
+          DatasetError: there are no tokens.
+        """
+        records = manifest.data_files
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+            sizes = list(threads.map(functools.partial(_row_group_sizes, folder), records))
+        if not any(sizes):
+            raise DatasetError(f"{folder} has no tokens to train on")
+        return cls(
+            folder,
+            targets,
+            targets_manifest.properties["slots"] if targets_manifest else 0,
+            manifest.tokenizer["vocabulary_size"],
+            manifest.tokenizer["end_of_document"],
+            [record.name for record in records],
+            np.repeat(np.arange(len(sizes)), list(map(len, sizes))),
+            np.concatenate([np.arange(len(groups)) for groups in sizes]),
+            np.array(list(itertools.chain.from_iterable(sizes)), np.int64),
+        )
+
+    def sequences(self, length: int) -> Array:
+        """How many sequences each row group gives."""
+        return -(-self.tokens // length)
+
+    def read_pool(self, groups: Array, length: int, full: _FullDistributions | None) -> _Pool:
+        """The sequences of row groups, in their order.
+
+        Raises:
+          DataError: a file is missing or damaged.
+        """
+        ends = np.cumsum(self.sequences(length)[groups])
+        pool = self._empty_pool(int(ends[-1]), length, full)
+        for group, first in zip(groups.tolist(), [0, *ends.tolist()], strict=False):
+            _fill(pool, first, self._read_row_group(group), self.end_of_document, full)
+        return pool
+
+    def _empty_pool(self, sequences: int, length: int, full: _FullDistributions | None) -> _Pool:
+        dtype = token_dtype(self.vocabulary_size)
+        shape = sequences, length, self.slots
+        return _Pool(
+            order=np.arange(sequences),
+            next_tokens=_empty((sequences, length), dtype),
+            before=np.empty(sequences, dtype),
+            predictions=np.empty(sequences, np.int64),
+            bytes=np.empty(sequences, np.int64),
+            targets=_Targets(_empty(shape, dtype), _empty(shape, np.uint16))
+            if self.targets
+            else None,
+            contexts=(_empty((sequences, length), np.int64), full.table) if full else None,
+        )
+
+    def _read_row_group(self, group: int) -> _RowGroup:
+        url = storage.join(self.folder, self.names[self.file[group]])
+        table = _read_columns(url, int(self.number[group]), ["tokens", "byte_length"])
+        tokens = self._checked_ids(url, table, "tokens", int(self.tokens[group]))
+        return _RowGroup(
+            tokens,
+            parquet.list_offsets(table, "tokens")[1:],
+            parquet.column_values(table, "byte_length"),
+            self._read_targets(group) if self.targets else None,
+        )
+
+    def _read_targets(self, group: int) -> _Targets:
+        """The targets of a row group's tokens."""
+        url = storage.join(self.targets or "", self.names[self.file[group]])
+        table = _read_columns(url, int(self.number[group]), ["target_tokens", "target_weights"])
+        values = int(self.tokens[group]) * self.slots
+        tokens = self._checked_ids(url, table, "target_tokens", values)
+        return _Targets(tokens, _column(url, table, "target_weights", values))
+
+    def _checked_ids(self, url: str, table: pa.Table, name: str, count: int) -> Array:
+        ids = _column(url, table, name, count)
+        if ids.max() >= self.vocabulary_size:
+            raise DataError(
+                f"{url} is damaged: {name} has id {ids.max()}, the vocabulary has"
+                f" {self.vocabulary_size} entries"
+            )
+        return ids
+
+
+def _read_targets_manifest(folder: str, tokens: Manifest) -> Manifest:
+    """The manifest of a targets dataset that was made from the dataset `tokens`.
+
+    Raises:
+      DatasetError: it was made from another one.
+    """
+    manifest = read_manifest(folder, "targets")
+    made_from = manifest.properties["tokens_hash"]
+    if made_from != tokens.content_hash:
+        raise DatasetError(
+            f"the targets in {folder} were made from other tokens (content hash {made_from:.12},"
+            f" not {tokens.content_hash:.12}); make them again with corpusmill enrich"
+        )
+    return manifest
+
+
+def _read_counts_manifest(folder: str, tokens: Manifest) -> Manifest:
+    """The manifest of a counts dataset of the same tokenizer.
+
+    Raises:
+      DatasetError: it was counted with another one.
+    """
+    manifest = read_manifest(folder, "counts")
+    differences = describe_differences(tokens.tokenizer, manifest.tokenizer)
+    if differences:
+        raise DatasetError(
+            f"{folder} was not counted with the tokenizer of the tokens: {'; '.join(differences)}"
+        )
+    return manifest
+
+
+def _row_group_sizes(folder: str, record: FileRecord) -> list[int]:
+    """How many tokens each row group of a file has."""
+    url = storage.join(folder, record.name)
+    try:
+        sizes = row_group_tokens(url)
+    # An IndexError: the file has no such column.
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise DataError(f"{url} cannot be read: {one_line(error)}") from error
+    if sum(sizes) != record.tokens:
+        raise DataError(f"{url} has {sum(sizes)} tokens, its manifest says {record.tokens}")
+    return sizes
+
+
+def _read_columns(url: str, group: int, columns: list[str]) -> pa.Table:
+    try:
+        with parquet.open_reader(url) as file:
+            return file.read_row_group(group, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{url}: row group {group} cannot be read: {one_line(error)}") from error
+
+
+def _column(url: str, table: pa.Table, name: str, count: int) -> Array:
+    """A column's values, of which there must be `count`."""
+    values: Array = parquet.column_values(table, name)
+    if len(values) != count:
+        raise DataError(f"{url} has {len(values)} {name} in a row group, not {count}")
+    return values
+
+
+class _Pools:
+    """Loads pools in a thread of its own, and lets go of those that are used up."""
+
+    def __init__(self, load: Callable[[_Piece], _Pool]) -> None:
+        """Prepares to load the pools of pieces with `load`."""
+        self._load = load
+        self._held: dict[_PoolKey, Future[_Pool]] = {}
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_Pools":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def request(self, pieces: Iterable[_Piece]) -> None:
+        """Has the pools of pieces loaded; never asked for again once they are used up."""
+        for piece in pieces:
+            if piece.pool not in self._held:
+                self._held[piece.pool] = self._thread.submit(self._load, piece)
+
+    def get(self, piece: _Piece) -> _Pool:
+        """The pool of a piece that was requested; pools before it are used up."""
+        now = piece.pool
+        for key in list(self._held):
+            if key.epoch < now.epoch or (key[:2] == now[:2] and key.number < now.number):
+                del self._held[key]
+        return self._held[now].result()
+
+
+def _ahead(items: Iterable[Item], count: int, announce: Callable[[Item], None]) -> Iterator[Item]:
+    """Passes items on, having announced the `count` items that come next."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        announce(item)
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting

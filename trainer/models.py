@@ -1,0 +1,181 @@
+"""A decoder-only transformer: RMSNorm before each sublayer, rotary positions, SwiGLU."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corpus.errors import UsageError
+
+# Width, heads, layers, head size, MLP width; named after the parameters without embeddings.
+SIZES = {
+    "3m": (256, 4, 3, 64, 1024),
+    "25m": (512, 8, 6, 64, 2048),
+    "113m": (768, 12, 12, 64, 3072),
+    "403m": (1024, 16, 24, 64, 4096),
+    "2b": (2048, 32, 24, 64, 8192),
+}
+
+# GPUs multiply matrices of such sizes faster.
+_VOCABULARY_MULTIPLE = 64
+_ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a transformer; `dataclasses.asdict` of it is JSON.
+
+    Attributes:
+      vocabulary_size: tokens that there are.
+      width: of the hidden states.
+      heads: attention heads in a layer.
+      layers: how many.
+      head_size: of queries, keys and values; even.
+      mlp_width: of the SwiGLU's inner states.
+    """
+
+    vocabulary_size: int
+    width: int
+    heads: int
+    layers: int
+    head_size: int
+    mlp_width: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise UsageError(f"{name} {value} of a model: it has to be at least 1")
+        if self.head_size % 2:
+            raise UsageError(f"head_size {self.head_size} of a model: it has to be even")
+
+    @classmethod
+    def of(cls, size: str, vocabulary_size: int) -> "ModelConfig":
+        """One of the `SIZES`.
+
+        Raises:
+          UsageError: there is no such size.
+        """
+        if size not in SIZES:
+            raise UsageError(f"model {size!r}: there are {', '.join(SIZES)}")
+        return cls(vocabulary_size, *SIZES[size])
+
+
+class Transformer(nn.Module):
+    """Turns tokens into hidden states; those times `output_weight` are the next tokens' logits.
+
+    The output weight is the embedding itself. It has rows for a vocabulary rounded up to a
+    multiple of 64; those beyond `vocabulary_size` are never a target, so that their probability
+    soon vanishes.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        rows = math.ceil(config.vocabulary_size / _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
+        self.embedding = nn.Embedding(rows, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Logits and every sublayer's output begin with a variance of about 1 or less.
+
+        The embedding, too, is scaled as an output weight. If it were larger where it enters, each
+        token would begin by predicting itself.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                std = parameter.shape[1] ** -0.5
+                # The layers' outputs add up in the residual stream.
+                if name.endswith(("attention.output.weight", "mlp.output.weight")):
+                    std /= math.sqrt(2 * self.config.layers)
+                nn.init.normal_(parameter, std=std)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """Floating point of shape [rows of the embedding, width]."""
+        return self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Computes hidden states, each from the tokens up to its own.
+
+        Args:
+          tokens: integers of shape [batch, length].
+
+        Returns:
+          Floating point of shape [batch, length, width].
+        """
+        hidden = self.embedding(tokens)
+        rotation = _rotation(tokens.shape[1], self.config.head_size, tokens.device)
+        for block in self.blocks:
+            hidden = block(hidden, rotation)
+        return self.norm(hidden)
+
+
+class Block(nn.Module):
+    """A layer: attention and an MLP, each added to its input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.width)
+        self.mlp = SwiGLU(config)
+
+    def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden), rotation)
+        return hidden + self.mlp(self.mlp_norm(hidden))
+
+
+class Attention(nn.Module):
+    """Causal attention with several heads and rotary positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_size
+        self.head_size = config.head_size
+        self.query = nn.Linear(config.width, inner, bias=False)
+        self.key = nn.Linear(config.width, inner, bias=False)
+        self.value = nn.Linear(config.width, inner, bias=False)
+        self.output = nn.Linear(inner, config.width, bias=False)
+
+    def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
+        query = _rotate(self._heads(self.query(hidden)), rotation)
+        key = _rotate(self._heads(self.key(hidden)), rotation)
+        value = self._heads(self.value(hidden))
+        mixed = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """[batch, length, inner] as [batch, length, heads, head size]."""
+        return projected.unflatten(-1, (-1, self.head_size))
+
+
+class SwiGLU(nn.Module):
+    """A gated MLP (Shazeer 2020, "GLU variants improve transformer")."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.inner = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.output = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.output(functional.silu(self.gate(hidden)) * self.inner(hidden))
+
+
+def _rotation(length: int, head_size: int, device: torch.device) -> Tensor:
+    """Complex numbers of modulus 1, of shape [length, 1, head_size / 2]."""
+    exponents = torch.arange(0, head_size, 2, device=device) / head_size
+    angles = torch.outer(torch.arange(length, device=device), _ROTARY_BASE**-exponents)
+    return torch.polar(torch.ones_like(angles), angles)[:, None]
+
+
+def _rotate(heads: Tensor, rotation: Tensor) -> Tensor:
+    """Turns each pair of numbers, of shape [batch, length, heads, head size], by its angle."""
+    pairs = torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(heads.dtype)

@@ -1,0 +1,96 @@
+"""A run's folder: config.json, metrics, checkpoints. A run goes on only as what it began as."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from corpus import storage
+from corpus.datasets import describe_differences
+from corpus.errors import DataError, UsageError
+from corpus.version import __version__
+
+CONFIG = "config.json"
+FORMAT_VERSION = 1
+
+Json = Any
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is.
+
+    Attributes:
+      options: everything chosen that decides the result.
+      model: the model's configuration.
+      tokenizer: of the tokens that it learns: kind, content hash, vocabulary size, end of document.
+      data: content hashes of the datasets, by what they are for.
+      places: where the datasets were; decides nothing.
+    """
+
+    options: dict[str, Json]
+    model: dict[str, Json]
+    tokenizer: dict[str, Json]
+    data: dict[str, str | None]
+    places: dict[str, str | None] = field(compare=False)
+    format_version: int = FORMAT_VERSION
+    corpusmill_version: str = field(default=__version__, compare=False)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """One phrase for each thing that decides the result and is another one in `other`."""
+        return describe_differences(self._flat(), other._flat())
+
+    def _flat(self) -> Mapping[str, Json]:
+        data = {f"{name} dataset": value for name, value in self.data.items()}
+        tokenizer = {"tokenizer": self.tokenizer["content_hash"]}
+        return {**self.options, **self.model, **tokenizer, **data}
+
+
+def read_config(run: str) -> RunConfig:
+    """Reads a run's config.json.
+
+    Raises:
+      UsageError: there is none, or it's of a newer format.
+      DataError: it's damaged.
+    """
+    url = storage.join(run, CONFIG)
+    try:
+        fields = json.loads(storage.read_bytes(url))
+        version = fields["format_version"]
+        if version != FORMAT_VERSION:
+            raise UsageError(
+                f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
+            )
+        return RunConfig(**fields)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{run} has no {CONFIG}: it's no training run") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{url} is damaged: {error}") from error
+
+
+def claim(run: str, config: RunConfig) -> None:
+    """Makes a folder the folder of this run; writes its config.json.
+
+    Raises:
+      UsageError: the folder holds something else, a run of another configuration (the difference
+        is shown), or cannot be written to.
+    """
+    names = storage.list_names(run)
+    if CONFIG in names:
+        differences = read_config(run).differences(config)
+        if differences:
+            raise UsageError(
+                f"output {run} is a run with other options ({'; '.join(differences)}); use the same"
+                " ones, or name a new folder"
+            )
+    elif names:
+        raise UsageError(
+            f"output {run} holds something else ({names[0]}, ...); name a new or empty folder"
+        )
+    try:
+        storage.write_bytes(storage.join(run, CONFIG), config.to_json())
+    except OSError as error:
+        raise UsageError(f"cannot write to output {run}: {error}") from error
