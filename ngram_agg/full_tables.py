@@ -7,6 +7,8 @@ next token) is an n-gram like those in counts: it is packed, spilled, merged and
 the same code.
 """
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpus import storage
+from corpus.datasets import read_manifest
+from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.hash_index import build_index
 from ngram_agg.packing import Key, Packing, Words, pack_columns, prefix_keys
 from ngram_agg.partitions import Cut
-from ngram_agg.runs import CountsRun, empty_run, joined_runs
+from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs
+from ngram_agg.saved_columns import Columns, cached_columns
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,36 @@ class FullTable:
     @property
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self.columns.values())
+
+
+def load_full_table(
+    counts: str, orders: range, min_count: int, cache: str | None = None
+) -> FullTable:
+    """The full distributions of a counts dataset, memory-mapped.
+
+    The table is built in this process, which takes the memory of a few tables, and kept, so that
+    the next call and other processes find it.
+
+    Args:
+      counts: path or URL of a counts dataset.
+      orders: lengths of contexts.
+      min_count: contexts seen fewer times are left out.
+      cache: a local folder; by default the one for temporary files.
+    """
+    manifest = read_manifest(counts, "counts")
+    packing = counts_packing(manifest)
+
+    def make() -> Columns:
+        runs = []
+        for file in manifest.data_files:
+            blocks = read_counts(storage.join(counts, file.name), packing)
+            part = joined_runs([empty_run(packing), *blocks])
+            runs.append(backward_run(part, orders, min_count))
+        return dict(build_table(packing, [merge_runs(runs)], min_count).columns)
+
+    made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
+    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-full-{made_of}")
+    return FullTable(packing, cached_columns(folder, make))
 
 
 def backward_key(packing: Packing, context: Cut) -> Key:

@@ -1,8 +1,6 @@
 """Distribution tables: the Parquet files of a distributions dataset, and look-ups in them."""
 
 import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +16,7 @@ from ngram_agg.distributions import DistributionRows
 from ngram_agg.hash_index import build_index, find_keys
 from ngram_agg.packing import Packing, Tokens, Words, pack_columns, unpack_columns
 from ngram_agg.runs import check_vocabulary
+from ngram_agg.saved_columns import cached_columns
 
 ROW_GROUP_ROWS = 1 << 17
 
@@ -258,13 +257,8 @@ class Distributions:
         if cache is None:
             return DistributionTable(packing, self._read_columns(order))
         folder = os.path.join(cache, self.manifest.content_hash, f"order={order}")
-        if not os.path.isdir(folder):
-            _save_columns(folder, self._read_columns(order))
-        names = [name.removesuffix(".npy") for name in os.listdir(folder)]
-        return DistributionTable(
-            packing,
-            {name: np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r") for name in names},
-        )
+        columns = cached_columns(folder, lambda: self._read_columns(order))
+        return DistributionTable(packing, columns)
 
     def _files(self, order: int) -> list[str]:
         prefix = f"order={order}/"
@@ -334,17 +328,3 @@ def _table_columns(packing: Packing, table: pa.Table) -> dict[str, npt.NDArray[A
 def _no_columns(packing: Packing) -> dict[str, npt.NDArray[Any]]:
     empty = distributions_schema(packing, packing.length).empty_table()
     return _table_columns(packing, empty)
-
-
-def _save_columns(folder: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-    # Another process may be doing the same: whoever renames first has made it.
-    temporary = f"{folder}.{uuid.uuid4().hex}.tmp"
-    os.makedirs(temporary)
-    for name, values in columns.items():
-        np.save(os.path.join(temporary, f"{name}.npy"), values)
-    try:
-        os.rename(temporary, folder)
-    except OSError:
-        shutil.rmtree(temporary)
-        if not os.path.isdir(folder):
-            raise

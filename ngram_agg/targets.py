@@ -5,6 +5,7 @@ docs/targets.md; the idea is from arXiv 2407.02819.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from ngram_agg.full_tables import FullTable, backward_key
 from ngram_agg.hash_index import EMPTY, ROW
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
+from ngram_agg.saved_columns import open_columns, save_columns
 
 Rows = npt.NDArray[np.int64]
 
@@ -25,6 +27,7 @@ WEIGHT_UNITS = 65535
 # The order of a position without a context, whose target is the observed token.
 NO_CONTEXT = 255
 MAX_HEAD = 256
+_HEADS = ("head_offsets", "heads", "tails")
 # The time goes to waiting for memory: so many positions wait at once, and what a position needs
 # is asked for so many positions before.
 _BLOCK = 512
@@ -225,6 +228,21 @@ def make_target_table(full: FullTable, options: TargetOptions) -> TargetTable:
         tails,
     )
     return TargetTable(full, options, head_offsets, heads, tails)
+
+
+def save_target_table(folder: str, table: TargetTable) -> None:
+    """Writes a table into a folder, local or remote; writing it again replaces it."""
+    heads = {name: getattr(table, name) for name in _HEADS}
+    save_columns(folder, {**table.full.columns, **heads})
+
+
+def open_target_table(
+    folder: str, packing: Packing, options: TargetOptions, made_of: Any = None
+) -> TargetTable:
+    """A saved table, memory-mapped; `made_of` as in `open_columns`."""
+    columns = open_columns(folder, made_of)
+    heads = [columns.pop(name) for name in _HEADS]
+    return TargetTable(FullTable(packing, columns), options, *heads)
 
 
 def make_targets(table: TargetTable, positions: Positions) -> Targets:

@@ -21,8 +21,13 @@ from ngram_agg.full_tables import backward_key, backward_run, build_table
 from ngram_agg.packing import Key, Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
-from ngram_agg.saved_tables import open_target_table, save_target_table
-from ngram_agg.targets import TargetOptions, TargetTable, make_target_table
+from ngram_agg.targets import (
+    TargetOptions,
+    TargetTable,
+    make_target_table,
+    open_target_table,
+    save_target_table,
+)
 from pipelines.counts_parts import (
     SPILLED,
     CountsParts,

@@ -32,9 +32,8 @@ from corpus import parquet, storage
 from corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
 from corpus.errors import CorpusmillError, DataError, DatasetError, UsageError, one_line
 from corpus.tokens import row_group_tokens
-from ngram_agg.full_tables import FullTable
+from ngram_agg.full_tables import FullTable, load_full_table
 from ngram_agg.packing import token_dtype
-from ngram_agg.saved_tables import load_full_table
 from ngram_agg.targets import find_positions, full_distributions, longest_contexts
 
 IGNORED = -100

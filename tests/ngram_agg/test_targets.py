@@ -13,7 +13,6 @@ from corpus.errors import UsageError
 from ngram_agg.full_tables import backward_run, build_table
 from ngram_agg.packing import Packing
 from ngram_agg.runs import count_ngrams, merge_runs
-from ngram_agg.saved_tables import open_target_table, save_target_table
 from ngram_agg.targets import (
     NO_CONTEXT,
     WEIGHT_UNITS,
@@ -24,6 +23,8 @@ from ngram_agg.targets import (
     longest_contexts,
     make_target_table,
     make_targets,
+    open_target_table,
+    save_target_table,
 )
 from tests.oracle import count_contexts
 
