@@ -3,7 +3,9 @@
 import gzip
 import json
 import math
+import tempfile
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -335,3 +337,19 @@ def test_other_options_are_refused(job, tmp_path, capsys):
     assert file_hashes(targets) == before
     counters = json.loads((targets / "manifest.json").read_text())["counters"]
     assert counters["positions"] == read_manifest(str(job / "tokens")).properties["tokens"]
+
+
+@pytest.mark.parametrize("join", ["broadcast", "shuffle"])
+def test_all_of_it_by_url(join, job, tmp_path, monkeypatch):
+    """Inputs, tables and output on another filesystem; tables are copied to a local folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    memory = fsspec.filesystem("memory")
+    for kind in ("tokens", "counts"):
+        memory.put(str(job / kind), f"/{join}/{kind}", recursive=True)
+    place = f"memory://{join}"
+    inputs = ("--tokens", f"{place}/tokens", "--counts", f"{place}/counts", "--join", join)
+    run("enrich", *inputs, "--output", f"{place}/targets")
+    memory.get(f"/{join}/targets", str(tmp_path / "targets"), recursive=True)
+    assert_same_data(tmp_path / "targets", run_enrich(job, tmp_path / "local"))
+    run("verify", f"{place}/targets")
