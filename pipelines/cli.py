@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from types import ModuleType
 
 from corpus.errors import CorpusmillError, UsageError
 from corpus.version import __version__
@@ -28,6 +29,9 @@ COMMANDS = {
     "quickstart": ("pipelines.quickstart", "runs everything on an embedded corpus"),
 }
 
+# Packages that only some commands need -> the extra of setup.py that brings them.
+EXTRAS = {"safetensors": "train", "tensorboard": "train", "torch": "train"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, rest = _command(argv)
         if command is None:
             return 0
-        importlib.import_module(COMMANDS[command][0]).main(rest)
+        _import(COMMANDS[command][0]).main(rest)
     except CorpusmillError as error:
         print(f"corpusmill: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -54,6 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("corpusmill: error: this should not have happened; see above", file=sys.stderr)
         return 1
     return 0
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        remedy = f"pip install 'corpusmill[{EXTRAS[error.name]}]'"
+        raise UsageError(f"the package {error.name} is not installed: {remedy}") from error
 
 
 def _command(argv: Sequence[str]) -> tuple[str | None, Sequence[str]]:

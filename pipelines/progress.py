@@ -104,7 +104,7 @@ class _Watch(threading.Thread):
             self._bars[stage] = tqdm(
                 desc=stage.name,
                 total=stage.total,
-                unit=stage.unit,
+                unit=f" {stage.unit}",
                 unit_scale=True,
                 disable=not terminal,
             )

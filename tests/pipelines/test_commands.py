@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -161,8 +162,19 @@ def test_quickstart_answers_and_can_be_repeated(tmp_path, capsys):
     assert command("quickstart", "--output", tmp_path / "quick") == 0
     printed = capsys.readouterr().out
     assert "next token" in printed
-    assert "OK   distributions dataset" in printed
+    assert "OK   targets dataset" in printed
     manifest = json.loads((tmp_path / "quick" / "counts" / "manifest.json").read_text())
     assert manifest["properties"]["tokens"] > 100_000
     assert command("quickstart", "--output", tmp_path / "quick") == 0
     assert capsys.readouterr().out.count("is complete already") == 3
+
+
+def test_without_torch_training_says_what_to_install(monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.split(".")[0] in ("torch", "trainer")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert command("train", "--tokens", "tokens", "--output", "run", "--steps", 1) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "corpusmill: error: the package torch is not installed: pip install 'corpusmill[train]'\n"
+    )
