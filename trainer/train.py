@@ -14,7 +14,7 @@ from trainer.distributed import DEVICES, PARALLEL, Processes, joined
 from trainer.evaluate import evaluate, evaluation_loader
 from trainer.metrics import Meter, Report
 from trainer.models import SIZES, ModelConfig
-from trainer.objective import PRECISIONS
+from trainer.objective import PRECISIONS, matrix_type
 from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.runs import RunConfig, claim
 from trainer.training import MIX_SCHEDULES, OBJECTIVES, Trainer, TrainOptions
@@ -119,6 +119,7 @@ class _Run:
         if done >= steps:
             self._say(f"{self._options.output} is complete already: {done} steps")
             return
+        self._describe()
         with contextlib.ExitStack() as stack:
             if self._processes.is_first:
                 report = Report(self._options.output, done, steps, self._meter.tokens)
@@ -128,6 +129,20 @@ class _Run:
             f"run {self._options.output}: {steps} steps, {self._meter.tokens:,} tokens, done in"
             f" {self._meter.seconds:.1f} s"
         )
+
+    def _describe(self) -> None:
+        options, processes = self._options, self._processes
+        sequences = options.batch_size * options.accumulate * processes.ranks
+        in_all = options.steps * sequences * options.length
+        epochs = in_all / sum(file.tokens for file in self._loader.dataset.manifest.data_files)
+        precision = str(matrix_type(options.precision, processes.device)).removeprefix("torch.")
+        self._say(
+            f"model {options.model} in {precision} on {processes.ranks} {processes.device.type};"
+            f" {options.steps:,} steps of {sequences} x {options.length:,} tokens,"
+            f" {epochs:.3g} epochs"
+        )
+        if self._trainer.step:
+            self._say(f"going on after step {self._trainer.step:,}")
 
     def _take_steps(self) -> None:
         batches = iter(self._loader)
