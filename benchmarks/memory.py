@@ -8,7 +8,7 @@ from benchmarks import data, measure
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = measure.make_parser("memory", __doc__, 20_000_000)
+    parser = measure.make_parser("memory", __doc__, 60_000_000)
     parser.add_argument("--run-tokens", type=int, help="option of count; its default by default")
     arguments = parser.parse_args(argv)
     options = ["--run-tokens", str(arguments.run_tokens)] if arguments.run_tokens else []
