@@ -1,5 +1,6 @@
 """How fast are targets made: the kernel, against joins and a dictionary, and the whole job?"""
 
+import functools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -8,18 +9,26 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import data, measure
+from corpus import storage
+from corpus.datasets import DatasetWriter, read_manifest
+from ngram_agg import targets_files
+from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.full_tables import FullTable, backward_run, build_table
 from ngram_agg.packing import Packing, Tokens, unpack_columns
-from ngram_agg.runs import count_ngrams
+from ngram_agg.runs import CountsRun, count_ngrams, joined_runs, merge_runs
 from ngram_agg.targets import (
     Positions,
     TargetOptions,
+    Targets,
     TargetTable,
     find_positions,
     make_target_table,
     make_targets,
+    save_target_table,
 )
 from pipelines import count, enrich
+from pipelines.target_joins import Rows, TokenFiles, read_rows
+from pipelines.target_tables import TargetTables
 
 _MAX_ORDER = 4
 _CHUNK = 1 << 20
@@ -48,6 +57,57 @@ def kernel(tokens: Tokens, packing: Packing, table: TargetTable) -> None:
     """Targets chunk by chunk, as the job makes them."""
     for first in range(0, len(tokens), _CHUNK):
         make_targets(table, positions_of(tokens[first : first + _CHUNK], packing))
+
+
+def steps(dataset: str, counts: str, options: TargetOptions, repeat: int) -> dict[str, float]:
+    """Seconds of what the broadcast job does, step by step, without Beam."""
+    manifest = read_manifest(counts, "counts")
+    packing = counts_packing(manifest)
+    names = [file.name for file in manifest.data_files]
+    tokens = tuple(file.name for file in read_manifest(dataset, "tokens").data_files)
+    clock = measure.Clock()
+
+    def read_parts() -> list[CountsRun]:
+        return [joined_runs(list(read_counts(f"{counts}/{name}", packing))) for name in names]
+
+    def turned(parts: list[CountsRun]) -> list[CountsRun]:
+        return [backward_run(part, options.orders, options.min_count) for part in parts]
+
+    def table_of(runs: list[CountsRun]) -> FullTable:
+        return build_table(packing, [merge_runs(runs)], options.min_count)
+
+    def write(path: str, rows: list[Rows], made: list[Targets]) -> None:
+        with targets_files.open_writer(path, packing) as output:
+            for each, targets in zip(rows, made, strict=True):
+                output.write(targets_files.targets_to_batch(packing, targets, each.ends))
+                output.end_row_group()
+
+    for _ in range(repeat):
+        measure.touch_memory()
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/targets.parquet"
+            parts = clock.time("read counts", read_parts)
+            runs = clock.time("turn contexts", functools.partial(turned, parts))
+            full = clock.time("build table", functools.partial(table_of, runs))
+            table = clock.time("choose heads", functools.partial(make_target_table, full, options))
+            save = functools.partial(save_target_table, f"{folder}/table", table)
+            clock.time("save table", save)
+            tables = TargetTables(DatasetWriter(folder, "targets", {}), packing, options, (), None)
+            read = functools.partial(_read_all, TokenFiles(dataset, tokens, tables))
+            rows = clock.time("read positions", read)
+            make = functools.partial(_make_all, table, rows)
+            made = clock.time("make targets", make)
+            clock.time("write targets", functools.partial(write, path, rows, made))
+            clock.time("sha256", functools.partial(storage.sha256, path))
+    return clock.best
+
+
+def _read_all(files: TokenFiles) -> list[Rows]:
+    return [rows for number in range(len(files.names)) for rows in read_rows(files, number)]
+
+
+def _make_all(table: TargetTable, rows: list[Rows]) -> list[Targets]:
+    return [make_targets(table, each.positions) for each in rows]
 
 
 def arrow_join(positions: Positions, table: FullTable, orders: range) -> None:
@@ -139,6 +199,7 @@ def main(argv: Sequence[str]) -> None:
             with measure.silence():
                 options = ["--output", f"{folder}/{name}", "--max-order", str(_MAX_ORDER)]
                 count.main(["--input", source, *options])
+        alone_steps = steps(dataset, f"{folder}/counts", table.options, arguments.repeat)
         for job in ("broadcast", "shuffle", "broadcast --workers 2"):
             options = ["--join", *job.split()]
             started = job_seconds(tiny, f"{folder}/tiny", *options)
@@ -149,6 +210,11 @@ def main(argv: Sequence[str]) -> None:
         f" {len(table.full):,} contexts",
         ("", "ns/position", "million/s", "kernel = 1"),
         [(name, each * 1e9, 1e-6 / each, each * size / alone) for name, each in rows],
+    )
+    measure.print_table(
+        "the same steps called one after the other, without Beam",
+        ("", "ns/position", "kernel = 1"),
+        [(name, each / size * 1e9, each / alone) for name, each in alone_steps.items()],
     )
     kernel_, joined, _, broadcast, shuffle, two = (each for _, each in rows)
     measure.print_goal("kernel, million positions/s", 1e-6 / kernel_, at_least=5)
