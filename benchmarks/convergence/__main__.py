@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import tokenizers
 
 from benchmarks import data, measure
-from benchmarks.convergence import gradients, summary
+from benchmarks.convergence import gradients, loading, summary
 from benchmarks.convergence.rows import ROWS, Row
 from pipelines import cli
 
@@ -84,10 +84,11 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     """Trains one model, or what is missing of it; returns its folder."""
     output = folder / f"run-{row.name}-seed-{seed}"
     inputs = ["--tokens", folder / "tokens", "--validate", folder / "held-out", "--seed", seed]
-    if row.enrich:
-        inputs += ["--objective", "compact", "--targets", folder / row.targets]
-    if row.name == "all-ngrams":
-        inputs += ["--objective", "all-ngrams", "--counts", folder / "counts"]
+    targets, counts = row.sources(folder)
+    if targets:
+        inputs += ["--objective", "compact", "--targets", targets]
+    if counts:
+        inputs += ["--objective", "all-ngrams", "--counts", counts]
     shape = ["--batch-size", options.batch_size, "--length", options.length]
     shape += ["--precision", options.precision]
     steps = ["--steps", options.steps, "--warmup", options.steps // 10]
@@ -131,6 +132,7 @@ def main(argv: Sequence[str]) -> None:
     }
     lines = ["\n".join(measure.machine()), "", *summary.table(options.folder, runs)]
     lines += ["", *gradients.table(options.folder, runs)]
+    lines += ["", *loading.table(options.folder, chosen)]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.report:

@@ -1,6 +1,5 @@
 """How much the gradient varies from mini-batch to mini-batch, at fixed weights."""
 
-import dataclasses
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ def table(folder: pathlib.Path, runs: Mapping[Row, Sequence[pathlib.Path]]) -> l
     found: dict[str, float] = {}
     for row in runs:
         # How the loss is mixed doesn't change the targets.
-        if not row.train and row.name != "all-ngrams":
+        if not row.train:
             found[row.name] = variance(model, folder, row)
             ratio = found[row.name] / next(iter(found.values()))
             lines.append(f"| {row.name} | {found[row.name]:.4g} | {ratio:.3f} |")
@@ -42,8 +41,8 @@ def table(folder: pathlib.Path, runs: Mapping[Row, Sequence[pathlib.Path]]) -> l
 
 def variance(model: Transformer, folder: pathlib.Path, row: Row) -> float:
     """The mean squared distance of a mini-batch's gradient from the mean gradient."""
-    targets = str(folder / row.targets) if row.enrich else None
-    batches = TokenDataset(str(folder / "tokens"), dataclasses.replace(_OPTIONS), targets)
+    targets, counts = row.sources(folder)
+    batches = TokenDataset(str(folder / "tokens"), _OPTIONS, targets, counts=counts)
     objective = Objective(model, torch.float32)
     total: torch.Tensor | None = None
     squares = 0.0

@@ -1,5 +1,6 @@
 """What is compared."""
 
+import pathlib
 from dataclasses import dataclass
 
 
@@ -24,6 +25,11 @@ class Row:
         """The folder of its targets; rows with the same options share them."""
         return "targets" + "".join(self.enrich).replace("--", "-")
 
+    def sources(self, folder: pathlib.Path) -> tuple[str | None, str | None]:
+        """The datasets of targets and of counts that it learns from, if it does."""
+        targets = str(folder / self.targets) if self.enrich else None
+        return targets, str(folder / "counts") if self.name == "all-ngrams" else None
+
 
 _RETAIN = ("--scheme", "retain")
 
@@ -38,5 +44,6 @@ ROWS = (
     Row("retain-order-2", (*_RETAIN, "--max-order", "2")),
     Row("retain-interpolated", (*_RETAIN, "--estimator", "interpolated")),
     Row("retain-seen-8-times", (*_RETAIN, "--min-count", "8")),
+    Row("retain-16-and-4", (*_RETAIN, "--head", "16", "--tail-draws", "4")),
     Row("all-ngrams"),
 )
