@@ -44,6 +44,7 @@ ROWS = (
     Row("retain-order-2", (*_RETAIN, "--max-order", "2")),
     Row("retain-interpolated", (*_RETAIN, "--estimator", "interpolated")),
     Row("retain-seen-8-times", (*_RETAIN, "--min-count", "8")),
-    Row("retain-16-and-4", (*_RETAIN, "--head", "16", "--tail-draws", "4")),
+    Row("retain-8-and-4", (*_RETAIN, "--tail-draws", "4")),
+    Row("retain-16-and-4", (*_RETAIN, "--head", "16", "--tail-draws", "4"), is_main=True),
     Row("all-ngrams"),
 )
