@@ -31,20 +31,23 @@ class Row:
         return targets, str(folder / "counts") if self.name == "all-ngrams" else None
 
 
-_RETAIN = ("--scheme", "retain")
+# Named here, so that other defaults of `enrich` are no other rows.
+_RETAIN = ("--scheme", "retain", "--head", "8", "--tail-draws", "1")
+_MORE_DRAWS = ("--scheme", "retain", "--head", "8", "--tail-draws", "4")
+_MORE_OF_ALL = ("--scheme", "retain", "--head", "16", "--tail-draws", "4")
 
 ROWS = (
     Row("next-token", is_main=True),
     Row("retain", _RETAIN, is_main=True),
     Row("retain-mix-half", _RETAIN, ("--mix", "0.5"), is_main=True),
     Row("retain-annealed", _RETAIN, ("--mix-schedule", "linear-to-zero"), is_main=True),
-    Row("split", ("--scheme", "split")),
-    Row("renormalize", ("--scheme", "renormalize")),
+    Row("retain-8-and-4", _MORE_DRAWS),
+    Row("retain-16-and-4", _MORE_OF_ALL, is_main=True),
+    Row("split", ("--scheme", "split", "--head", "8")),
+    Row("renormalize", ("--scheme", "renormalize", "--head", "8")),
     Row("retain-order-1", (*_RETAIN, "--max-order", "1")),
     Row("retain-order-2", (*_RETAIN, "--max-order", "2")),
     Row("retain-interpolated", (*_RETAIN, "--estimator", "interpolated")),
     Row("retain-seen-8-times", (*_RETAIN, "--min-count", "8")),
-    Row("retain-8-and-4", (*_RETAIN, "--tail-draws", "4")),
-    Row("retain-16-and-4", (*_RETAIN, "--head", "16", "--tail-draws", "4"), is_main=True),
     Row("all-ngrams"),
 )
