@@ -7,6 +7,8 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = [
+    "compress",
+    "compress.byte_models",
     "corpus",
     "corpus.tokenizers",
     "ngram_agg",
