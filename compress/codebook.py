@@ -39,8 +39,9 @@ _BLOCK = 64
 # Bytes behind the pool, so that strings can be copied 8 bytes at a time.
 _SLACK = 8
 _ALIGNMENT = 64
-# magic, version, window bits, bytes of the description, slots, bytes of strings, content hash
-_HEADER = struct.Struct("<8sIIQQQ32s")
+# magic, version, window bits, bytes of each of `begins`, bytes of the description, slots, bytes of
+# strings, content hash
+_HEADER = struct.Struct("<8sIIIIQQ32s")
 _HASH_AT = _HEADER.size - 32
 
 
@@ -64,7 +65,7 @@ class Codebook:
         """The codebook of 2^window_bits strings.
 
         Raises:
-          UsageError: a string is too long.
+          UsageError: the strings take too much room.
         """
         strings = trie.strings()
         blocks = strings.offsets[::_BLOCK].astype(np.uint64)
@@ -72,7 +73,7 @@ class Codebook:
         array = build_double_array(trie)
         columns: dict[str, npt.NDArray[Any]] = {
             "blocks": blocks,
-            "begins": inside.astype(np.uint16),
+            "begins": inside.astype(np.uint16 if inside.max() < 1 << 16 else np.uint32),
             "pool": np.concatenate([strings.data, np.zeros(_SLACK, np.uint8)]),
             "slots": array.slots,
             "low_codes": array.low_codes,
@@ -217,7 +218,12 @@ class Codebook:
     def _parts(self) -> list[Any]:
         """What the file consists of: the header up to the hash, the hash, all that follows."""
         description = json.dumps(self.made_of, sort_keys=True).encode()
-        sizes = len(description), len(self.columns["slots"]), len(self.columns["pool"]) - _SLACK
+        sizes = (
+            self.columns["begins"].itemsize,
+            len(description),
+            len(self.columns["slots"]),
+            len(self.columns["pool"]) - _SLACK,
+        )
         start = _HEADER.pack(MAGIC, FORMAT_VERSION, self.window_bits, *sizes, b"")[:_HASH_AT]
         rest: list[Any] = [description]
         end = _HEADER.size + len(description)
@@ -231,13 +237,13 @@ class Codebook:
 
 
 def _sections(
-    window_bits: int, description: int, slots: int, pool: int
+    window_bits: int, begin_bytes: int, description: int, slots: int, pool: int
 ) -> dict[str, tuple[str, int, int]]:
     """Type, place in the file and length of each column."""
     strings = 1 << window_bits
     lengths = {
         "blocks": ("<u8", strings // _BLOCK + 1),
-        "begins": ("<u2", strings + 1),
+        "begins": (f"<u{begin_bytes}", strings + 1),
         "pool": ("<u1", pool + _SLACK),
         "slots": ("<u4", slots),
         "low_codes": ("<u2", slots),
@@ -267,7 +273,7 @@ def _parse_file(url: str, data: memoryview) -> Codebook:
     digest.update(data[_HEADER.size :])
     if digest.digest() != recorded:
         raise DataError(f"codebook {url} is damaged: its bytes are not those that were written")
-    made_of = json.loads(data[_HEADER.size :][: sizes[0]].tobytes())
+    made_of = json.loads(data[_HEADER.size :][: sizes[1]].tobytes())
     columns = {
         name: read_only(np.frombuffer(data, dtype, count, begin))
         for name, (dtype, begin, count) in _sections(window_bits, *sizes).items()

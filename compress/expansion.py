@@ -20,8 +20,10 @@ from ngram_agg.compiled import compiled
 Words = npt.NDArray[Any]
 Progress = Callable[[int], None]
 
-# A longer string is not expanded.
+# A string of this length has no children in the allocation `optimal`; the window code has no limit.
 MAX_STRING = 1023
+# A model that is sure of one byte makes strings of thousands of bytes, each with all its prefixes.
+_MAX_POOL = 1 << 32
 # The parent of single bytes: the empty string, which is no node.
 NO_PARENT = -1
 # Probabilities are in units of 2^-63; single bytes count as more than certain.
@@ -49,13 +51,17 @@ class Trie:
         return len(self.bytes)
 
     def strings(self) -> ByteStrings:
-        """The string of every code."""
+        """The string of every code.
+
+        Raises:
+          UsageError: they take more than 4 GiB.
+        """
         lengths = np.empty(len(self), np.int64)
         _measure(self.parents, lengths)
-        if lengths.max() > MAX_STRING:
+        if lengths.sum() > _MAX_POOL:
             raise UsageError(
-                f"a string of {lengths.max()} bytes has a code; at most {MAX_STRING} are possible:"
-                " the byte model is too sure of itself, use one of lower precision"
+                f"the strings take {lengths.sum():,} bytes, more than 4 GiB: the byte model is too"
+                " sure of some bytes for so long windows; use shorter ones"
             )
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         data = np.empty(offsets[-1], np.uint8)
@@ -151,11 +157,8 @@ def _asked(
     for start in range(0, max(1, len(nodes)), _BATCH):
         rows = slice(start, start + _BATCH)
         batch = nodes[rows]
-        longest = min(model.context_bytes, MAX_STRING)
-        offsets = np.empty(len(batch) + 1, np.int64)
-        data = np.empty(len(batch) * longest, np.uint8)
-        _gather(batch, parents, last_bytes, longest, offsets, data)
-        yield rows, model.frequencies(ByteStrings(data, offsets))
+        prefixes = ByteStrings(*_gather(batch, parents, last_bytes, model.context_bytes))
+        yield rows, model.frequencies(prefixes)
 
 
 @dataclass(frozen=True)
@@ -267,24 +270,23 @@ def _spell(parents: Words, last_bytes: Bytes, offsets: Offsets, data: Bytes) -> 
 
 
 @compiled
-def _gather(
-    nodes: Words, parents: Words, last_bytes: Bytes, longest: int, offsets: Offsets, data: Bytes
-) -> None:
-    """Writes the last `longest` bytes of each node's string."""
-    end = 0
-    offsets[0] = 0
+def _gather(nodes: Words, parents: Words, last_bytes: Bytes, longest: int) -> tuple[Bytes, Offsets]:
+    """The last `longest` bytes of each node's string, and where each begins."""
+    offsets = np.zeros(len(nodes) + 1, np.int64)
     for i in range(len(nodes)):
-        begin = end
+        length = 0
         node = nodes[i]
-        while node >= 0 and end - begin < longest:
-            data[end] = last_bytes[node]
-            end += 1
+        while node >= 0 and length < longest:
+            length += 1
             node = parents[node]
-        for j in range((end - begin) // 2):
-            byte = data[begin + j]
-            data[begin + j] = data[end - 1 - j]
-            data[end - 1 - j] = byte
-        offsets[i + 1] = end
+        offsets[i + 1] = offsets[i] + length
+    data = np.empty(offsets[-1], np.uint8)
+    for i in range(len(nodes)):
+        node = nodes[i]
+        for place in range(offsets[i + 1] - 1, offsets[i] - 1, -1):
+            data[place] = last_bytes[node]
+            node = parents[node]
+    return data, offsets
 
 
 @compiled
