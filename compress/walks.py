@@ -182,6 +182,9 @@ def encode_flexible(
                 if first + reach[place] > best_total:
                     best = first
                     best_total = first + reach[place]
+                # What no shorter first string can exceed.
+                if best_total >= min(first - 1 + longest, end - at):
+                    break
             slot = path[best - 1]
             ids[out] = np.uint32(high_codes[slot & high_mask]) << 16 | low_codes[slot]
             out += 1

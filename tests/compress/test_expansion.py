@@ -10,7 +10,7 @@ from compress.double_array import ROOT_BASE, build_double_array
 from compress.expansion import NO_PARENT, expand_coder, expand_optimal
 from compress.windows import WindowCode
 from corpus.errors import UsageError
-from tests.compress.samples import HARD, TEXT, frequencies, ngram, static
+from tests.compress.samples import frequencies, ngram, static
 
 MODELS = {
     "ngram": lambda precision: ngram(precision=precision),
@@ -42,7 +42,7 @@ def most_probable(model, size):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("window_bits", "precision"), [(9, 9), (9, 14), (10, 24), (11, 14)])
+@pytest.mark.parametrize(("window_bits", "precision"), [(9, 9), (9, 14), (10, 24)])
 def test_optimal_takes_the_most_probable_strings(model, window_bits, precision):
     byte_model = MODELS[model](precision)
     trie = expand_optimal(byte_model, window_bits, quiet)
@@ -59,13 +59,13 @@ def test_batches_and_rounds_make_no_difference(monkeypatch):
     assert list(expand_coder(model, 16, quiet).strings()) == coder
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["ngram", "static", "uniform"])
 @pytest.mark.parametrize(("window_bits", "precision"), [(9, 9), (10, 9), (14, 14)])
 def test_coder_has_the_strings_of_the_window_code(model, window_bits, precision):
     byte_model = MODELS[model](precision)
     strings = list(expand_coder(byte_model, window_bits, quiet).strings())
     reference = WindowCode(byte_model, window_bits)
-    step = max(1, len(strings) >> 9)
+    step = max(1, len(strings) >> 7)
     numbers = range(0, len(strings), step)
     assert [strings[number] for number in numbers] == [reference.string(n) for n in numbers]
     assert len(set(strings)) == 1 << window_bits
@@ -93,8 +93,9 @@ def test_strings_that_take_too_much_room_are_refused(monkeypatch):
         trie.strings()
 
 
-@pytest.mark.parametrize("window_bits", [9, 12, 17])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "window_bits"), [*zip(MODELS, [9, 10, 11, 12], strict=True), ("static", 17)]
+)
 def test_a_double_array_has_the_trie_and_nothing_else(model, window_bits):
     trie = expand_optimal(MODELS[model](14), window_bits, quiet)
     array = build_double_array(trie)
@@ -112,8 +113,3 @@ def test_a_double_array_has_the_trie_and_nothing_else(model, window_bits):
             high = array.high_codes[slot] if window_bits > 16 else array.high_codes[0]
             assert int(array.low_codes[slot]) + (int(high) << 16) == child
             bases[child] = int((slots[slot] >> 8) + (slots[slot] >> 12))
-
-
-def test_double_arrays_of_small_tries_are_small():
-    trie = expand_optimal(ngram(TEXT + HARD), 16, quiet)
-    assert len(build_double_array(trie).slots) < 1.1 * len(trie) + 4096
