@@ -52,7 +52,7 @@ EXTRAS = {
         "ruff>=0.9",
         "transformers>=4.46",
     ],
-    "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0"],
+    "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0", "tiktoken>=0.8"],
 }
 
 
