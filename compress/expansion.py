@@ -31,8 +31,10 @@ _PROBABILITY_BITS = 63
 _CERTAIN = np.uint64((1 << 64) - 1)
 # So many prefixes at a time: their frequencies take 4 MiB.
 _BATCH = 4096
-# A round expands this share of what is known, so that it seldom expands what will not be needed.
-_SHARE = 128
+# One in so many known strings is expanded in a round: few while all their children are kept, for
+# memory's sake, and not all at once afterwards, because many turn out not to be needed.
+_SHARE_AT_FIRST = 128
+_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def expand_optimal(model: ByteModel, window_bits: int, progress: Progress) -> Tr
         rows = np.flatnonzero(open_)
         if not len(rows):
             return known.best(size)
-        most = max(256, len(known.bytes) // _SHARE)
+        most = max(256, len(known.bytes) // (_SHARE if bound else _SHARE_AT_FIRST))
         if len(rows) > most:
             falling = np.argpartition(-known.probabilities[rows].astype(np.float64), most)
             rows = np.sort(rows[falling[:most]])

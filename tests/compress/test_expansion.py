@@ -54,7 +54,8 @@ def test_batches_and_rounds_make_no_difference(monkeypatch):
     wanted = list(expand_optimal(model, 12, quiet).strings())
     coder = list(expand_coder(model, 16, quiet).strings())
     monkeypatch.setattr(expansion, "_BATCH", 7)
-    monkeypatch.setattr(expansion, "_SHARE", 2)
+    monkeypatch.setattr(expansion, "_SHARE_AT_FIRST", 3)
+    monkeypatch.setattr(expansion, "_SHARE", 500)
     assert list(expand_optimal(model, 12, quiet).strings()) == wanted
     assert list(expand_coder(model, 16, quiet).strings()) == coder
 
