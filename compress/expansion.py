@@ -35,6 +35,8 @@ _BATCH = 4096
 # memory's sake, and not all at once afterwards, because many turn out not to be needed.
 _SHARE_AT_FIRST = 128
 _SHARE = 16
+# The bound is found again when the known strings have become more by one in so many.
+_SHARE_OF_NEWS = 64
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,14 @@ def expand_optimal(model: ByteModel, window_bits: int, progress: Progress) -> Tr
         _root(model)[0].astype(np.uint64) << np.uint64(_PROBABILITY_BITS - model.precision),
         np.zeros(256, bool),
     )
+    looked_at = 0
     while True:
-        # At least this probable is whatever will be taken: so many strings are known already.
-        bound = known.bound(size)
-        known = known.without_below(bound)
+        # Finding the bound takes as long as expanding many strings; an old one is only too low.
+        if len(known.bytes) > looked_at + looked_at // _SHARE_OF_NEWS:
+            # At least this probable is whatever will be taken: so many strings are known already.
+            bound = known.bound(size)
+            known = known.without_below(bound)
+            looked_at = len(known.bytes)
         open_ = ~known.expanded & (known.probabilities > bound) & (known.lengths < MAX_STRING)
         rows = np.flatnonzero(open_)
         if not len(rows):
