@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from compress import ByteModel, Codebook, FreezeOptions, freeze, ngram_model, static_model
+from compress.codebook import PARSES
 from compress.freeze import ALLOCATIONS
 from compress.samples import check_bytes, sample_text
 from corpus import storage
@@ -52,6 +53,10 @@ class FreezeJob:
                 f"--tokens is for --allocation optimal only; {self.options.allocation} is given by"
                 " the model alone"
             )
+        if self.tokens is None and self.options.parse != FreezeOptions.parse:
+            raise UsageError(
+                f"--parse {self.options.parse} says how --tokens are cut, and there are none"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,10 @@ class FreezePlan:
         ]
         if self.job.tokens is not None:
             amount = min(self.text_bytes, _FIT_BYTES) / 2**20
-            lines.append(f"fitted on its own window starts in {amount:,.1f} MiB of text")
+            lines.append(
+                f"fitted on its own window starts, {options.parse} parse, in {amount:,.1f} MiB of"
+                " text"
+            )
         return lines
 
     def run(self) -> Codebook:
@@ -196,6 +204,12 @@ def main(argv: Sequence[str]) -> None:
         default=keep.allocation,
         help="which strings: the window code's, or the most probable ones",
     )
+    add(
+        "--parse",
+        choices=PARSES,
+        default=keep.parse,
+        help="how text will be cut: what the strings are fitted for, with --tokens",
+    )
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
     arguments, _ = parse_known(parser, argv)
     job = FreezeJob(
@@ -203,7 +217,7 @@ def main(argv: Sequence[str]) -> None:
         counts=arguments.counts,
         tokens=arguments.tokens,
         output=arguments.output,
-        options=FreezeOptions(arguments.allocation, arguments.window_bits),
+        options=FreezeOptions(arguments.allocation, arguments.window_bits, arguments.parse),
     )
     plan = make_plan(job)
     if arguments.dry_run:

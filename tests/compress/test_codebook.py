@@ -275,6 +275,8 @@ def test_options_are_checked():
     for window_bits in (8, 25):
         with pytest.raises(UsageError, match="between 9 and 24"):
             FreezeOptions("coder", window_bits)
+    with pytest.raises(UsageError, match="none of greedy, flexible"):
+        FreezeOptions("optimal", 16, "best")
     with pytest.raises(UsageError, match="only the allocation optimal"):
         freeze(static(), FreezeOptions("coder", 16), {}, ByteStrings.of(TEXT))
 
@@ -287,7 +289,9 @@ def wiki_books(articles):
         allocation: freeze(model, FreezeOptions(allocation, 16), MADE_OF)
         for allocation in ("coder", "optimal")
     }
-    return model, {**books, "fitted": freeze(model, FreezeOptions("optimal", 16), {}, text)}
+    for parse in PARSES:
+        books[parse] = freeze(model, FreezeOptions("optimal", 16, parse), MADE_OF, text)
+    return model, books
 
 
 def test_codebooks_of_real_text(wiki_books, articles):
@@ -303,8 +307,9 @@ def test_codebooks_of_real_text(wiki_books, articles):
         everything = np.arange(book.vocab_size, dtype=book.dtype)
         assert (book.encode_batch(book.strings, parse)[0] == everything).all()
     assert lengths["optimal", "greedy"] < lengths["coder", "greedy"]
-    assert 1.03 * lengths["fitted", "greedy"] < lengths["optimal", "greedy"]
-    assert 1.01 * lengths["fitted", "flexible"] < lengths["fitted", "greedy"]
+    assert 1.03 * lengths["greedy", "greedy"] < lengths["optimal", "greedy"]
+    assert 1.01 * lengths["flexible", "flexible"] < lengths["greedy", "flexible"]
+    assert 1.01 * lengths["greedy", "flexible"] < lengths["greedy", "greedy"]
 
 
 def test_at_most_ten_bytes_a_node(wiki_books, tmp_path):

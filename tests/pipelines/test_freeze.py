@@ -32,6 +32,7 @@ def test_it_writes_the_codebook_of_the_library(job, frozen, tmp_path):
         assert found.made_of == {
             "allocation": "optimal",
             "window_bits": 16,
+            "parse": "greedy",
             "model": model,
             "counts": read_manifest(counts).content_hash,
             "tokens": read_manifest(tokens).content_hash,
@@ -89,6 +90,8 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
         (["--alocation", "coder"], "did you mean --allocation?"),
         (["--model", "transformer"], "--model"),
         (["--allocation", "coder", "--tokens", "TOKENS"], "--tokens is for"),
+        (["--parse", "flexible"], "there are none"),
+        (["--parse", "best"], "--parse"),
         (["--tokens", "COUNTS"], "a tokens dataset is needed"),
         (["--counts", "TOKENS"], "a counts dataset is needed"),
         (["--counts", "nowhere"], "no manifest"),
