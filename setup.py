@@ -7,6 +7,8 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = [
+    "compress",
+    "compress.byte_models",
     "corpus",
     "corpus.tokenizers",
     "ngram_agg",
@@ -50,7 +52,7 @@ EXTRAS = {
         "ruff>=0.9",
         "transformers>=4.46",
     ],
-    "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0"],
+    "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0", "tiktoken>=0.8"],
 }
 
 

@@ -20,6 +20,7 @@ _NAMES = (
     "enrich",
     "loader",
     "step",
+    "codebook",
     "encodings",
 )
 _RESULTS = pathlib.Path(__file__).parent / "results"

@@ -46,3 +46,27 @@ def prefetch(_context: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, index), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_word(_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    """Copies source[at:at + 8] to target[to:to + 8], arrays of bytes; both must be in range."""
+
+    def pointer(
+        context: Any, builder: Any, kind: Any, array: Any, index: Any, index_kind: Any
+    ) -> Any:
+        values = context.make_array(kind)(context, builder, array)
+        where = [context.cast(builder, index, index_kind, types.intp)]
+        byte = cgutils.get_item_pointer(context, builder, kind, values, where, wraparound=False)
+        return builder.bitcast(byte, ir.IntType(64).as_pointer())
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        word = builder.load(
+            pointer(context, builder, kinds[0], arguments[0], arguments[1], kinds[1]), align=1
+        )
+        place = pointer(context, builder, kinds[2], arguments[2], arguments[3], kinds[3])
+        builder.store(word, place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(source, at, target, to), code

@@ -20,6 +20,7 @@ COMMANDS = {
     "count": ("pipelines.count", "tokens dataset -> counts dataset"),
     "distributions": ("pipelines.distributions", "counts dataset -> distributions dataset"),
     "enrich": ("pipelines.enrich", "tokens and counts datasets -> targets dataset"),
+    "freeze": ("pipelines.freeze", "counts dataset of bytes -> a codebook"),
     "merge": ("pipelines.merge", "counts datasets -> the counts dataset of them all"),
     "query": ("pipelines.query", "shows what follows a context"),
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),

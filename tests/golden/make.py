@@ -3,14 +3,21 @@
 import shutil
 from pathlib import Path
 
+from compress import FreezeOptions, freeze, ngram_model, static_model
 from pipelines import cli
 
 HERE = Path(__file__).parent
 KINDS = ("tokens", "counts", "distributions", "targets")
+CODEBOOKS = {
+    "coder.codebook": (static_model, FreezeOptions("coder", 9)),
+    "optimal.codebook": (ngram_model, FreezeOptions("optimal", 9)),
+}
+# With frequencies so coarse, windows of 9 bits have codes for all bytes.
+_PRECISION = 9
 
 
 def make(folder: Path) -> None:
-    """Runs all jobs on the golden corpus, a byte a token, into `folder`."""
+    """Runs all jobs on the golden corpus, a byte a token, into `folder`, and freezes codebooks."""
     tokens, counts, tables, targets = (str(folder / kind) for kind in KINDS)
     source = str(HERE / "corpus.jsonl")
     for command in (
@@ -24,9 +31,12 @@ def make(folder: Path) -> None:
     ):
         if cli.main(command):
             raise SystemExit(f"{command[0]} failed")
+    for name, (model, options) in CODEBOOKS.items():
+        book = freeze(model(counts, _PRECISION), options, {"corpus": "golden"})
+        book.write(str(folder / "codebooks" / name))
 
 
 if __name__ == "__main__":
-    for kind in KINDS:
+    for kind in (*KINDS, "codebooks"):
         shutil.rmtree(HERE / kind, ignore_errors=True)
     make(HERE)

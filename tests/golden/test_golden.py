@@ -7,10 +7,22 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from tests.golden.make import HERE, KINDS, make
+from compress import Codebook
+from tests.golden.make import CODEBOOKS, HERE, KINDS, make
 
 # Bytes are a function of the data and of pyarrow; the golden ones are of this release.
 PYARROW = "25."
+# Their ids, and the ids of a text.
+GOLDEN_CODEBOOKS = {
+    "coder.codebook": (
+        "fc0e3c754eebe170803076891e33fdce50b54d6b3e41a0cb1ff9ceea0dff016f",
+        [275, 40, 141, 77, 55, 444, 411],
+    ),
+    "optimal.codebook": (
+        "7332728f67d3dc8aad5394259241014e4a3d38beb7f72bf4788276b591360ab1",
+        [342, 218, 108, 81, 445, 413],
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +68,17 @@ def test_manifests_have_the_golden_contents(kind, made):
         }
     assert found == golden
     assert golden["format_version"] == 1
+
+
+@pytest.mark.parametrize("name", CODEBOOKS)
+def test_codebooks_have_the_golden_bytes(name, made):
+    golden = HERE / "codebooks" / name
+    assert (made / "codebooks" / name).read_bytes() == golden.read_bytes()
+    content_hash, ids = GOLDEN_CODEBOOKS[name]
+    book = Codebook.open(str(golden))
+    assert book.content_hash == content_hash
+    assert book.encode("the cat, thé".encode()).tolist() == ids
+    assert book.decode(ids) == "the cat, thé".encode()
 
 
 def test_the_golden_counts_are_what_anyone_would_count():

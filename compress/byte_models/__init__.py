@@ -1,0 +1,21 @@
+"""Byte models: how probable each byte is after a prefix, as integers that add up to a power of two.
+
+Every coder here asks a `ByteModel`, and codes with what it answers.
+"""
+
+from compress.byte_models.base import ByteModel
+from compress.byte_models.loading import ngram_model, open_model, save_model, static_model
+from compress.byte_models.ngram import NgramModel
+from compress.byte_models.static import StaticModel
+from compress.byte_models.window_starts import WindowStartsModel
+
+__all__ = [
+    "ByteModel",
+    "NgramModel",
+    "StaticModel",
+    "WindowStartsModel",
+    "ngram_model",
+    "open_model",
+    "save_model",
+    "static_model",
+]

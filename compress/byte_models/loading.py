@@ -1,0 +1,120 @@
+"""Byte models from counts, and on disk.
+
+A saved model is a folder (or URL) with the model's columns as `.npy` files and, written last,
+`model.json`: `kind`, what else the model is made of, and its content hash.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from compress.byte_models.base import PRECISION
+from compress.byte_models.ngram import NgramModel
+from compress.byte_models.static import StaticModel
+from corpus import storage
+from corpus.datasets import read_manifest
+from corpus.errors import DataError, DatasetError, UsageError
+from ngram_agg.counts_files import counts_packing, read_counts
+from ngram_agg.full_tables import FullTable, load_full_table
+from ngram_agg.packing import Packing
+from ngram_agg.saved_columns import open_columns, save_columns
+
+MODEL_FILE = "model.json"
+# Contexts seen once take most of the memory and say next to nothing.
+_MIN_COUNT = 2
+
+
+def static_model(counts: str, precision: int = PRECISION) -> StaticModel:
+    """The static model of a counts dataset.
+
+    Args:
+      counts: path or URL of a counts dataset of bytes (`tokenize --tokenizer bytes`).
+      precision: see `ByteModel`.
+
+    Raises:
+      DatasetError: it is none.
+    """
+    manifest = _bytes_manifest(counts)
+    packing = counts_packing(manifest)
+    totals = np.zeros(256, np.uint64)
+    for file in manifest.data_files:
+        for run in read_counts(storage.join(counts, file.name), packing):
+            unigrams = run.shortened(1)
+            [tokens] = unigrams.columns()
+            is_byte = tokens < 256
+            totals[tokens[is_byte]] += unigrams.counts[is_byte]
+    return StaticModel(totals, precision)
+
+
+def ngram_model(counts: str, precision: int = PRECISION) -> NgramModel:
+    """The n-gram model of a counts dataset, with contexts as long as were counted.
+
+    Args:
+      counts: path or URL of a counts dataset of bytes (`tokenize --tokenizer bytes`).
+      precision: see `ByteModel`.
+
+    Raises:
+      DatasetError: it is none.
+    """
+    orders = range(_bytes_manifest(counts).properties["max_order"] + 1)
+    return NgramModel(load_full_table(counts, orders, _MIN_COUNT), precision)
+
+
+def save_model(model: StaticModel | NgramModel, folder: str) -> None:
+    """Writes a model into a folder or below a URL."""
+    fields: dict[str, Any] = {"kind": model.kind, "precision": model.precision}
+    if isinstance(model, NgramModel):
+        columns = dict(model.table.columns)
+        fields["context_bytes"] = model.context_bytes
+    else:
+        columns = {"counts": model.counts}
+    save_columns(folder, columns)
+    fields["content_hash"] = model.content_hash
+    data = json.dumps(fields, indent=1, sort_keys=True).encode() + b"\n"
+    storage.write_bytes(storage.join(folder, MODEL_FILE), data)
+
+
+def open_model(folder: str) -> StaticModel | NgramModel:
+    """A saved model, memory-mapped where it is local.
+
+    Raises:
+      UsageError: there is none.
+      DataError: it is damaged.
+    """
+    url = storage.join(folder, MODEL_FILE)
+    try:
+        fields = json.loads(storage.read_bytes(url))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{folder} has no {MODEL_FILE}: it is no byte model") from error
+    except ValueError as error:
+        raise DataError(f"{url} is damaged: {error}") from error
+    try:
+        columns = open_columns(folder, fields)
+        model: StaticModel | NgramModel
+        if fields["kind"] == "static":
+            model = StaticModel(columns["counts"], fields["precision"])
+        else:
+            packing = _bytes_packing(fields["context_bytes"])
+            model = NgramModel(FullTable(packing, columns), fields["precision"])
+        found = model.content_hash
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the byte model {folder} is damaged: {error}") from error
+    if found != fields["content_hash"]:
+        raise DataError(f"the byte model {folder} is damaged: its content hash differs")
+    return model
+
+
+def _bytes_manifest(counts: str) -> Any:
+    manifest = read_manifest(counts, "counts")
+    expected = _bytes_packing(manifest.properties["max_order"])
+    if manifest.tokenizer["kind"] != "bytes" or counts_packing(manifest) != expected:
+        raise DatasetError(
+            f"{counts} has counts of {manifest.tokenizer['kind']} tokens; counts of bytes are"
+            " needed: make the tokens with --tokenizer bytes"
+        )
+    return manifest
+
+
+def _bytes_packing(context_bytes: int) -> Packing:
+    return Packing(context_bytes + 1, 257, 256)

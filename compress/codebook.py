@@ -1,0 +1,308 @@
+"""Codebooks: a byte model and a window size, frozen into a dictionary of byte strings.
+
+A codebook encodes and decodes without the model, at the speed of memory, the same bits on every
+machine. It is one file, described byte by byte in docs/formats.md; the SHA-256 of its contents is
+its id. What its strings are: docs/codebooks.md.
+
+book = Codebook.open("gs://bucket/english.codebook")
+ids = book.encode(b"any bytes")
+book.decode(ids) == b"any bytes"
+ids, offsets = book.encode_batch(ByteStrings.of(documents))
+"""
+
+import hashlib
+import json
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress import walks
+from compress.byte_strings import ByteStrings, Offsets, read_only
+from compress.double_array import build_double_array
+from compress.expansion import Trie
+from corpus import storage
+from corpus.errors import DataError, UsageError
+
+Ids = npt.NDArray[np.unsignedinteger[Any]]
+
+MAGIC = b"\x89CMBOOK\n"
+FORMAT_VERSION = 1
+PARSES = ("greedy", "flexible")
+
+_BLOCK = 64
+# Bytes behind the pool, so that strings can be copied 8 bytes at a time.
+_SLACK = 8
+_ALIGNMENT = 64
+# magic, version, window bits, bytes of each of `begins`, bytes of the description, slots, bytes of
+# strings, content hash
+_HEADER = struct.Struct("<8sIIIIQQ32s")
+_HASH_AT = _HEADER.size - 32
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A complete dictionary of byte strings: every code has one, every single byte is one of them.
+
+    Attributes:
+      window_bits: there are 2^window_bits codes.
+      made_of: what it was made of, as JSON.
+      columns: `blocks` and `begins` (where strings begin), `pool` (the strings), `slots`,
+        `low_codes` and `high_codes` (the double array of `compress.double_array`).
+    """
+
+    window_bits: int
+    made_of: Mapping[str, Any]
+    columns: Mapping[str, npt.NDArray[Any]]
+
+    @classmethod
+    def of(cls, trie: Trie, made_of: Mapping[str, Any]) -> "Codebook":
+        """The codebook of 2^window_bits strings.
+
+        Raises:
+          UsageError: the strings take too much room.
+        """
+        strings = trie.strings()
+        blocks = strings.offsets[::_BLOCK].astype(np.uint64)
+        inside = strings.offsets - np.repeat(strings.offsets[::_BLOCK], _BLOCK)[: len(trie) + 1]
+        array = build_double_array(trie)
+        columns: dict[str, npt.NDArray[Any]] = {
+            "blocks": blocks,
+            "begins": inside.astype(np.uint16 if inside.max() < 1 << 16 else np.uint32),
+            "pool": np.concatenate([strings.data, np.zeros(_SLACK, np.uint8)]),
+            "slots": array.slots,
+            "low_codes": array.low_codes,
+            "high_codes": array.high_codes,
+        }
+        read_only_columns = {name: read_only(column) for name, column in columns.items()}
+        return cls(len(trie).bit_length() - 1, made_of, read_only_columns)
+
+    @classmethod
+    def open(cls, url: str) -> "Codebook":
+        """A codebook by path (memory-mapped) or URL (read into memory).
+
+        Raises:
+          UsageError: there is no such file.
+          DataError: it is no codebook, of a newer format, or damaged.
+        """
+        try:
+            if storage.is_local(url):
+                with open(storage.filesystem(url)[1], "rb") as file:
+                    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            else:
+                data = memoryview(storage.read_bytes(url))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise UsageError(f"there is no codebook {url}; is the path right?") from error
+        # An empty file can't be mapped.
+        except ValueError as error:
+            raise DataError(f"{url} is no codebook: it is empty") from error
+        return _parse_file(url, data)
+
+    def write(self, url: str) -> None:
+        """Writes the file; it appears when it is whole."""
+        with storage.publish(url) as path, open(path, "wb") as file:
+            file.writelines(self._parts())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of all that is in the file but of itself: the codebook's id."""
+        _, digest, *_ = self._parts()
+        return str(digest.hex())
+
+    @property
+    def vocab_size(self) -> int:
+        """How many codes there are; all of them have a string."""
+        return 1 << self.window_bits
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of ids: uint16 where they fit, else uint32."""
+        return np.dtype(np.uint16 if self.window_bits <= 16 else np.uint32)
+
+    @cached_property
+    def strings(self) -> ByteStrings:
+        """The string of every code, in their order, which is that of the strings."""
+        begins = self.columns["begins"].astype(np.int64)
+        blocks = self.columns["blocks"].astype(np.int64)
+        offsets = begins + np.repeat(blocks, _BLOCK)[: len(begins)]
+        return ByteStrings(self.columns["pool"][:-_SLACK], offsets)
+
+    def encode(self, data: bytes, parse: str = "greedy") -> Ids:
+        """The ids of a document.
+
+        Args:
+          data: any bytes; empty ones have no ids.
+          parse: `greedy` takes the longest string at each place; `flexible` looks one string ahead,
+            which saves up to 4% of the ids and takes a few times as long. Decoding is the same.
+        """
+        ids, _ = self.encode_batch(ByteStrings.of([data]), parse)
+        return ids
+
+    def decode(self, ids: npt.ArrayLike) -> bytes:
+        """The bytes of ids, for every sequence of ids.
+
+        Raises:
+          DataError: an id is outside the codebook.
+        """
+        ids = np.asarray(ids)
+        return self.decode_batch(ids, np.array([0, len(ids)])).data.tobytes()
+
+    def encode_batch(self, documents: ByteStrings, parse: str = "greedy") -> tuple[Ids, Offsets]:
+        """The ids of many documents, without holding the GIL: threads may share a codebook.
+
+        Args:
+          documents: each is cut into strings for itself.
+          parse: see `encode`.
+
+        Returns:
+          The ids of all documents one after the other, and int64 [documents + 1]: document i has
+          the ids from offsets[i] to offsets[i + 1].
+
+        Raises:
+          UsageError: there is no such parse.
+        """
+        check_parse(parse)
+        names = ("slots", "low_codes", "high_codes")
+        slots, low_codes, high_codes = (self.columns[name] for name in names)
+        data, bounds = read_only(documents.data), read_only(documents.offsets)
+        # An id stands for a byte at least. Memory that isn't written to is never really taken.
+        ids = np.empty(bounds[-1] - bounds[0], self.dtype)
+        offsets = np.zeros(len(documents) + 1, np.int64)
+        if parse == "flexible":
+            walks.encode_flexible(
+                slots, low_codes, high_codes, data, bounds, self._longest, ids, offsets[1:]
+            )
+            return ids[: offsets[-1]].copy(), offsets
+        cuts = walks.lane_cuts(bounds)
+        walks.encode_greedy(slots, low_codes, high_codes, data, bounds, cuts, ids, offsets[1:])
+        return _close_gaps(ids, offsets, bounds[cuts] - bounds[0], cuts)
+
+    def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
+        """The documents that have these ids; the inverse of `encode_batch`.
+
+        Raises:
+          DataError: an id is outside the codebook.
+        """
+        ids = self._checked(ids)
+        index = self.columns["blocks"], self.columns["begins"]
+        bounds = np.empty(len(offsets), np.int64)
+        walks.decoded_offsets(*index, ids, read_only(offsets), bounds)
+        text = np.empty(bounds[-1] + _SLACK, np.uint8)
+        walks.decode(*index, self.columns["pool"], ids[offsets[0] : offsets[-1]], text)
+        return ByteStrings(text[:-_SLACK], bounds)
+
+    @cached_property
+    def _longest(self) -> int:
+        return int(self.strings.lengths().max())
+
+    def _checked(self, ids: Ids) -> Ids:
+        """Ids in the type that they are stored in."""
+        if not len(ids):
+            return read_only(np.empty(0, self.dtype))
+        if ids.dtype.kind not in "iu":
+            raise DataError(f"ids are of the type {ids.dtype}; whole numbers are needed")
+        if ids.min() < 0 or ids.max() >= self.vocab_size:
+            place = int(np.flatnonzero((ids < 0) | (ids >= self.vocab_size))[0])
+            raise DataError(
+                f"id {ids[place]} at place {place} is outside the codebook of"
+                f" {self.vocab_size:,} strings"
+            )
+        return read_only(ids.astype(self.dtype, copy=False))
+
+    def _parts(self) -> list[Any]:
+        """What the file consists of: the header up to the hash, the hash, all that follows."""
+        description = json.dumps(self.made_of, sort_keys=True).encode()
+        sizes = (
+            self.columns["begins"].itemsize,
+            len(description),
+            len(self.columns["slots"]),
+            len(self.columns["pool"]) - _SLACK,
+        )
+        start = _HEADER.pack(MAGIC, FORMAT_VERSION, self.window_bits, *sizes, b"")[:_HASH_AT]
+        rest: list[Any] = [description]
+        end = _HEADER.size + len(description)
+        for name, (dtype, begin, count) in _sections(self.window_bits, *sizes).items():
+            rest += [bytes(begin - end), self.columns[name].astype(dtype, copy=False).data]
+            end = begin + count * np.dtype(dtype).itemsize
+        digest = hashlib.sha256(start)
+        for part in rest:
+            digest.update(part)
+        return [start, digest.digest(), *rest]
+
+
+def check_parse(parse: str) -> None:
+    """Raises UsageError where there is no such parse."""
+    if parse not in PARSES:
+        raise UsageError(f"parse {parse!r} is none of {', '.join(PARSES)}")
+
+
+def _sections(
+    window_bits: int, begin_bytes: int, description: int, slots: int, pool: int
+) -> dict[str, tuple[str, int, int]]:
+    """Type, place in the file and length of each column."""
+    strings = 1 << window_bits
+    lengths = {
+        "blocks": ("<u8", strings // _BLOCK + 1),
+        "begins": (f"<u{begin_bytes}", strings + 1),
+        "pool": ("<u1", pool + _SLACK),
+        "slots": ("<u4", slots),
+        "low_codes": ("<u2", slots),
+        "high_codes": ("<u1", slots if window_bits > 16 else 1),
+    }
+    sections = {}
+    end = _HEADER.size + description
+    for name, (dtype, count) in lengths.items():
+        begin = -(-end // _ALIGNMENT) * _ALIGNMENT
+        sections[name] = dtype, begin, count
+        end = begin + count * np.dtype(dtype).itemsize
+    return sections
+
+
+def _parse_file(url: str, data: memoryview) -> Codebook:
+    if data[: len(MAGIC)].tobytes() != MAGIC:
+        raise DataError(f"{url} is no codebook: it does not begin like one")
+    if len(data) < _HEADER.size:
+        raise DataError(f"codebook {url} is damaged: it ends in its header")
+    fields = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    _, version, window_bits, *sizes, recorded = fields
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"codebook {url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
+        )
+    digest = hashlib.sha256(data[:_HASH_AT])
+    digest.update(data[_HEADER.size :])
+    if digest.digest() != recorded:
+        raise DataError(f"codebook {url} is damaged: its bytes are not those that were written")
+    made_of = json.loads(data[_HEADER.size :][: sizes[1]].tobytes())
+    columns = {
+        name: read_only(np.frombuffer(data, dtype, count, begin))
+        for name, (dtype, begin, count) in _sections(window_bits, *sizes).items()
+    }
+    return Codebook(window_bits, made_of, columns)
+
+
+def _close_gaps(ids: Ids, ends: Offsets, begins: Offsets, cuts: Offsets) -> tuple[Ids, Offsets]:
+    """Brings together what the lanes wrote apart.
+
+    Args:
+      ids: lane l wrote from begins[l] on.
+      ends: a 0, then where each document's ids end; changed.
+      begins: of each lane's ids.
+      cuts: documents of each lane.
+    """
+    parts = []
+    moved = 0
+    for lane in range(len(cuts) - 1):
+        documents = slice(cuts[lane] + 1, cuts[lane + 1] + 1)
+        if cuts[lane] == cuts[lane + 1]:
+            continue
+        part = ids[begins[lane] : ends[cuts[lane + 1]]]
+        ends[documents] += moved - begins[lane]
+        moved += len(part)
+        parts.append(part)
+    return np.concatenate([ids[:0], *parts]), ends

@@ -1,0 +1,240 @@
+"""counts dataset (and tokens dataset) of bytes -> a codebook"""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from compress import ByteModel, Codebook, FreezeOptions, freeze, ngram_model, static_model
+from compress.codebook import PARSES
+from compress.freeze import ALLOCATIONS
+from compress.samples import check_bytes, sample_text
+from corpus import storage
+from corpus.arguments import make_parser, parse_known
+from corpus.datasets import describe_differences, read_manifest
+from corpus.errors import DataError, UsageError
+
+MODELS: dict[str, Callable[[str], ByteModel]] = {"ngram": ngram_model, "static": static_model}
+# More text of the same kind doesn't make a better codebook, and all of it is held in memory.
+_FIT_BYTES = 64 << 20
+_MIN_WINDOW_BITS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezeJob:
+    """What `freeze` makes, of what.
+
+    Attributes:
+      model: `ngram` or `static`.
+      counts: folder or URL of a counts dataset of bytes.
+      tokens: of a tokens dataset of bytes to fit on, None to fit on none.
+      output: the codebook's path or URL.
+      options: of the codebook.
+    """
+
+    model: str
+    counts: str
+    tokens: str | None
+    output: str
+    options: FreezeOptions
+
+    def __post_init__(self) -> None:
+        if self.options.window_bits < _MIN_WINDOW_BITS:
+            raise UsageError(
+                f"window-bits {self.options.window_bits} is not between {_MIN_WINDOW_BITS} and 24"
+            )
+        if self.tokens is not None and self.options.allocation != "optimal":
+            raise UsageError(
+                f"--tokens is for --allocation optimal only; {self.options.allocation} is given by"
+                " the model alone"
+            )
+        if self.tokens is None and self.options.parse != FreezeOptions.parse:
+            raise UsageError(
+                f"--parse {self.options.parse} says how --tokens are cut, and there are none"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezePlan:
+    """A job whose inputs have been looked at.
+
+    Attributes:
+      job: what was asked for.
+      made_of: everything that decides the codebook's strings; it stands in the codebook.
+      text_bytes: how much text there is to fit on.
+    """
+
+    job: FreezeJob
+    made_of: dict[str, Any]
+    text_bytes: int
+
+    def describe(self) -> list[str]:
+        options = self.job.options
+        lines = [
+            f"model: {self.job.model} of {self.job.counts}",
+            (
+                f"codebook of 2^{options.window_bits} = {1 << options.window_bits:,} strings,"
+                f" allocation {options.allocation}"
+            ),
+        ]
+        if self.job.tokens is not None:
+            amount = min(self.text_bytes, _FIT_BYTES) / 2**20
+            lines.append(
+                f"fitted on its own window starts, {options.parse} parse, in {amount:,.1f} MiB of"
+                " text"
+            )
+        return lines
+
+    def run(self) -> Codebook:
+        """Makes the codebook and writes it."""
+        model = MODELS[self.job.model](self.job.counts)
+        text = None
+        if self.job.tokens is not None:
+            manifest = read_manifest(self.job.tokens, "tokens")
+            text = sample_text(self.job.tokens, manifest, _FIT_BYTES)
+        with _shown() as progress:
+            book = freeze(model, self.job.options, self.made_of, text, progress)
+        book.write(self.job.output)
+        return book
+
+
+def make_plan(job: FreezeJob) -> FreezePlan:
+    """Looks at the inputs.
+
+    Raises:
+      DatasetError: a dataset is missing, or not of bytes.
+    """
+    counts = read_manifest(job.counts, "counts")
+    check_bytes(job.counts, counts)
+    tokens = None if job.tokens is None else read_manifest(job.tokens, "tokens")
+    made_of = {
+        **dataclasses.asdict(job.options),
+        "model": job.model,
+        "counts": counts.content_hash,
+        "tokens": None if tokens is None else tokens.content_hash,
+    }
+    if tokens is None or job.tokens is None:
+        return FreezePlan(job, made_of, 0)
+    check_bytes(job.tokens, tokens)
+    return FreezePlan(job, made_of, tokens.properties["tokens"])
+
+
+def is_complete(plan: FreezePlan) -> bool:
+    """Whether the output is there already.
+
+    Raises:
+      UsageError: something else is there, or nothing can be written there.
+    """
+    output = plan.job.output
+    if not storage.exists(output):
+        try:
+            with storage.publish(output) as path:
+                open(path, "wb").close()
+                os.remove(path)
+        except OSError as error:
+            raise UsageError(f"cannot write to output {output}: {error}") from error
+        return False
+    try:
+        found = Codebook.open(output)
+    except (DataError, UsageError) as error:
+        raise UsageError(f"output {output} holds something else; name a new file") from error
+    differences = describe_differences(found.made_of, plan.made_of)
+    if differences:
+        raise UsageError(
+            f"output {output} was made with other options ({'; '.join(differences)});"
+            " use the same ones, or name a new file"
+        )
+    return True
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str, int], None]]:
+    """Shows a stage's progress: a bar on a terminal, else a line."""
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, strings: int) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            terminal = sys.stderr.isatty()
+            bars[stage] = tqdm(desc=stage, unit=" strings", unit_scale=True, disable=not terminal)
+            if not terminal:
+                print(stage, file=sys.stderr)
+        bars[stage].update(strings)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill freeze`"""
+    parser = make_parser(
+        "freeze",
+        "Freezes a byte model into a codebook, which encodes any bytes and decodes them.",
+        "corpusmill freeze --counts byte-counts --tokens byte-tokens --output english.codebook",
+    )
+    keep = FreezeOptions()
+    add = parser.add_argument
+    add("--counts", required=True, metavar="DIR", help="folder or URL of a counts dataset of bytes")
+    add("--output", required=True, metavar="FILE", help="path or URL of the codebook")
+    add(
+        "--tokens",
+        metavar="DIR",
+        help="tokens dataset of bytes, to fit the strings on where windows start in it",
+    )
+    add("--model", choices=sorted(MODELS), default="ngram", help="byte model")
+    add(
+        "--window-bits",
+        type=int,
+        default=keep.window_bits,
+        metavar="N",
+        help="bits of a code, 16 to 24: the codebook has 2^N strings",
+    )
+    add(
+        "--allocation",
+        choices=ALLOCATIONS,
+        default=keep.allocation,
+        help="which strings: the window code's, or the most probable ones",
+    )
+    add(
+        "--parse",
+        choices=PARSES,
+        default=keep.parse,
+        help="how text will be cut: what the strings are fitted for, with --tokens",
+    )
+    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    arguments, _ = parse_known(parser, argv)
+    job = FreezeJob(
+        model=arguments.model,
+        counts=arguments.counts,
+        tokens=arguments.tokens,
+        output=arguments.output,
+        options=FreezeOptions(arguments.allocation, arguments.window_bits, arguments.parse),
+    )
+    plan = make_plan(job)
+    if arguments.dry_run:
+        print("\n".join([*plan.describe(), f"would write the codebook {job.output}"]))
+        return
+    if is_complete(plan):
+        print(f"{job.output} is complete already; nothing to do")
+        return
+    print("\n".join(plan.describe()), file=sys.stderr)
+    started = time.monotonic()
+    book = plan.run()
+    print(f"codebook {job.output}: done in {time.monotonic() - started:.1f} s")
+    lengths = book.strings.lengths()
+    for name, value in (
+        ("strings", f"{book.vocab_size:,}"),
+        ("mean bytes of a string", f"{lengths.mean():.2f}"),
+        ("longest string", f"{lengths.max():,}"),
+        ("id", book.content_hash),
+    ):
+        print(f"  {name:<28}{value:>16}")

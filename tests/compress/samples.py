@@ -1,0 +1,71 @@
+"""Byte models of small texts, and byte strings that are hard on coders."""
+
+import gzip
+import itertools
+import json
+
+import numpy as np
+from hypothesis import strategies as st
+
+from compress.byte_models import NgramModel, StaticModel
+from compress.byte_strings import ByteStrings
+from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.runs import count_ngrams
+
+TEXT = [
+    b"the cat sat on the mat and the dog sat on the log",
+    b"a cat and a dog",
+    "thé à la crème, 猫".encode(),
+    b"",
+    bytes(4),
+]
+HARD = [
+    b"",
+    b"\x00",
+    bytes(5000),
+    b"\xff" * 300,
+    bytes(range(256)),
+    b"the cat",
+    "猫は好きです。".encode(),
+    b"\xc3\x28\xe2\x82 not UTF-8 \xf0\x9f",
+    b"def f(x):\n\treturn {x: [x]}\n",
+    np.random.default_rng(0).bytes(3000),
+]
+# Strings of the models' own alphabet, and of any bytes.
+DATA = st.one_of(
+    st.binary(max_size=60),
+    st.text("the catsdogmn", max_size=60).map(str.encode),
+    st.sampled_from(HARD),
+)
+
+
+def tokens_of(documents):
+    """The tokens that `tokenize --tokenizer bytes` makes."""
+    return np.concatenate(
+        [np.append(np.frombuffer(each, np.uint8), np.uint16(256)) for each in documents]
+    )
+
+
+def static(documents=TEXT, precision=14):
+    counts = np.bincount(np.frombuffer(b"".join(documents), np.uint8), minlength=256)
+    return StaticModel(counts.astype(np.uint64), precision)
+
+
+def ngram(documents=TEXT, order=3, precision=14, min_count=2):
+    run = count_ngrams(
+        tokens_of(documents), max_order=order, vocabulary_size=257, end_of_document=256
+    )
+    backward = backward_run(run, range(order + 1), min_count)
+    return NgramModel(build_table(run.packing, [backward], min_count), precision)
+
+
+def frequencies(model, prefix):
+    return model.frequencies(ByteStrings.of([prefix]))[0].tolist()
+
+
+def wiki(shared_data, documents, skip=0):
+    """Articles of Simple English Wikipedia."""
+    path = shared_data / "corpora" / "simplewiki.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        lines = itertools.islice(file, skip, skip + documents)
+        return [json.loads(line)["text"].encode() for line in lines]

@@ -1,0 +1,138 @@
+"""The command `freeze`."""
+
+import pytest
+
+from compress import Codebook, FreezeOptions, freeze, ngram_model, static_model
+from compress.samples import sample_text
+from corpus.datasets import read_manifest
+from pipelines import cli
+from tests.pipelines.conftest import TEXTS
+from tests.pipelines.samples import command, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def frozen(job, tmp_path_factory):
+    """The path of a codebook, and the arguments that made it."""
+    path = tmp_path_factory.mktemp("books") / "fitted.codebook"
+    arguments = ("freeze", "--counts", job / "counts", "--tokens", job / "tokens", "--output", path)
+    assert command(*arguments) == 0
+    return path, arguments
+
+
+def test_it_writes_the_codebook_of_the_library(job, frozen, tmp_path):
+    counts, tokens = str(job / "counts"), str(job / "tokens")
+    text = sample_text(tokens, read_manifest(tokens), 1 << 30)
+    for model, make in (("ngram", ngram_model), ("static", static_model)):
+        path = tmp_path / model
+        arguments = ("--counts", counts, "--tokens", tokens, "--model", model, "--output", path)
+        assert command("freeze", *arguments) == 0
+        found = Codebook.open(str(path))
+        made = freeze(make(counts), FreezeOptions(), found.made_of, text)
+        assert found.content_hash == made.content_hash
+        assert found.made_of == {
+            "allocation": "optimal",
+            "window_bits": 16,
+            "parse": "greedy",
+            "model": model,
+            "counts": read_manifest(counts).content_hash,
+            "tokens": read_manifest(tokens).content_hash,
+        }
+    assert (tmp_path / "ngram").read_bytes() == frozen[0].read_bytes()
+
+
+def test_other_allocations_and_sizes(job, tmp_path, capsys):
+    path = tmp_path / "a.codebook"
+    arguments = ("--counts", job / "counts", "--allocation", "coder", "--window-bits", 17)
+    assert command("freeze", *arguments, "--output", path) == 0
+    printed = capsys.readouterr()
+    assert "131,072" in printed.out
+    assert Codebook.open(str(path)).content_hash in printed.out
+    assert "allocation coder" in printed.err
+    assert Codebook.open(str(path)).window_bits == 17
+
+
+def test_a_second_run_finds_it_complete(frozen, capsys):
+    path, arguments = frozen
+    before = path.stat()
+    assert command(*arguments) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_other_options_are_refused(job, frozen, capsys):
+    path, arguments = frozen
+    assert command(*arguments, "--window-bits", 18) == 2
+    assert "window_bits: 16 there, 18 now" in capsys.readouterr().err
+    path = path.parent / "something.else"
+    path.write_text("precious")
+    assert command("freeze", "--counts", job / "counts", "--output", path) == 2
+    assert "holds something else" in capsys.readouterr().err
+    assert path.read_text() == "precious"
+    assert command("freeze", "--counts", job / "counts", "--output", path.parent) == 2
+    assert "holds something else" in capsys.readouterr().err
+
+
+def test_a_dry_run_does_nothing(job, tmp_path, capsys):
+    path = tmp_path / "a.codebook"
+    arguments = ("--counts", job / "counts", "--tokens", job / "tokens", "--output", path)
+    assert command("freeze", *arguments, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert f"would write the codebook {path}" in printed
+    assert "65,536 strings" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--window-bits", "15"], "window-bits 15 is not between 16 and 24"),
+        (["--window-bits", "many"], "--window-bits"),
+        (["--alocation", "coder"], "did you mean --allocation?"),
+        (["--model", "transformer"], "--model"),
+        (["--allocation", "coder", "--tokens", "TOKENS"], "--tokens is for"),
+        (["--parse", "flexible"], "there are none"),
+        (["--parse", "best"], "--parse"),
+        (["--tokens", "COUNTS"], "a tokens dataset is needed"),
+        (["--counts", "TOKENS"], "a counts dataset is needed"),
+        (["--counts", "nowhere"], "no manifest"),
+        (["--output", "/proc/nowhere/a.codebook"], "cannot write to output"),
+    ],
+)
+def test_bad_options_fail_before_any_work(job, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    places = {"TOKENS": str(job / "tokens"), "COUNTS": str(job / "counts")}
+    options = [places.get(option, option) for option in options]
+    arguments = ["--counts", places["COUNTS"], "--output", "a.codebook", *options]
+    assert cli.main(["freeze", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_datasets_of_words_are_refused(tmp_path, capsys):
+    source = write_jsonl(tmp_path / "corpus.jsonl", TEXTS)
+    words = '{"model": {"type": "WordLevel", "vocab": {"the": 0, "?": 1}, "unk_token": "?"}}'
+    (tmp_path / "tokenizer.json").write_text(words)
+    arguments = ("--input", source, "--tokenizer", tmp_path / "tokenizer.json")
+    assert command("tokenize", *arguments, "--output", tmp_path / "tokens") == 0
+    counts = tmp_path / "counts"
+    assert command("count", "--input", tmp_path / "tokens", "--output", counts) == 0
+    assert command("freeze", "--counts", counts, "--output", tmp_path / "a.codebook") == 2
+    assert "--tokenizer bytes" in capsys.readouterr().err
+
+
+def test_a_sample_is_spread_over_the_dataset(tmp_path):
+    texts = [letter * 600_000 for letter in "abcdefghij"]
+    source = write_jsonl(tmp_path / "corpus.jsonl", texts)
+    arguments = ("--input", source, "--tokenizer", "bytes", "--output", tmp_path / "tokens")
+    assert command("tokenize", *arguments) == 0
+    folder = str(tmp_path / "tokens")
+    manifest = read_manifest(folder)
+    whole = sample_text(folder, manifest, 1 << 30)
+    assert b"".join(whole) == "".join(texts).encode()
+    # Some row groups, the first and later ones.
+    part = b"".join(sample_text(folder, manifest, 3 << 20))
+    assert 1 << 20 <= len(part) < 4 << 20
+    assert part[0] == ord("a")
+    assert part[-1] > ord("e")
