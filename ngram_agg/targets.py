@@ -55,8 +55,8 @@ class TargetOptions:
 
     scheme: str = "retain"
     estimator: str = "longest"
-    head: int = 8
-    tail_draws: int = 1
+    head: int = 16
+    tail_draws: int = 4
     min_order: int = 1
     max_order: int = 3
     min_count: int = 2

@@ -207,7 +207,7 @@ def main(argv: Sequence[str]) -> None:
         "--tail-draws",
         type=int,
         metavar="D",
-        help="tokens drawn for all others (default: 1, and 0 where the scheme draws nothing)",
+        help=f"tokens drawn for all others ({keep.tail_draws}; 0 if the scheme draws nothing)",
     )
     add(
         "--max-order",
@@ -241,7 +241,7 @@ def main(argv: Sequence[str]) -> None:
     arguments, run = parse_job(parser, argv)
     draws, longest = arguments.tail_draws, arguments.max_order
     if draws is None:
-        draws = int(arguments.scheme == "retain")
+        draws = keep.tail_draws if arguments.scheme == "retain" else 0
     if longest is None:
         longest = read_manifest(arguments.counts, "counts").properties["max_order"]
     options = EnrichOptions(

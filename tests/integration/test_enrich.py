@@ -134,7 +134,7 @@ def test_files_and_row_groups_are_those_of_the_tokens(job, tmp_path):
             assert one.row_group(group).num_rows == two.row_group(group).num_rows
     manifest = read_manifest(str(targets), "targets")
     assert manifest.properties["tokens_hash"] == read_manifest(str(job / "tokens")).content_hash
-    assert manifest.properties["slots"] == 9
+    assert manifest.properties["slots"] == 20
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_a_document_of_several_rows(join, tmp_path):
         for folder in (tmp_path / "tokens", targets)
     )
     assert table.num_rows == tokens.num_rows > 3
-    weights = np.concatenate(table["target_weights"].to_numpy()).reshape(-1, 9)
+    weights = np.concatenate(table["target_weights"].to_numpy()).reshape(-1, 20)
     assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
     orders = np.concatenate(table["order"].to_numpy())
     end = read_manifest(str(targets)).tokenizer["end_of_document"]
@@ -256,7 +256,8 @@ def test_unbiased_on_simplewiki(order, wiki, tmp_path):
     verdicts = {}
     for scheme in ("retain", "split", "renormalize"):
         fixed = ("--estimator", "fixed", "--max-order", order, "--scheme", scheme, "--head", 4)
-        targets = run_enrich(wiki, tmp_path / scheme, *fixed)
+        draws = int(scheme == "retain")
+        targets = run_enrich(wiki, tmp_path / scheme, *fixed, "--tail-draws", draws)
         flat, tokens, weights = [], [], []
         for path in sorted(targets.glob("*.parquet")):
             table = pq.read_table(path)
@@ -270,7 +271,6 @@ def test_unbiased_on_simplewiki(order, wiki, tmp_path):
         tokens = np.concatenate(tokens).reshape(shape)
         weights = np.concatenate(weights).reshape(shape)
         assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
-        draws = int(scheme == "retain")
         verdicts[scheme] = is_unbiased(flat, end, order, tokens, weights, draws)
     assert verdicts == {"retain": True, "split": True, "renormalize": False}
 

@@ -425,7 +425,7 @@ def test_hashes_of_strings_differ():
         ({"head": -1}, "head -1 is not between 0 and 256"),
         ({"head": 300}, "head 300 is not between 0 and 256"),
         ({"tail_draws": 0}, "tail-draws 0 is not between 1 and 256"),
-        ({"scheme": "split"}, "tail-draws 1 with the scheme split"),
+        ({"scheme": "split"}, "tail-draws 4 with the scheme split"),
         ({"scheme": "renormalize", "head": 0, "tail_draws": 0}, "head 0 is not between 1"),
         ({"min_order": 4}, "min-order 4 is not between 0 and max-order 3"),
         ({"min_order": -1}, "min-order -1 is not"),
