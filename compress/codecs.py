@@ -19,7 +19,7 @@ import numpy as np
 from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import PARSES, Codebook, Ids
 from corpus import storage
-from corpus.errors import DataError, UsageError
+from corpus.errors import DataError, UsageError, one_line
 from corpus.tokenizers.base import MARKER
 
 CODEBOOK_FILE = "tokenizer.codebook"
@@ -30,7 +30,7 @@ _GZIP_LEVEL = 9
 
 
 class Codec(abc.ABC):
-    """Turns byte strings into ids and back; of every byte string, empty ones too.
+    """Turns any byte strings into ids and back. The empty string has no ids, all others have some.
 
     Attributes:
       kind: `codebook`, `bytes` or `gzip`.
@@ -70,9 +70,14 @@ class Codec(abc.ABC):
         }
 
     @property
+    def marker(self) -> dict[str, Any]:
+        """What the file that marks a codec's folder says."""
+        return {"kind": self.kind, **self.options}
+
+    @property
     def files(self) -> dict[str, Callable[[str], None]]:
         """File name -> what writes that file to a path or URL; `open_codec` reads them."""
-        marker = json.dumps({"kind": self.kind, **self.options}, indent=1).encode() + b"\n"
+        marker = json.dumps(self.marker, indent=1).encode() + b"\n"
         return {MARKER: partial(storage.write_bytes, data=marker)}
 
     @abc.abstractmethod
@@ -146,7 +151,7 @@ class BytesCodec(Codec):
 
 
 class GzipCodec(Codec):
-    """Every byte of the document's gzip stream is an id.
+    """Every byte of the document's gzip stream is an id; the empty document has no stream.
 
     What zlib makes of a text may change with its version; what it makes can always be decoded.
     """
@@ -174,19 +179,30 @@ def open_codec(folder: str) -> Codec:
       UsageError: there is no codec.
       DataError: it is damaged.
     """
-    marker_file = storage.join(folder, MARKER)
-    try:
-        marker = json.loads(storage.read_bytes(marker_file))
-        kind, parse = marker["kind"], marker.get("parse", "greedy")
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no codec in {folder}: it has no {MARKER}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{marker_file} is damaged: {error}") from error
+    marker = read_marker(folder)
+    kind = marker.get("kind")
     if kind == CodebookCodec.kind:
-        return CodebookCodec(Codebook.open(storage.join(folder, CODEBOOK_FILE)), parse)
+        book = Codebook.open(storage.join(folder, CODEBOOK_FILE))
+        return CodebookCodec(book, marker.get("parse", "greedy"))
     if kind not in BASELINES:
-        raise UsageError(f"{marker_file} is of a {kind} tokenizer, which is no codec")
+        raise UsageError(f"{folder} has the tokenizer {kind}, which is no codec")
     return BASELINES[kind]()
+
+
+def read_marker(folder: str) -> dict[str, Any]:
+    """What the file that marks a folder with a tokenizer or codec says.
+
+    Raises:
+      UsageError: there is no such file.
+      DataError: it is damaged.
+    """
+    url = storage.join(folder, MARKER)
+    try:
+        return dict(json.loads(storage.read_bytes(url)))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"there is no codec in {folder}: it has no {MARKER}") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
 
 
 @lru_cache(maxsize=4)
@@ -215,12 +231,16 @@ def _bytes_of(ids: Ids) -> Any:
 
 
 def _gzip(data: bytes) -> bytes:
+    if not data:
+        return b""
     compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     end = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
     return b"".join([_GZIP_HEADER, compressor.compress(data), compressor.flush(), end])
 
 
 def _gunzip(data: bytes) -> bytes:
+    if not data:
+        return b""
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         text = decompressor.decompress(data)

@@ -59,7 +59,7 @@ class Manifest:
     """What a dataset is and how it was made.
 
     Attributes:
-      kind: `tokens`, `counts` or `distributions`.
+      kind: `tokens`, `counts`, `distributions`, `targets`, `compressed` or `documents`.
       config: everything that decides the data files' bytes.
       inputs: content hashes of the datasets it was made from, by location.
       tokenizer: kind, content hash, vocabulary size and end-of-document id.
