@@ -136,15 +136,19 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
 def damaged_files(folder: str, manifest: Manifest) -> Iterator[tuple[FileRecord, str | None]]:
     """Compares every file with its record; yields it with what is wrong, None where nothing is."""
     for record in manifest.files:
-        url = storage.join(folder, record.name)
-        if not storage.exists(url):
-            yield record, "is missing"
-        elif (size := storage.size(url)) != record.bytes:
-            yield record, f"has {size} bytes, not {record.bytes}"
-        elif storage.sha256(url) != record.sha256:
-            yield record, "has other bytes than were written (sha256 differs)"
-        else:
-            yield record, None
+        yield record, damage(folder, record)
+
+
+def damage(folder: str, record: FileRecord) -> str | None:
+    """What is wrong with a file of a dataset, None where it is as it was written."""
+    url = storage.join(folder, record.name)
+    if not storage.exists(url):
+        return "is missing"
+    if (size := storage.size(url)) != record.bytes:
+        return f"has {size} bytes, not {record.bytes}"
+    if storage.sha256(url) != record.sha256:
+        return "has other bytes than were written (sha256 differs)"
+    return None
 
 
 @dataclass

@@ -112,7 +112,10 @@ class TokensWriter:
 
 
 def row_group_tokens(url: str) -> list[int]:
-    """How many tokens each row group of a file has, from its footer."""
+    """How many tokens each row group of a tokens dataset's file has, from its footer.
+
+    Of a compressed dataset it is one more for each empty document.
+    """
     with parquet.open_reader(url) as file:
         groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         column = file.schema_arrow.get_field_index("tokens")

@@ -18,8 +18,10 @@ from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
+    FileRecord,
     Manifest,
     add_up,
+    damage,
     read_manifest,
 )
 from corpus.errors import DataError
@@ -50,11 +52,6 @@ class DecompressPlan:
         return DatasetWriter(storage.absolute(self.output), "documents", config)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The files of the compressed dataset."""
-        return tuple(file.name for file in self.manifest.data_files)
-
-    @property
     def codec(self) -> tuple[str, str]:
         """Where the codec is, and its hash."""
         return storage.join(self.input, TOKENIZER_FOLDER), self.manifest.tokenizer["content_hash"]
@@ -62,7 +59,7 @@ class DecompressPlan:
     def describe(self) -> list[str]:
         counts = self.manifest.properties
         input_line = f"input: {counts['documents']:,} documents, {counts['tokens']:,} ids"
-        return [f"{input_line}, {len(self.names)} files"]
+        return [f"{input_line}, {len(self.manifest.data_files)} files"]
 
 
 def make_plan(input_folder: str, output: str) -> DecompressPlan:
@@ -83,7 +80,7 @@ def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> beam
     pipeline = run.new_pipeline()
     (
         pipeline
-        | "Files" >> SpreadOut(plan.names)
+        | "Files" >> SpreadOut(plan.manifest.data_files)
         | "Decompress" >> beam.ParDo(DecompressFile(plan))
         | "AllComplete" >> beam.combiners.Count.Globally()
         | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
@@ -92,31 +89,34 @@ def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> beam
 
 
 class DecompressFile(beam.DoFn):
-    """Name of a compressed file -> that name, with its documents in place."""
+    """Record of a compressed file -> name of its documents, which are in place."""
 
     def __init__(self, plan: DecompressPlan) -> None:
         self._plan = plan
 
-    def process(self, name: str) -> Iterator[str]:
-        writer, part = self._plan.writer, documents_name(name)
+    def process(self, record: FileRecord) -> Iterator[str]:
+        writer, part = self._plan.writer, documents_name(record)
         if writer.completion(part) is None:
-            writer.complete(part, decompress_file(self._plan, name))
-        yield name
+            writer.complete(part, decompress_file(self._plan, record))
+        yield part
 
 
-def decompress_file(plan: DecompressPlan, name: str) -> Completion:
+def decompress_file(plan: DecompressPlan, record: FileRecord) -> Completion:
     """Writes the documents of one compressed file.
 
     Raises:
       DataError: the file is damaged, or a document in it, which is named, isn't UTF-8.
     """
     started = time.perf_counter()
-    part = documents_name(name)
+    wrong = damage(plan.input, record)
+    if wrong is not None:
+        raise DataError(f"{storage.join(plan.input, record.name)} {wrong}")
+    part = documents_name(record)
     progress = Progress(plan.writer, "decompress", part)
     codec = expect_codec(*plan.codec)
     text_bytes = 0
     with plan.writer.new_file(part) as file, open(file.path, "wb") as out:
-        for names, documents in read_documents(storage.join(plan.input, name), codec):
+        for names, documents in read_documents(storage.join(plan.input, record.name), codec):
             out.writelines(map(json_line, names, documents))
             file.rows += len(names)
             text_bytes += int(documents.lengths().sum())
@@ -130,8 +130,8 @@ def decompress_file(plan: DecompressPlan, name: str) -> Completion:
     return Completion((file.written,), counters)
 
 
-def documents_name(part: str) -> str:
-    return part.removesuffix(".parquet") + ".jsonl"
+def documents_name(compressed: FileRecord) -> str:
+    return compressed.name.removesuffix(".parquet") + ".jsonl"
 
 
 def json_line(doc_id: str, document: bytes) -> bytes:
@@ -150,7 +150,7 @@ def json_line(doc_id: str, document: bytes) -> bytes:
 
 
 def _finish(_: int, plan: DecompressPlan) -> Manifest:
-    parts = [documents_name(name) for name in plan.names]
+    parts = [documents_name(record) for record in plan.manifest.data_files]
     found = int(add_up(plan.writer.completed(part).counters for part in parts)["documents"])
     expected = plan.manifest.properties["documents"]
     if found != expected:
