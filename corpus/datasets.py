@@ -232,7 +232,7 @@ class DatasetWriter:
 
         It appears when the block ends without an error; `NewFile.record` is there from then on.
         """
-        with storage.publish(self.url(name)) as path:
+        with storage.publish(self.url(name), self.scratch()) as path:
             file = NewFile(name, path)
             yield file
             if os.path.exists(path):
