@@ -6,6 +6,7 @@ book = Codebook.open("gs://bucket/english.codebook")
 ids = book.encode(b"\xff any bytes", parse="flexible")
 book.decode(ids)                          # the same bytes
 ids, offsets = book.encode_batch(ByteStrings.of(documents))
+tokenizer = CodebookTokenizer(book)       # with the methods that Hugging Face's tokenizers have
 
 model = ngram_model("data/byte-counts")   # a byte model from a counts dataset of bytes
 book = freeze(model, FreezeOptions(window_bits=16), {"model": model.content_hash})
@@ -22,19 +23,28 @@ from compress.byte_models import (
 )
 from compress.byte_strings import ByteStrings
 from compress.codebook import Codebook
+from compress.codecs import CodebookCodec, Codec, open_codec
 from compress.freeze import FreezeOptions, freeze
+from compress.streams import decode_stream, encode_stream
+from compress.tokenizer import CodebookTokenizer
 from compress.windows import WindowCode
 
 __all__ = [
     "ByteModel",
     "ByteStrings",
     "Codebook",
+    "CodebookCodec",
+    "CodebookTokenizer",
+    "Codec",
     "FreezeOptions",
     "NgramModel",
     "StaticModel",
     "WindowCode",
+    "decode_stream",
+    "encode_stream",
     "freeze",
     "ngram_model",
+    "open_codec",
     "open_model",
     "save_model",
     "static_model",

@@ -59,7 +59,7 @@ class Manifest:
     """What a dataset is and how it was made.
 
     Attributes:
-      kind: `tokens`, `counts` or `distributions`.
+      kind: `tokens`, `counts`, `distributions`, `targets`, `compressed` or `documents`.
       config: everything that decides the data files' bytes.
       inputs: content hashes of the datasets it was made from, by location.
       tokenizer: kind, content hash, vocabulary size and end-of-document id.
@@ -136,15 +136,19 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
 def damaged_files(folder: str, manifest: Manifest) -> Iterator[tuple[FileRecord, str | None]]:
     """Compares every file with its record; yields it with what is wrong, None where nothing is."""
     for record in manifest.files:
-        url = storage.join(folder, record.name)
-        if not storage.exists(url):
-            yield record, "is missing"
-        elif (size := storage.size(url)) != record.bytes:
-            yield record, f"has {size} bytes, not {record.bytes}"
-        elif storage.sha256(url) != record.sha256:
-            yield record, "has other bytes than were written (sha256 differs)"
-        else:
-            yield record, None
+        yield record, damage(folder, record)
+
+
+def damage(folder: str, record: FileRecord) -> str | None:
+    """What is wrong with a file of a dataset, None where it is as it was written."""
+    url = storage.join(folder, record.name)
+    if not storage.exists(url):
+        return "is missing"
+    if (size := storage.size(url)) != record.bytes:
+        return f"has {size} bytes, not {record.bytes}"
+    if storage.sha256(url) != record.sha256:
+        return "has other bytes than were written (sha256 differs)"
+    return None
 
 
 @dataclass
@@ -228,7 +232,7 @@ class DatasetWriter:
 
         It appears when the block ends without an error; `NewFile.record` is there from then on.
         """
-        with storage.publish(self.url(name)) as path:
+        with storage.publish(self.url(name), self.scratch()) as path:
             file = NewFile(name, path)
             yield file
             if os.path.exists(path):

@@ -102,18 +102,23 @@ def read_bytes(url: str) -> bytes:
 
 
 @contextlib.contextmanager
-def publish(url: str) -> Iterator[str]:
+def publish(url: str, scratch: str | None = None) -> Iterator[str]:
     """Gives a local path to write to; on a clean exit its file appears as `url`, else not at all.
 
     Publishing the same URL twice replaces the file, so a retried shard is harmless. Where nothing
     was written nothing appears.
+
+    Args:
+      url: of the file.
+      scratch: folder for what a killed process leaves, on the same disk; by default that of `url`.
 
     Raises:
       CorpusmillError: no space is left on the device.
     """
     fs, path = filesystem(url)
     local = isinstance(fs, LocalFileSystem)
-    folder = _nearest_folder(path) if local else tempfile.gettempdir()
+    beside = path if scratch is None else filesystem(join(scratch, "file"))[1]
+    folder = _nearest_folder(beside) if local else tempfile.gettempdir()
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -1,6 +1,10 @@
-"""Tokens datasets: documents as token ids, each ended by the end-of-document token."""
+"""Tokens datasets: documents as token ids, each ended by the end-of-document token.
+
+Compressed datasets have the same files, but no token at the end of a document.
+"""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -8,13 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus import parquet
-from corpus.tokenizers import Tokenizer
 
 ROW_GROUP_TOKENS = 1 << 20
 # So that reading a document of any length takes little memory.
 MAX_ROW_TOKENS = 1 << 20
 # Row groups end by tokens, not by rows.
 _NO_ROW_LIMIT = 1 << 62
+
+
+class TextEncoder(Protocol):
+    """What makes ids of texts: every tokenizer, among others."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of ids: uint16 where they fit, else uint32."""
+
+    def encode_batch(
+        self, texts: pa.LargeStringArray
+    ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.int64]]:
+        """The ids of all texts one after the other, and how many ids each has."""
 
 
 def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
@@ -30,23 +46,22 @@ def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
     )
 
 
-def tokenize_batch(tokenizer: Tokenizer, documents: pa.RecordBatch) -> pa.RecordBatch:
+def tokenize_batch(encoder: TextEncoder, documents: pa.RecordBatch) -> pa.RecordBatch:
     """A token batch from a document batch.
 
     A document of more than `MAX_ROW_TOKENS` tokens takes several rows with its id, one after the
-    other; the last one ends with the end-of-document token and has the document's `byte_length`
-    (of its text in UTF-8), the others have 0.
+    other; the last one has the document's `byte_length` (of its text in UTF-8), the others have 0.
     """
     texts = documents.column("text")
-    tokens, lengths = tokenizer.encode_batch(texts)
-    rows_of = -(-lengths // MAX_ROW_TOKENS)
+    tokens, lengths = encoder.encode_batch(texts)
+    rows_of = np.maximum(1, -(-lengths // MAX_ROW_TOKENS))
     last_rows = np.cumsum(rows_of) - 1
     row_lengths = np.full(rows_of.sum(), MAX_ROW_TOKENS)
     row_lengths[last_rows] = lengths - (rows_of - 1) * MAX_ROW_TOKENS
     byte_lengths = np.zeros(len(row_lengths), np.uint32)
     byte_lengths[last_rows] = pc.binary_length(texts).to_numpy()
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(row_lengths)]).astype(np.int32)
-    schema = tokens_schema(tokenizer.dtype)
+    schema = tokens_schema(encoder.dtype)
     lists = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(tokens), type=schema.field("tokens").type
     )
@@ -97,7 +112,10 @@ class TokensWriter:
 
 
 def row_group_tokens(url: str) -> list[int]:
-    """How many tokens each row group of a file has, from its footer."""
+    """How many tokens each row group of a tokens dataset's file has, from its footer.
+
+    Of a compressed dataset it is one more for each empty document.
+    """
     with parquet.open_reader(url) as file:
         groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         column = file.schema_arrow.get_field_index("tokens")

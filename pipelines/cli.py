@@ -21,6 +21,8 @@ COMMANDS = {
     "distributions": ("pipelines.distributions", "counts dataset -> distributions dataset"),
     "enrich": ("pipelines.enrich", "tokens and counts datasets -> targets dataset"),
     "freeze": ("pipelines.freeze", "counts dataset of bytes -> a codebook"),
+    "compress": ("pipelines.compress", "documents -> compressed dataset, or stdin -> ids"),
+    "decompress": ("pipelines.decompress", "compressed dataset -> documents, or ids -> stdout"),
     "merge": ("pipelines.merge", "counts datasets -> the counts dataset of them all"),
     "query": ("pipelines.query", "shows what follows a context"),
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),

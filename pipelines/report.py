@@ -44,7 +44,7 @@ def make_report(folders: Sequence[str]) -> str:
       folders: of datasets of any kind and of training runs; one named twice is shown once.
 
     Raises:
-      UsageError: a folder is neither a dataset nor a training run.
+      UsageError: a folder is neither a training run nor a dataset that can be shown.
       DataError: a file in one of them is damaged or missing.
     """
     # Drawing takes a second to import, and is an extra that may not be installed.
@@ -66,11 +66,16 @@ def make_report(folders: Sequence[str]) -> str:
             each, numbers.read_distributions_by_order(each)
         ),
         "targets": lambda each: sections.of_targets(each, numbers.read_targets(each)),
+        "compressed": lambda each: sections.of_tokens(each, numbers.read_document_lengths(each)),
     }
+    for each in datasets:
+        kind = each.manifest.kind
+        if kind not in readers:
+            raise UsageError(
+                f"{each.folder} is a {kind} dataset; report shows {', '.join(readers)}"
+            )
     parts = [sections.overview(datasets)] if datasets else []
-    parts += [
-        readers[each.manifest.kind](each) for each in datasets if each.manifest.kind in readers
-    ]
+    parts += [readers[each.manifest.kind](each) for each in datasets]
     parts += [sections.of_runs(runs)] if runs else []
     columns = [numbers.read_column_bytes(each) for each in datasets]
     parts.append(sections.details(datasets, columns, runs))

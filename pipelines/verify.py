@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import orjson
 
+from compress.codecs import Codec, expect_codec
+from compress.compressed import read_documents
 from corpus import parquet, storage
 from corpus.arguments import make_parser
 from corpus.datasets import (
@@ -15,7 +19,7 @@ from corpus.datasets import (
     read_manifest,
 )
 from corpus.errors import DataError
-from corpus.tokenizers import load_tokenizer
+from corpus.tokenizers import Tokenizer, load_tokenizer
 from corpus.tokens import read_row_groups, row_group_tokens
 from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.packing import Packing
@@ -64,12 +68,13 @@ def find_faults(folder: str, manifest: Manifest) -> Iterator[str]:
             yield f"{record.name} {damage}"
         elif check and record in manifest.data_files:
             try:
-                check(storage.join(folder, record.name), record, manifest)
+                check(folder, record, manifest)
             except DataError as error:
                 yield f"{record.name}: {error}"
 
 
-def _check_tokens(url: str, record: FileRecord, manifest: Manifest) -> None:
+def _check_tokens(folder: str, record: FileRecord, manifest: Manifest) -> None:
+    url = storage.join(folder, record.name)
     tokens = 0
     for ids in read_row_groups(url, 0, len(row_group_tokens(url))):
         check_vocabulary(ids, manifest.tokenizer["vocabulary_size"])
@@ -79,7 +84,8 @@ def _check_tokens(url: str, record: FileRecord, manifest: Manifest) -> None:
         _expect("rows", file.metadata.num_rows, record.rows)
 
 
-def _check_counts(url: str, record: FileRecord, manifest: Manifest) -> None:
+def _check_counts(folder: str, record: FileRecord, manifest: Manifest) -> None:
+    url = storage.join(folder, record.name)
     rows = positions = 0
     previous = None
     for run in read_counts(url, counts_packing(manifest)):
@@ -97,7 +103,8 @@ def _check_counts(url: str, record: FileRecord, manifest: Manifest) -> None:
     _expect("positions", positions, record.tokens)
 
 
-def _check_distributions(url: str, record: FileRecord, manifest: Manifest) -> None:
+def _check_distributions(folder: str, record: FileRecord, manifest: Manifest) -> None:
+    url = storage.join(folder, record.name)
     order = int(record.name.split("/")[0].removeprefix("order="))
     packing = Packing.of(manifest.tokenizer, max(1, order))
     rows, positions = check_table(url, packing, order, manifest.properties["min_count"])
@@ -105,11 +112,27 @@ def _check_distributions(url: str, record: FileRecord, manifest: Manifest) -> No
     _expect("positions", positions, record.tokens)
 
 
-def _check_targets(url: str, record: FileRecord, manifest: Manifest) -> None:
+def _check_targets(folder: str, record: FileRecord, manifest: Manifest) -> None:
+    url = storage.join(folder, record.name)
     vocabulary_size = manifest.tokenizer["vocabulary_size"]
     rows, positions = check_targets(url, manifest.properties["slots"], vocabulary_size)
     _expect("rows", rows, record.rows)
     _expect("positions", positions, record.tokens)
+
+
+def _check_compressed(folder: str, record: FileRecord, manifest: Manifest) -> None:
+    url = storage.join(folder, record.name)
+    # Decoding finds ids outside the vocabulary and lengths that are wrong.
+    for _ in read_documents(url, _codec(folder, manifest)):
+        pass
+    with parquet.open_reader(url) as file:
+        _expect("rows", file.metadata.num_rows, record.rows)
+        row_groups = file.num_row_groups
+    _expect("tokens", sum(map(len, read_row_groups(url, 0, row_groups))), record.tokens)
+
+
+def _codec(folder: str, manifest: Manifest) -> Codec:
+    return expect_codec(storage.join(folder, TOKENIZER_FOLDER), manifest.tokenizer["content_hash"])
 
 
 _CHECKS = {
@@ -117,6 +140,7 @@ _CHECKS = {
     "counts": _check_counts,
     "distributions": _check_distributions,
     "targets": _check_targets,
+    "compressed": _check_compressed,
 }
 
 
@@ -127,21 +151,36 @@ def _expect(what: str, found: int, expected: int) -> None:
 
 def sample(folder: str, manifest: Manifest) -> list[str]:
     """The dataset's first row as text, to show that it decodes."""
-    tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
-    name = manifest.data_files[0].name
-    with parquet.open_reader(storage.join(folder, name)) as file:
-        row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
+    name = (manifest.data_files or manifest.files)[0].name
+    url = storage.join(folder, name)
+    if manifest.kind == "compressed":
+        names, documents = next(read_documents(url, _codec(folder, manifest)))
+        shown = _shown_document(names[0], documents[0].decode(errors="replace"))
+    elif manifest.kind == "documents":
+        with storage.open_input(url) as file:
+            document = orjson.loads(file.readline())
+        shown = _shown_document(document["id"], document["text"])
+    else:
+        with parquet.open_reader(url) as file:
+            row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
+        tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
+        shown = _shown_row(row, tokenizer, manifest)
+    return [f"     first row of {name}: {shown}"]
+
+
+def _shown_row(row: dict[str, Any], tokenizer: Tokenizer, manifest: Manifest) -> str:
     if "tokens" in row:
-        text = tokenizer.decode(row["tokens"][:-1])
-        shown = f"{row['doc_id']}: {text[:_SAMPLE_CHARACTERS]!r}"
-    elif "target_tokens" in row:
+        return _shown_document(row["doc_id"], tokenizer.decode(row["tokens"][:-1]))
+    if "target_tokens" in row:
         slots = list(zip(row["target_tokens"], row["target_weights"], strict=True))
         last = [slot for slot in slots[-manifest.properties["slots"] :] if slot[1]]
-        shown = "its last target: " + ", ".join(
+        return "its last target: " + ", ".join(
             f"{tokenizer.token_text(token)!r} {weight / WEIGHT_UNITS:.1%}" for token, weight in last
         )
-    else:
-        ids = [value for column, value in row.items() if column.startswith(("token_", "context_"))]
-        shown = " ".join(repr(tokenizer.token_text(token)) for token in ids) or "(empty context)"
-        shown += f" {row.get('count', row.get('total')):,} times"
-    return [f"     first row of {name}: {shown}"]
+    ids = [value for column, value in row.items() if column.startswith(("token_", "context_"))]
+    shown = " ".join(repr(tokenizer.token_text(token)) for token in ids) or "(empty context)"
+    return f"{shown} {row.get('count', row.get('total')):,} times"
+
+
+def _shown_document(doc_id: str, text: str) -> str:
+    return f"{doc_id}: {text[:_SAMPLE_CHARACTERS]!r}"

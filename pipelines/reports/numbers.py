@@ -163,7 +163,7 @@ def read_column_bytes(dataset: Dataset) -> dict[str, int]:
 
 
 def read_document_lengths(dataset: Dataset) -> Frequencies:
-    """Documents of a tokens dataset by the bytes of their text; empty ones are left out."""
+    """Documents of a tokens or compressed dataset by the bytes of their text; no empty ones."""
     lengths = Frequencies()
     for url, _ in dataset.data_files():
         for table in _row_groups(url, ["byte_length"]):

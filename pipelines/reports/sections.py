@@ -55,7 +55,7 @@ def overview(datasets: Sequence[Dataset]) -> Section:
 
 
 def of_tokens(dataset: Dataset, lengths: Frequencies) -> Section:
-    """The documents of a tokens dataset."""
+    """The documents of a tokens or compressed dataset."""
     documents = dataset.manifest.properties["documents"]
     text_bytes = lengths.positions_from()
     text = (
@@ -75,7 +75,7 @@ def of_tokens(dataset: Dataset, lengths: Frequencies) -> Section:
         note = "Each point stands for the lengths from 0.7 to 1.4 times its own."
         title, length = "Documents by length", Scale("bytes of text in the document", "log")
         drawn.append(charts.draw_lines(title, lines, length, Scale("share", "share"), note))
-    return Section(f"Tokens: {dataset.name}", text, charts=drawn)
+    return Section(f"{dataset.manifest.kind.capitalize()}: {dataset.name}", text, charts=drawn)
 
 
 def of_counts(dataset: Dataset, orders: Sequence[OrderCounts]) -> Section:

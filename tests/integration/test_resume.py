@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from tests.codebooks import small_book
 from tests.integration.samples import file_hashes, random_texts, run, write_jsonl
 
 SECONDS_TO_WAIT = 120
@@ -37,11 +38,12 @@ def kill_after_first_part(process, output, prefix):
 
 TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--shard-mib", 1, "--input"]
 COUNT = ["count", "--max-order", 4, "--run-tokens", 300_000, "--partition-mib", 1, "--input"]
-WHOLE = {"tokenize": "tokens", "count": "counts", "distributions": "tables"}
-OTHER = {
-    "tokenize": ["--text-field", "body"],
-    "count": ["--max-order", 3],
-    "distributions": ["--top-k", 3],
+WHOLE = {
+    "tokenize": "tokens",
+    "count": "counts",
+    "distributions": "tables",
+    "compress": "small",
+    "decompress": "back",
 }
 
 
@@ -54,19 +56,42 @@ def long_job(tmp_path_factory):
     run(*TOKENIZE, folder / "corpus", "--output", folder / "tokens")
     run(*COUNT, folder / "tokens", "--output", folder / "counts")
     run("distributions", "--input", folder / "counts", "--output", folder / "tables")
+    small_book().write(str(folder / "codebook"))
+    options = ("--shard-mib", 1, "--codebook", folder / "codebook")
+    for name, parse in (("small", "flexible"), ("greedy", "greedy")):
+        to = ("--output", folder / name, "--parse", parse)
+        run("compress", "--input", folder / "corpus", *options, *to)
+    run("decompress", "--input", folder / "small", "--output", folder / "back")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "prefix"),
-    [("tokenize", "part-"), ("count", "run-"), ("count", "part-"), ("distributions", "part-")],
+    [
+        ("tokenize", "part-"),
+        ("count", "run-"),
+        ("count", "part-"),
+        ("distributions", "part-"),
+        ("compress", "part-"),
+        ("decompress", "part-"),
+    ],
 )
 def test_a_killed_job_goes_on_where_it_was(stage, prefix, long_job, tmp_path, capsys):
-    command = {
-        "tokenize": [*TOKENIZE, long_job / "corpus"],
-        "count": [*COUNT, long_job / "tokens"],
-        "distributions": ["distributions", "--input", long_job / "counts"],
+    compress = ["compress", "--shard-mib", 1, "--codebook", long_job / "codebook"]
+    # A command, and options with which it would make something else.
+    command, other = {
+        "tokenize": ([*TOKENIZE, long_job / "corpus"], ["--text-field", "body"]),
+        "count": ([*COUNT, long_job / "tokens"], ["--max-order", 3]),
+        "distributions": (["distributions", "--input", long_job / "counts"], ["--top-k", 3]),
+        "compress": (
+            [*compress, "--parse", "flexible", "--input", long_job / "corpus"],
+            ["--parse", "greedy"],
+        ),
+        "decompress": (
+            ["decompress", "--input", long_job / "small"],
+            ["--input", long_job / "greedy"],
+        ),
     }[stage]
     killed, whole = tmp_path / "killed", long_job / WHOLE[stage]
     complete = kill_after_first_part(start(*command, "--output", killed), killed, prefix)
@@ -87,9 +112,7 @@ def test_a_killed_job_goes_on_where_it_was(stage, prefix, long_job, tmp_path, ca
     run(*command, "--output", killed)
     assert "is complete already" in capsys.readouterr().out
     assert file_hashes(killed) == file_hashes(whole)
-    assert (
-        cli.main([str(argument) for argument in (*command, "--output", killed, *OTHER[stage])]) == 2
-    )
+    assert cli.main([str(argument) for argument in (*command, "--output", killed, *other)]) == 2
     assert "made with other options" in capsys.readouterr().err
 
 

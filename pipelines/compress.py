@@ -1,0 +1,109 @@
+"""documents -> compressed dataset"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from compress.codebook import PARSES, Codebook
+from compress.codecs import BASELINES, CodebookCodec, Codec, expect_codec
+from compress.compressed import CodecEncoder
+from compress.streams import encode_stream
+from corpus import storage
+from corpus.arguments import Parser, make_parser
+from corpus.datasets import DatasetWriter
+from corpus.errors import UsageError
+from pipelines.documents import (
+    EncodeJob,
+    FoundDocuments,
+    add_document_arguments,
+    document_options,
+    find_documents,
+)
+from pipelines.options import parse_job
+from pipelines.streams import pipe
+
+
+def make_job(documents: FoundDocuments, codec: Codec, output: str) -> EncodeJob:
+    """The job that writes the compressed dataset `output`."""
+    config = {
+        **documents.config,
+        "codec": codec.kind,
+        "codec_hash": codec.content_hash,
+        **codec.options,
+    }
+    return EncodeJob(
+        "compress",
+        documents,
+        DatasetWriter(storage.absolute(output), "compressed", config),
+        codec.files,
+        partial(_load_encoder, content_hash=codec.content_hash),
+        codec.description,
+    )
+
+
+def _load_encoder(folder: str, content_hash: str) -> CodecEncoder:
+    return CodecEncoder(expect_codec(folder, content_hash))
+
+
+def _encode(chunks: Iterator[bytes], book: Codebook, parse: str) -> Iterator[bytes]:
+    """The ids of a stream as raw little-endian integers."""
+    little_endian = book.dtype.newbyteorder("<")
+    for ids in encode_stream(book, chunks, parse):
+        yield ids.astype(little_endian, copy=False).tobytes()
+
+
+def _open_codec(arguments: argparse.Namespace) -> Codec:
+    if arguments.codec == CodebookCodec.kind:
+        if arguments.codebook is None:
+            raise UsageError("--codec codebook needs a codebook: give --codebook FILE")
+        return CodebookCodec(Codebook.open(arguments.codebook), arguments.parse)
+    if arguments.codebook is not None:
+        raise UsageError(f"--codebook is for --codec codebook only, not {arguments.codec}")
+    return BASELINES[arguments.codec]()
+
+
+def _parser() -> Parser:
+    parser = make_parser(
+        "compress",
+        "Reads documents (JSONL, Parquet, text; plain, gzip, zstd) and writes a compressed dataset;"
+        " or turns a stream of any bytes into raw little-endian ids, as one document.",
+        "corpusmill compress --input 'wiki/*.jsonl.gz' --codebook english.codebook --output small\n"
+        "  corpusmill compress --codebook english.codebook --stdin < text > ids",
+    )
+    add = parser.add_argument
+    add(
+        "--input",
+        action="append",
+        metavar="GLOB",
+        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
+    )
+    add("--output", metavar="DIR", help="folder or URL of the compressed dataset")
+    add("--codebook", metavar="FILE", help="path or URL of the codebook")
+    add("--parse", choices=PARSES, default="greedy", help="how a codebook cuts text into strings")
+    add(
+        "--codec",
+        choices=[CodebookCodec.kind, *BASELINES],
+        default=CodebookCodec.kind,
+        help="what makes the ids: a codebook, or one of the baselines",
+    )
+    add("--stdin", action="store_true", help="read standard input, write to standard output")
+    add_document_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill compress`"""
+    parser = _parser()
+    arguments, run = parse_job(parser, argv)
+    if arguments.stdin:
+        if arguments.input or arguments.output or arguments.codebook is None:
+            parser.error("--stdin goes with --codebook, without --input and --output")
+        book = Codebook.open(arguments.codebook)
+        pipe(partial(_encode, book=book, parse=arguments.parse))
+        return
+    if not (arguments.input and arguments.output):
+        parser.error("the following arguments are required: --input and --output, or --stdin")
+    codec = _open_codec(arguments)
+    job = make_job(find_documents(document_options(arguments)), codec, arguments.output)
+    name = " ".join([codec.kind, *map(str, codec.options.values())])
+    job.run(run, [f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"])

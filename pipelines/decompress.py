@@ -1,0 +1,197 @@
+"""compressed dataset -> documents as JSONL"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import apache_beam as beam
+import orjson
+
+from compress.codebook import Codebook
+from compress.codecs import expect_codec
+from compress.compressed import read_documents
+from compress.streams import decode_stream
+from corpus import storage
+from corpus.arguments import make_parser
+from corpus.datasets import (
+    TOKENIZER_FOLDER,
+    Completion,
+    DatasetWriter,
+    FileRecord,
+    Manifest,
+    add_up,
+    damage,
+    read_manifest,
+)
+from corpus.errors import DataError
+from pipelines.launch import run_job
+from pipelines.options import RunOptions, parse_job
+from pipelines.progress import Progress, Stage
+from pipelines.streams import pipe
+from pipelines.transforms import SpreadOut, WriteManifest
+
+
+@dataclasses.dataclass(frozen=True)
+class DecompressPlan:
+    """What there is to do.
+
+    Attributes:
+      input: folder or URL of the compressed dataset.
+      manifest: of it.
+      output: folder or URL of the documents.
+    """
+
+    input: str
+    manifest: Manifest
+    output: str
+
+    @property
+    def writer(self) -> DatasetWriter:
+        config = {"compressed": self.manifest.content_hash}
+        return DatasetWriter(storage.absolute(self.output), "documents", config)
+
+    @property
+    def codec(self) -> tuple[str, str]:
+        """Where the codec is, and its hash."""
+        return storage.join(self.input, TOKENIZER_FOLDER), self.manifest.tokenizer["content_hash"]
+
+    def describe(self) -> list[str]:
+        counts = self.manifest.properties
+        input_line = f"input: {counts['documents']:,} documents, {counts['tokens']:,} ids"
+        return [f"{input_line}, {len(self.manifest.data_files)} files"]
+
+
+def make_plan(input_folder: str, output: str) -> DecompressPlan:
+    """Looks at the input.
+
+    Raises:
+      DatasetError: it is no compressed dataset.
+      DataError: its codec isn't there, or isn't the one that it was made with.
+    """
+    folder = storage.absolute(input_folder)
+    plan = DecompressPlan(folder, read_manifest(folder, "compressed"), output)
+    expect_codec(*plan.codec)
+    return plan
+
+
+def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> beam.Pipeline:
+    """The pipeline that writes the documents into a folder that has been claimed."""
+    pipeline = run.new_pipeline()
+    (
+        pipeline
+        | "Files" >> SpreadOut(plan.manifest.data_files)
+        | "Decompress" >> beam.ParDo(DecompressFile(plan))
+        | "AllComplete" >> beam.combiners.Count.Globally()
+        | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
+    )
+    return pipeline
+
+
+class DecompressFile(beam.DoFn):
+    """Record of a compressed file -> name of its documents, which are in place."""
+
+    def __init__(self, plan: DecompressPlan) -> None:
+        self._plan = plan
+
+    def process(self, record: FileRecord) -> Iterator[str]:
+        writer, part = self._plan.writer, documents_name(record)
+        if writer.completion(part) is None:
+            writer.complete(part, decompress_file(self._plan, record))
+        yield part
+
+
+def decompress_file(plan: DecompressPlan, record: FileRecord) -> Completion:
+    """Writes the documents of one compressed file.
+
+    Raises:
+      DataError: the file is damaged, or a document in it, which is named, isn't UTF-8.
+    """
+    started = time.perf_counter()
+    wrong = damage(plan.input, record)
+    if wrong is not None:
+        raise DataError(f"{storage.join(plan.input, record.name)} {wrong}")
+    part = documents_name(record)
+    progress = Progress(plan.writer, "decompress", part)
+    codec = expect_codec(*plan.codec)
+    text_bytes = 0
+    with plan.writer.new_file(part) as file, open(file.path, "wb") as out:
+        for names, documents in read_documents(storage.join(plan.input, record.name), codec):
+            out.writelines(map(json_line, names, documents))
+            file.rows += len(names)
+            text_bytes += int(documents.lengths().sum())
+            progress.add(len(documents.data))
+    progress.note()
+    counters = {
+        "documents": file.rows,
+        "text_bytes": text_bytes,
+        "seconds": time.perf_counter() - started,
+    }
+    return Completion((file.written,), counters)
+
+
+def documents_name(compressed: FileRecord) -> str:
+    return compressed.name.removesuffix(".parquet") + ".jsonl"
+
+
+def json_line(doc_id: str, document: bytes) -> bytes:
+    """A document as a line of JSON, with `id` and `text`.
+
+    Raises:
+      DataError: it isn't UTF-8, which JSON has to be.
+    """
+    try:
+        text = document.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"document {doc_id!r} is not UTF-8: {error.reason} (byte {error.start})"
+        ) from error
+    return orjson.dumps({"id": doc_id, "text": text}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _finish(_: int, plan: DecompressPlan) -> Manifest:
+    parts = [documents_name(record) for record in plan.manifest.data_files]
+    found = int(add_up(plan.writer.completed(part).counters for part in parts)["documents"])
+    expected = plan.manifest.properties["documents"]
+    if found != expected:
+        raise DataError(f"{plan.input} has {found} documents, its manifest says {expected}")
+    return plan.writer.finish(
+        parts,
+        inputs={plan.input: plan.manifest.content_hash},
+        tokenizer={},
+        properties={"documents": found},
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill decompress`"""
+    parser = make_parser(
+        "decompress",
+        "Turns a compressed dataset back into its documents, as JSONL files with id and text; or a"
+        " stream of raw little-endian ids into bytes.",
+        "corpusmill decompress --input small --output documents\n"
+        "  corpusmill decompress --codebook english.codebook --stdin < ids > text",
+    )
+    add = parser.add_argument
+    add("--input", metavar="DIR", help="folder or URL of a compressed dataset")
+    add("--output", metavar="DIR", help="folder or URL of the documents")
+    add("--codebook", metavar="FILE", help="with --stdin: path or URL of the codebook")
+    add("--stdin", action="store_true", help="read standard input, write to standard output")
+    arguments, run = parse_job(parser, argv)
+    if arguments.stdin:
+        if arguments.input or arguments.output or arguments.codebook is None:
+            parser.error("--stdin goes with --codebook, without --input and --output")
+        pipe(partial(decode_stream, Codebook.open(arguments.codebook)))
+        return
+    if arguments.codebook is not None:
+        parser.error("--codebook is for --stdin only: a compressed dataset has its own")
+    if not (arguments.input and arguments.output):
+        parser.error("the following arguments are required: --input and --output, or --stdin")
+    plan = make_plan(arguments.input, arguments.output)
+    run_job(
+        plan.writer,
+        run,
+        plan.describe(),
+        lambda: build_pipeline(plan, run),
+        (Stage("decompress", "B"),),
+    )

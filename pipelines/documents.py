@@ -1,0 +1,358 @@
+"""documents -> a dataset of their ids, one row a document: what `tokenize` and `compress` share.
+
+One part of the output comes from one shard of the input, in the input's order, so neither workers
+nor bundles can change the data.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpus.arguments import Parser, positive, share
+from corpus.datasets import (
+    TOKENIZER_FOLDER,
+    Completion,
+    DatasetWriter,
+    Manifest,
+    NewFile,
+    add_up,
+    hash_listing,
+    part_name,
+)
+from corpus.documents import BadRecord
+from corpus.errors import DataError, UsageError
+from corpus.inputs import (
+    INPUT_FORMATS,
+    TEXT_UNITS,
+    InputFile,
+    ReadOptions,
+    Segment,
+    check_columns,
+    find_inputs,
+    plan_shards,
+)
+from corpus.readers import read_segment
+from corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
+from pipelines.launch import run_job
+from pipelines.options import RunOptions
+from pipelines.progress import Progress, Stage
+from pipelines.transforms import SpreadOut, WriteManifest
+
+# Below so many bad records a shard goes on, so that the limit is judged on the whole corpus.
+_BAD_RECORDS_BEFORE_EARLY_STOP = 1000
+_MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentOptions:
+    """Which documents a job reads.
+
+    Attributes:
+      input: paths, globs, folders or URLs.
+      read: how to read documents.
+      max_bad_records: share of records that may be bad before the job stops.
+      shard_mib: input MiB that one part of the output comes from.
+    """
+
+    input: tuple[str, ...]
+    read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
+    max_bad_records: float = 0.001
+    shard_mib: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundDocuments:
+    """Documents that have been found: the same for every run with the same input and options."""
+
+    options: DocumentOptions
+    files: tuple[InputFile, ...]
+    shards: tuple[tuple[Segment, ...], ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a dataset's configuration says of them."""
+        return {
+            "input_files": len(self.files),
+            "input_bytes": self.size,
+            "input_listing": hash_listing([[file.name, file.size] for file in self.files]),
+            "shard_mib": self.options.shard_mib,
+            **dataclasses.asdict(self.options.read),
+        }
+
+    @property
+    def size(self) -> int:
+        """Bytes as stored."""
+        return sum(file.size for file in self.files)
+
+    def describe(self) -> str:
+        kinds = sorted({f"{file.format} {file.compression or 'plain'}" for file in self.files})
+        return (
+            f"input: {len(self.files)} files, {self.size / _MIB:,.1f} MiB ({', '.join(kinds)}),"
+            f" {len(self.shards)} shards"
+        )
+
+
+def find_documents(options: DocumentOptions) -> FoundDocuments:
+    """Looks at the input; raises UsageError where it can't be read."""
+    files = find_inputs(options.input, options.read)
+    check_columns(files, options.read)
+    shards = plan_shards(files, options.read, options.shard_mib * _MIB)
+    if not shards:
+        raise UsageError(
+            f"the input {', '.join(options.input)} is empty: {len(files)} files of 0 bytes"
+        )
+    return FoundDocuments(options, tuple(files), tuple(shards))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeJob:
+    """Documents, what makes ids of them, and where the rows go.
+
+    Attributes:
+      stage: what the job does with a document, in one word.
+      documents: the input.
+      writer: of the dataset.
+      encoder_files: file name -> what writes that file; together they define the encoder. The
+        dataset gets them, and workers and later jobs load it from there.
+      load_encoder: gives the encoder from the folder that has these files.
+      encoder: what the manifest says of it.
+    """
+
+    stage: str
+    documents: FoundDocuments
+    writer: DatasetWriter
+    encoder_files: Mapping[str, Callable[[str], None]]
+    load_encoder: Callable[[str], TextEncoder]
+    encoder: Mapping[str, Any]
+
+    def run(self, run: RunOptions, description: Sequence[str]) -> None:
+        """Makes the dataset, or what is missing of it; see `run_job`."""
+        run_job(
+            self.writer,
+            run,
+            [self.documents.describe(), *description],
+            lambda: self.build_pipeline(run),
+            (Stage(self.stage, "B"),),
+        )
+
+    def build_pipeline(self, run: RunOptions = RunOptions()) -> beam.Pipeline:
+        """The pipeline that writes the dataset into a folder that has been claimed."""
+        self._save_encoder()
+        options, parts = self.documents.options, len(self.documents.shards)
+        encode = EncodeShard(self.writer, self.stage, options, parts, self.load_encoder)
+        pipeline = run.new_pipeline()
+        (
+            pipeline
+            | "Shards" >> SpreadOut(enumerate(self.documents.shards))
+            | "Encode" >> beam.ParDo(encode)
+            | "AllComplete" >> beam.combiners.Count.Globally()
+            | "WriteManifest"
+            >> WriteManifest(self.writer, _finish, self.writer, options, parts, self.encoder)
+        )
+        return pipeline
+
+    def _save_encoder(self) -> None:
+        records = []
+        for name, write in sorted(self.encoder_files.items()):
+            with self.writer.new_file(f"{TOKENIZER_FOLDER}/{name}") as file:
+                write(file.path)
+            records.append(file.written)
+        self.writer.complete(TOKENIZER_FOLDER, Completion(tuple(records), {}))
+
+
+class EncodeShard(beam.DoFn):
+    """(number, segments) of a shard -> number, with the shard's files in place."""
+
+    def __init__(
+        self,
+        writer: DatasetWriter,
+        stage: str,
+        options: DocumentOptions,
+        parts: int,
+        load_encoder: Callable[[str], TextEncoder],
+    ) -> None:
+        self._writer = writer
+        self._stage = stage
+        self._options = options
+        self._parts = parts
+        self._load_encoder = load_encoder
+
+    def setup(self) -> None:
+        self._encoder = self._load_encoder(self._writer.url(TOKENIZER_FOLDER))
+
+    def process(self, shard: tuple[int, tuple[Segment, ...]]) -> Iterator[int]:
+        number, segments = shard
+        name = part_name(number, self._parts)
+        if self._writer.completion(name) is None:
+            progress = Progress(self._writer, self._stage, name)
+            completion = encode_shard(
+                self._writer, name, segments, self._encoder, self._options, progress
+            )
+            self._writer.complete(name, completion)
+        yield number
+
+
+def encode_shard(
+    writer: DatasetWriter,
+    name: str,
+    segments: Sequence[Segment],
+    encoder: TextEncoder,
+    options: DocumentOptions,
+    progress: Progress,
+) -> Completion:
+    """Writes one part of a dataset, and the dead letters of its input.
+
+    Raises:
+      DataError: too many records were bad; the dead-letter file has been written.
+    """
+    started = time.perf_counter()
+    tally = _Tally(options.max_bad_records)
+    with (
+        writer.new_file(dead_letter_name(name)) as dead_letters,
+        writer.new_file(name) as file,
+        TokensWriter(file.path, encoder.dtype) as tokens,
+    ):
+        for segment in segments:
+            for documents, bad_records in read_segment(segment, options.read):
+                tokens.write(tokenize_batch(encoder, documents))
+                write_dead_letters(dead_letters, bad_records)
+                tally.add(documents, bad_records)
+                progress.add(documents.nbytes)
+                if tally.hopeless:
+                    break
+            if tally.hopeless:
+                break
+        tokens.close()
+        file.rows, file.tokens = tokens.rows, tokens.tokens
+    progress.note()
+    if tally.hopeless:
+        raise DataError(tally.complaint(writer.url(dead_letters.name)))
+    counters = {
+        "documents": tally.documents,
+        "bad_records": tally.bad_records,
+        "text_bytes": tally.text_bytes,
+        "tokens": file.tokens,
+        "seconds": time.perf_counter() - started,
+    }
+    records = [record for record in (file.record, dead_letters.record) if record is not None]
+    return Completion(tuple(records), counters)
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What has been read so far, and whether too much of it was bad."""
+
+    limit: float
+    documents: int = 0
+    bad_records: int = 0
+    text_bytes: int = 0
+
+    def add(self, documents: pa.RecordBatch, bad_records: Sequence[BadRecord]) -> None:
+        self.documents += documents.num_rows
+        self.bad_records += len(bad_records)
+        self.text_bytes += pc.sum(pc.binary_length(documents.column("text"))).as_py() or 0
+
+    @property
+    def too_many(self) -> bool:
+        return self.bad_records > self.limit * (self.documents + self.bad_records)
+
+    @property
+    def hopeless(self) -> bool:
+        return self.bad_records >= _BAD_RECORDS_BEFORE_EARLY_STOP and self.too_many
+
+    def complaint(self, place: str) -> str:
+        return (
+            f"{self.bad_records} of {self.documents + self.bad_records} records are bad, more than"
+            f" --max-bad-records {self.limit:.4%} allows; they are listed in {place}"
+        )
+
+
+def dead_letter_name(part: str) -> str:
+    return f"dead-letter/{part.removesuffix('.parquet')}.jsonl"
+
+
+def write_dead_letters(file: NewFile, bad_records: Sequence[BadRecord]) -> None:
+    """Adds one JSON line a record; without bad records no file comes into being."""
+    if bad_records:
+        with open(file.path, "a", encoding="utf-8") as out:
+            for record in bad_records:
+                out.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
+        file.rows += len(bad_records)
+
+
+def _finish(
+    _: int,
+    writer: DatasetWriter,
+    options: DocumentOptions,
+    number_of_parts: int,
+    encoder: Mapping[str, Any],
+) -> Manifest:
+    parts = [part_name(number, number_of_parts) for number in range(number_of_parts)]
+    counters = add_up(writer.completed(part).counters for part in parts)
+    tally = _Tally(
+        options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
+    )
+    if tally.too_many:
+        raise DataError(tally.complaint(writer.url("dead-letter")))
+    if not tally.documents:
+        raise DataError(f"the input {', '.join(options.input)} has no documents")
+    return writer.finish(
+        [TOKENIZER_FOLDER, *parts],
+        inputs={},
+        tokenizer=encoder,
+        properties={"documents": tally.documents, "tokens": counters["tokens"]},
+    )
+
+
+def add_document_arguments(parser: Parser) -> None:
+    """The options of commands that read documents, but for `--input`."""
+    add = parser.add_argument
+    add("--text-field", default="text", help="field or column with the text")
+    add("--id-field", help="field or column with the document id (default: file and offset)")
+    add("--input-format", default="auto", choices=INPUT_FORMATS, help="what the input files are")
+    add("--text-unit", default="line", choices=TEXT_UNITS, help="what is a document in text files")
+    add(
+        "--max-bad-records",
+        type=share,
+        default=0.001,
+        metavar="SHARE",
+        help="stop when more records than this are bad (default: 0.1%%)",
+    )
+    add(
+        "--max-document-mib",
+        type=positive,
+        default=512,
+        metavar="MIB",
+        help="longer documents are bad records",
+    )
+    add(
+        "--shard-mib",
+        type=positive,
+        default=64,
+        metavar="MIB",
+        help="input in one part of the output",
+    )
+
+
+def document_options(arguments: argparse.Namespace) -> DocumentOptions:
+    """What `add_document_arguments` and `--input` say."""
+    read = ReadOptions(
+        text_field=arguments.text_field,
+        id_field=arguments.id_field,
+        input_format=arguments.input_format,
+        text_unit=arguments.text_unit,
+        max_document_bytes=arguments.max_document_mib * _MIB,
+    )
+    return DocumentOptions(
+        input=tuple(arguments.input),
+        read=read,
+        max_bad_records=arguments.max_bad_records,
+        shard_mib=arguments.shard_mib,
+    )

@@ -1,0 +1,30 @@
+"""Small codebooks, and texts that are hard on them."""
+
+import functools
+
+import numpy as np
+
+from compress import Codebook, FreezeOptions, NgramModel, freeze
+from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.runs import count_ngrams
+
+ENGLISH = "the cat sat on the mat, and the dog sat on the log with another cat. "
+HARD_TEXTS = [
+    "",
+    "a",
+    "\0" * 3000,
+    "thé à la crème, 猫は好きです。 🐈‍⬛" * 30,
+    "def f(x):\n\treturn {x: [x]}  # №\r\n" * 20,
+    ENGLISH * 50,
+    "",
+]
+
+
+@functools.cache
+def small_book(window_bits: int = 12) -> Codebook:
+    """A codebook made of a few sentences, with strings of up to dozens of bytes."""
+    text = np.frombuffer(f"{ENGLISH * 3}thé \0 [x]".encode(), np.uint8).astype(np.uint16)
+    tokens = np.append(text, np.uint16(256))
+    run = count_ngrams(tokens, max_order=3, vocabulary_size=257, end_of_document=256)
+    table = build_table(run.packing, [backward_run(run, range(4), 2)], 2)
+    return freeze(NgramModel(table), FreezeOptions(window_bits=window_bits), {})

@@ -1,0 +1,97 @@
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress import ByteStrings, CodebookCodec, open_codec
+from compress.codecs import BASELINES, CODEBOOK_FILE, BytesCodec, GzipCodec, expect_codec
+from corpus import storage
+from corpus.errors import DataError, UsageError
+from tests.codebooks import small_book
+
+CODECS = [
+    CodebookCodec(small_book()),
+    CodebookCodec(small_book(), "flexible"),
+    CodebookCodec(small_book(17)),
+    *(codec() for codec in BASELINES.values()),
+]
+
+
+def save(codec, folder):
+    for name, write in codec.files.items():
+        write(storage.join(str(folder), name))
+    return str(folder)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(documents=st.lists(st.binary(max_size=80) | st.text("the cat", max_size=80).map(str.encode)))
+def test_every_codec_gives_back_what_it_took(codec, documents):
+    strings = ByteStrings.of([b"before", *documents])
+    # As Arrow hands a slice over: what stands before it is none of its business.
+    ids, offsets = codec.encode_batch(ByteStrings(strings.data, strings.offsets[1:]))
+    assert ids.dtype == codec.dtype
+    assert ids.max(initial=0) < codec.vocab_size
+    assert (offsets[0], offsets[-1], len(offsets)) == (0, len(ids), len(documents) + 1)
+    assert list(codec.decode_batch(ids, offsets)) == documents
+
+
+def test_large_codebooks_have_wide_ids():
+    assert CodebookCodec(small_book(17)).dtype == np.uint32
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_is_kept_as_a_folder(codec, tmp_path):
+    folder = save(codec, tmp_path)
+    found = open_codec(folder)
+    assert found.description == codec.description
+    assert expect_codec(folder, codec.content_hash).marker == codec.marker
+
+
+def test_gzip_is_what_gzip_reads():
+    ids, _ = GzipCodec().encode_batch(ByteStrings.of([b"a text"]))
+    stream = ids.astype(np.uint8).tobytes()
+    assert stream[:10] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+    assert gzip.decompress(stream) == b"a text"
+
+
+@pytest.mark.parametrize(
+    ("codec", "ids", "message"),
+    [
+        (CODECS[0], [5, 4096], "id 4096 at place 1 is outside"),
+        (BytesCodec(), [5, 256], "id 256 is outside the vocabulary of 256"),
+        (GzipCodec(), [5, 6], "is no gzip stream"),
+        (GzipCodec(), list(gzip.compress(b"x")[:-1]), "is not one whole gzip stream"),
+        (GzipCodec(), [*gzip.compress(b"x"), 0], "is not one whole gzip stream"),
+    ],
+)
+def test_ids_that_stand_for_nothing(codec, ids, message):
+    ids = np.array(ids, np.uint16)
+    with pytest.raises(DataError, match=message):
+        codec.decode_batch(ids, np.array([0, len(ids)]))
+
+
+def test_folders_that_are_no_codec(tmp_path):
+    with pytest.raises(UsageError, match=r"it has no corpusmill\.json"):
+        open_codec(str(tmp_path))
+    (tmp_path / "corpusmill.json").write_text('{"kind": "sentencepiece"}')
+    with pytest.raises(UsageError, match="sentencepiece, which is no codec"):
+        open_codec(str(tmp_path))
+    (tmp_path / "corpusmill.json").write_text('{"kind":')
+    with pytest.raises(DataError, match="is damaged"):
+        open_codec(str(tmp_path))
+
+
+def test_another_codebook_than_expected_is_refused(tmp_path):
+    folder = save(CODECS[0], tmp_path)
+    with pytest.raises(DataError, match="but the dataset was made with"):
+        expect_codec(folder, CODECS[2].content_hash)
+    (tmp_path / CODEBOOK_FILE).unlink()
+    with pytest.raises(DataError, match="the dataset's codec is missing"):
+        expect_codec(folder, CODECS[0].content_hash)
+
+
+def test_there_are_two_parses():
+    with pytest.raises(UsageError, match="parse 'best' is none of greedy, flexible"):
+        CodebookCodec(small_book(), "best")
