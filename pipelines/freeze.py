@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from compress import ByteModel, Codebook, FreezeOptions, freeze, ngram_model, static_model
 from compress.codebook import PARSES
-from compress.freeze import ALLOCATIONS
+from compress.freeze import ALLOCATIONS, MAX_WINDOW_BITS
 from compress.samples import check_bytes, sample_text
 from corpus import storage
 from corpus.arguments import make_parser, parse_known
@@ -44,10 +44,6 @@ class FreezeJob:
     options: FreezeOptions
 
     def __post_init__(self) -> None:
-        if self.options.window_bits < _MIN_WINDOW_BITS:
-            raise UsageError(
-                f"window-bits {self.options.window_bits} is not between {_MIN_WINDOW_BITS} and 24"
-            )
         if self.tokens is not None and self.options.allocation != "optimal":
             raise UsageError(
                 f"--tokens is for --allocation optimal only; {self.options.allocation} is given by"
@@ -194,6 +190,7 @@ def main(argv: Sequence[str]) -> None:
     add(
         "--window-bits",
         type=int,
+        choices=range(_MIN_WINDOW_BITS, MAX_WINDOW_BITS + 1),
         default=keep.window_bits,
         metavar="N",
         help="bits of a code, 16 to 24: the codebook has 2^N strings",
