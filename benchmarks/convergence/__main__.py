@@ -1,18 +1,18 @@
 """Do models learn faster from compact targets? `python -m benchmarks.convergence`
 
-Trains the same model on simplewiki with the same tokens in the same order, from the observed next
+Trains the same model on a corpus with the same tokens in the same order, from the observed next
 tokens and from targets of several kinds, and validates on documents that are in neither the tokens
 nor the counts. Runs that are there already are not repeated, so more rows and seeds can be added.
 """
 
 import argparse
-import gzip
 import json
 import pathlib
 import random
 import sys
 from collections.abc import Iterator, Sequence
 
+import fsspec
 import tokenizers
 
 from benchmarks import data, measure
@@ -20,17 +20,18 @@ from benchmarks.convergence import gradients, loading, summary
 from benchmarks.convergence.rows import ROWS, Row
 from pipelines import cli
 
+_CORPUS = str(data.SHARED / "corpora" / "simplewiki.jsonl.gz")
 _VOCABULARY = 16_384
 _HELD_OUT = 0.004
 _ORDERS = 4
 
 
-def prepare(folder: pathlib.Path) -> None:
+def prepare(folder: pathlib.Path, corpus: str) -> None:
     """Text with a part held out, a tokenizer of the rest, tokens of both and counts of the rest."""
     texts = folder / "train.jsonl", folder / "held-out.jsonl"
     if not all(path.exists() for path in texts):
         folder.mkdir(parents=True, exist_ok=True)
-        _split(*texts)
+        _split(corpus, *texts)
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
         _train_tokenizer(texts[0], tokenizer)
@@ -44,10 +45,10 @@ def prepare(folder: pathlib.Path) -> None:
             _run("enrich", *inputs, "--output", folder / row.targets, *row.enrich)
 
 
-def _split(train: pathlib.Path, held_out: pathlib.Path) -> None:
+def _split(corpus: str, train: pathlib.Path, held_out: pathlib.Path) -> None:
     generator = random.Random(0)
     with (
-        gzip.open(data.SHARED / "corpora" / "simplewiki.jsonl.gz", "rt", encoding="utf-8") as lines,
+        fsspec.open(corpus, "rt", encoding="utf-8", compression="infer") as lines,
         train.open("w", encoding="utf-8") as most,
         held_out.open("w", encoding="utf-8") as few,
     ):
@@ -107,8 +108,10 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("--folder", type=pathlib.Path, default=pathlib.Path("benchmarks/.data/convergence"))
+    add("--corpus", default=_CORPUS, help="JSONL of a folder's first run, plain or compressed")
     add("--rows", nargs="+", default=[row.name for row in ROWS], help="which rows to train")
     add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
+    add("--first-seed", type=int, default=0, help="the others follow it")
     add("--model", default="3m", help="size of the model")
     add("--steps", type=int, default=2000, help="optimizer steps")
     add("--batch-size", type=int, default=16, help="sequences in a step")
@@ -121,12 +124,13 @@ def main(argv: Sequence[str]) -> None:
     unknown = set(options.rows) - {row.name for row in ROWS}
     if unknown:
         parser.error(f"there is no row {sorted(unknown)[0]}; there are {[r.name for r in ROWS]}")
-    prepare(options.folder)
+    prepare(options.folder, options.corpus)
+    first = options.first_seed
     chosen = [row for row in ROWS if row.name in options.rows]
     runs = {
         row: [
             train(options.folder, row, seed, options)
-            for seed in range(options.seeds if row.is_main else 1)
+            for seed in range(first, first + (options.seeds if row.is_main else 1))
         ]
         for row in chosen
     }
