@@ -7,7 +7,7 @@ from compress import FreezeOptions, freeze, ngram_model, static_model
 from pipelines import cli
 
 HERE = Path(__file__).parent
-KINDS = ("tokens", "counts", "distributions", "targets")
+KINDS = ("tokens", "counts", "distributions", "targets", "compressed")
 CODEBOOKS = {
     "coder.codebook": (static_model, FreezeOptions("coder", 9)),
     "optimal.codebook": (ngram_model, FreezeOptions("optimal", 9)),
@@ -18,9 +18,9 @@ _PRECISION = 9
 
 def make(folder: Path) -> None:
     """Runs all jobs on the golden corpus, a byte a token, into `folder`, and freezes codebooks."""
-    tokens, counts, tables, targets = (str(folder / kind) for kind in KINDS)
+    tokens, counts, tables, targets, compressed = (str(folder / kind) for kind in KINDS)
     source = str(HERE / "corpus.jsonl")
-    for command in (
+    _run(
         ["tokenize", "--input", source, "--tokenizer", "bytes", "--output", tokens],
         ["count", "--input", tokens, "--output", counts, "--max-order", "2"],
         ["distributions", "--input", counts, "--output", tables, "--top-k", "2"],
@@ -28,12 +28,18 @@ def make(folder: Path) -> None:
             *("enrich", "--tokens", tokens, "--counts", counts, "--output", targets),
             *("--head", "2", "--tail-draws", "1", "--seed", "1"),
         ],
-    ):
-        if cli.main(command):
-            raise SystemExit(f"{command[0]} failed")
+    )
     for name, (model, options) in CODEBOOKS.items():
         book = freeze(model(counts, _PRECISION), options, {"corpus": "golden"})
         book.write(str(folder / "codebooks" / name))
+    codebook = str(folder / "codebooks" / "optimal.codebook")
+    _run(["compress", "--input", source, "--codebook", codebook, "--output", compressed])
+
+
+def _run(*commands: list[str]) -> None:
+    for command in commands:
+        if cli.main(command):
+            raise SystemExit(f"{command[0]} failed")
 
 
 if __name__ == "__main__":
