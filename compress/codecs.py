@@ -97,6 +97,21 @@ class Codec(abc.ABC):
           DataError: no document has them.
         """
 
+    @abc.abstractmethod
+    def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
+        """How much of its document is known from each id and those before it.
+
+        Args:
+          ids: of documents, each of which may lack its last ids.
+          offsets: which ids each document has.
+
+        Returns:
+          int64 [ids]: bytes from the document's beginning, never falling within a document.
+
+        Raises:
+          DataError: no document begins with these ids.
+        """
+
 
 @dataclass(frozen=True)
 class CodebookCodec(Codec):
@@ -136,6 +151,11 @@ class CodebookCodec(Codec):
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
         return self.book.decode_batch(ids, offsets)
 
+    def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
+        # Every id is a document, so decoding them finds those outside the codebook.
+        single = self.book.decode_batch(ids, np.arange(len(ids) + 1))
+        return sums_by_document(single.lengths(), offsets)
+
 
 class BytesCodec(Codec):
     """Every byte is an id."""
@@ -148,6 +168,9 @@ class BytesCodec(Codec):
 
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
         return ByteStrings(_bytes_of(ids), np.asarray(offsets))
+
+    def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
+        return sums_by_document(np.ones(len(_bytes_of(ids)), np.int64), offsets)
 
 
 class GzipCodec(Codec):
@@ -164,6 +187,11 @@ class GzipCodec(Codec):
 
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
         return ByteStrings.of(map(_gunzip, ByteStrings(_bytes_of(ids), np.asarray(offsets))))
+
+    def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
+        streams = ByteStrings(_bytes_of(ids), np.asarray(offsets))
+        lengths = [size for stream in streams for size in _gunzipped_sizes(stream)]
+        return sums_by_document(np.array(lengths, np.int64), offsets)
 
 
 BASELINES: dict[str, type[Codec]] = {codec.kind: codec for codec in (BytesCodec, GzipCodec)}
@@ -224,6 +252,14 @@ def expect_codec(folder: str, content_hash: str) -> Codec:
     return codec
 
 
+def sums_by_document(values: Offsets, offsets: Offsets) -> Offsets:
+    """Sums of int64 values from the first one of their document on."""
+    sums: Offsets = np.cumsum(values)
+    before = np.concatenate([np.zeros(1, np.int64), sums])[np.asarray(offsets)[:-1]]
+    within: Offsets = sums - np.repeat(before, np.diff(offsets))
+    return within
+
+
 def _bytes_of(ids: Ids) -> Any:
     if len(ids) and ids.max() > 255:
         raise DataError(f"id {ids.max()} is outside the vocabulary of 256")
@@ -236,6 +272,15 @@ def _gzip(data: bytes) -> bytes:
     compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     end = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
     return b"".join([_GZIP_HEADER, compressor.compress(data), compressor.flush(), end])
+
+
+def _gunzipped_sizes(data: bytes) -> list[int]:
+    """How many more bytes come out for each byte that goes in."""
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        return [len(decompressor.decompress(data[i : i + 1])) for i in range(len(data))]
+    except zlib.error as error:
+        raise DataError(f"is no gzip stream: {error}") from error
 
 
 def _gunzip(data: bytes) -> bytes:

@@ -1,17 +1,16 @@
 """documents -> compressed dataset"""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from compress.codebook import PARSES, Codebook
-from compress.codecs import BASELINES, CodebookCodec, Codec, expect_codec
+from compress.codebook import Codebook
+from compress.codecs import Codec, expect_codec
 from compress.compressed import CodecEncoder
 from compress.streams import encode_stream
 from corpus import storage
 from corpus.arguments import Parser, make_parser
 from corpus.datasets import DatasetWriter
-from corpus.errors import UsageError
+from pipelines.codec_options import add_codec_arguments, chosen_codec
 from pipelines.documents import (
     EncodeJob,
     FoundDocuments,
@@ -52,16 +51,6 @@ def _encode(chunks: Iterator[bytes], book: Codebook, parse: str) -> Iterator[byt
         yield ids.astype(little_endian, copy=False).tobytes()
 
 
-def _open_codec(arguments: argparse.Namespace) -> Codec:
-    if arguments.codec == CodebookCodec.kind:
-        if arguments.codebook is None:
-            raise UsageError("--codec codebook needs a codebook: give --codebook FILE")
-        return CodebookCodec(Codebook.open(arguments.codebook), arguments.parse)
-    if arguments.codebook is not None:
-        raise UsageError(f"--codebook is for --codec codebook only, not {arguments.codec}")
-    return BASELINES[arguments.codec]()
-
-
 def _parser() -> Parser:
     parser = make_parser(
         "compress",
@@ -78,14 +67,7 @@ def _parser() -> Parser:
         help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
     )
     add("--output", metavar="DIR", help="folder or URL of the compressed dataset")
-    add("--codebook", metavar="FILE", help="path or URL of the codebook")
-    add("--parse", choices=PARSES, default="greedy", help="how a codebook cuts text into strings")
-    add(
-        "--codec",
-        choices=[CodebookCodec.kind, *BASELINES],
-        default=CodebookCodec.kind,
-        help="what makes the ids: a codebook, or one of the baselines",
-    )
+    add_codec_arguments(parser)
     add("--stdin", action="store_true", help="read standard input, write to standard output")
     add_document_arguments(parser)
     return parser
@@ -103,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         return
     if not (arguments.input and arguments.output):
         parser.error("the following arguments are required: --input and --output, or --stdin")
-    codec = _open_codec(arguments)
+    codec = chosen_codec(arguments)
     job = make_job(find_documents(document_options(arguments)), codec, arguments.output)
     name = " ".join([codec.kind, *map(str, codec.options.values())])
     job.run(run, [f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"])

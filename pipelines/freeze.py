@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from compress import ByteModel, Codebook, FreezeOptions, freeze, ngram_model, static_model
+from compress import Codebook, FreezeOptions, freeze
 from compress.codebook import PARSES
 from compress.freeze import ALLOCATIONS, MAX_WINDOW_BITS
 from compress.samples import check_bytes, sample_text
@@ -18,8 +18,8 @@ from corpus import storage
 from corpus.arguments import make_parser, parse_known
 from corpus.datasets import describe_differences, read_manifest
 from corpus.errors import DataError, UsageError
+from pipelines.byte_models import ModelChoice, add_model_arguments
 
-MODELS: dict[str, Callable[[str], ByteModel]] = {"ngram": ngram_model, "static": static_model}
 # More text of the same kind doesn't make a better codebook, and all of it is held in memory.
 _FIT_BYTES = 64 << 20
 _MIN_WINDOW_BITS = 16
@@ -30,15 +30,13 @@ class FreezeJob:
     """What `freeze` makes, of what.
 
     Attributes:
-      model: `ngram` or `static`.
-      counts: folder or URL of a counts dataset of bytes.
+      model: the byte model.
       tokens: of a tokens dataset of bytes to fit on, None to fit on none.
       output: the codebook's path or URL.
       options: of the codebook.
     """
 
-    model: str
-    counts: str
+    model: ModelChoice
     tokens: str | None
     output: str
     options: FreezeOptions
@@ -72,7 +70,7 @@ class FreezePlan:
     def describe(self) -> list[str]:
         options = self.job.options
         lines = [
-            f"model: {self.job.model} of {self.job.counts}",
+            f"model: {self.job.model.describe()}",
             (
                 f"codebook of 2^{options.window_bits} = {1 << options.window_bits:,} strings,"
                 f" allocation {options.allocation}"
@@ -88,7 +86,7 @@ class FreezePlan:
 
     def run(self) -> Codebook:
         """Makes the codebook and writes it."""
-        model = MODELS[self.job.model](self.job.counts)
+        model = self.job.model.open()
         text = None
         if self.job.tokens is not None:
             manifest = read_manifest(self.job.tokens, "tokens")
@@ -104,14 +102,13 @@ def make_plan(job: FreezeJob) -> FreezePlan:
 
     Raises:
       DatasetError: a dataset is missing, or not of bytes.
+      UsageError: there is no saved model.
+      DataError: it is damaged.
     """
-    counts = read_manifest(job.counts, "counts")
-    check_bytes(job.counts, counts)
     tokens = None if job.tokens is None else read_manifest(job.tokens, "tokens")
     made_of = {
         **dataclasses.asdict(job.options),
-        "model": job.model,
-        "counts": counts.content_hash,
+        **job.model.identity(),
         "tokens": None if tokens is None else tokens.content_hash,
     }
     if tokens is None or job.tokens is None:
@@ -179,14 +176,13 @@ def main(argv: Sequence[str]) -> None:
     )
     keep = FreezeOptions()
     add = parser.add_argument
-    add("--counts", required=True, metavar="DIR", help="folder or URL of a counts dataset of bytes")
+    add_model_arguments(parser)
     add("--output", required=True, metavar="FILE", help="path or URL of the codebook")
     add(
         "--tokens",
         metavar="DIR",
         help="tokens dataset of bytes, to fit the strings on where windows start in it",
     )
-    add("--model", choices=sorted(MODELS), default="ngram", help="byte model")
     add(
         "--window-bits",
         type=int,
@@ -210,8 +206,7 @@ def main(argv: Sequence[str]) -> None:
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
     arguments, _ = parse_known(parser, argv)
     job = FreezeJob(
-        model=arguments.model,
-        counts=arguments.counts,
+        model=ModelChoice(arguments.model, arguments.counts),
         tokens=arguments.tokens,
         output=arguments.output,
         options=FreezeOptions(arguments.allocation, arguments.window_bits, arguments.parse),

@@ -37,6 +37,21 @@ def test_every_codec_gives_back_what_it_took(codec, documents):
     assert list(codec.decode_batch(ids, offsets)) == documents
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_text_ends_say_what_a_beginning_of_the_ids_stands_for(codec):
+    documents = [b"the cat sat on the mat", b"", b"the dog" * 30]
+    ids, offsets = codec.encode_batch(ByteStrings.of(documents))
+    ends = codec.text_ends(ids, offsets)
+    for number, document in enumerate(documents):
+        own = slice(*offsets[number : number + 2])
+        assert len(ends[own]) == 0 or ends[own][-1] == len(document)
+        assert (np.diff(ends[own]) >= 0).all()
+        if codec.kind != "gzip":
+            for i, end in enumerate(ends[own], 1):
+                beginning = ids[own][:i]
+                assert codec.decode_batch(beginning, np.array([0, i]))[0] == document[:end]
+
+
 def test_large_codebooks_have_wide_ids():
     assert CodebookCodec(small_book(17)).dtype == np.uint32
 

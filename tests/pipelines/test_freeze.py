@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress import Codebook, FreezeOptions, freeze, ngram_model, static_model
+from compress import Codebook, FreezeOptions, freeze, ngram_model, save_model, static_model
 from compress.samples import sample_text
 from corpus.datasets import read_manifest
 from pipelines import cli
@@ -88,7 +88,7 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
         (["--window-bits", "15"], "--window-bits: invalid choice: 15 (choose from 16, 17"),
         (["--window-bits", "many"], "--window-bits"),
         (["--alocation", "coder"], "did you mean --allocation?"),
-        (["--model", "transformer"], "--model"),
+        (["--model", "transformer"], "--counts is for --model ngram and static only"),
         (["--allocation", "coder", "--tokens", "TOKENS"], "--tokens is for"),
         (["--parse", "flexible"], "there are none"),
         (["--parse", "best"], "--parse"),
@@ -120,6 +120,20 @@ def test_datasets_of_words_are_refused(tmp_path, capsys):
     assert command("count", "--input", tmp_path / "tokens", "--output", counts) == 0
     assert command("freeze", "--counts", counts, "--output", tmp_path / "a.codebook") == 2
     assert "--tokenizer bytes" in capsys.readouterr().err
+
+
+def test_any_saved_byte_model_can_be_frozen(job, tmp_path, capsys):
+    saved = static_model(str(job / "counts"))
+    save_model(saved, str(tmp_path / "model"))
+    path = tmp_path / "a.codebook"
+    assert command("freeze", "--model", tmp_path / "model", "--output", path) == 0
+    found = Codebook.open(str(path))
+    assert found.made_of["model_hash"] == saved.content_hash
+    assert found.content_hash == freeze(saved, FreezeOptions(), found.made_of).content_hash
+    assert command("freeze", "--model", tmp_path, "--output", path) == 2
+    assert "it is no byte model" in capsys.readouterr().err
+    assert command("freeze", "--output", path) == 2
+    assert "--model ngram is made of counts: give --counts" in capsys.readouterr().err
 
 
 def test_a_sample_is_spread_over_the_dataset(tmp_path):
