@@ -22,6 +22,7 @@ _NAMES = (
     "step",
     "codebook",
     "encodings",
+    "plan",
 )
 _RESULTS = pathlib.Path(__file__).parent / "results"
 

@@ -35,14 +35,26 @@ _DOCUMENTS_PER_BATCH = 512
 
 def real_text(corpus: str | None = None, *, only_wiki: bool = False) -> str:
     """The folder of a tokens dataset of text as it is."""
-    corpus = corpus or ("shared" if SHARED.exists() else "embedded")
+    corpus = corpus or _default_corpus()
     folder = FOLDER / (f"{corpus}-wiki" if only_wiki and corpus == "shared" else corpus)
     if not (folder / "manifest.json").exists():
-        inputs, tokenizer = _shared(only_wiki) if corpus == "shared" else _embedded()
+        inputs, tokenizer = documents(corpus, only_wiki=only_wiki)
         arguments = itertools.chain(*(("--input", str(path)) for path in inputs))
         with measure.silence():
             tokenize.main([*arguments, "--tokenizer", str(tokenizer), "--output", str(folder)])
     return str(folder)
+
+
+def documents(
+    corpus: str | None = None, *, only_wiki: bool = False
+) -> tuple[list[pathlib.Path], pathlib.Path]:
+    """Files of documents, and of a tokenizer for them."""
+    is_shared = (corpus or _default_corpus()) == "shared"
+    return _shared(only_wiki) if is_shared else _embedded()
+
+
+def _default_corpus() -> str:
+    return "shared" if SHARED.exists() else "embedded"
 
 
 def tokens_dataset(tokens: int, corpus: str | None = None, files: int = 4) -> str:
@@ -76,12 +88,12 @@ def _shared(only_wiki: bool) -> tuple[list[pathlib.Path], pathlib.Path]:
 
 def _embedded() -> tuple[list[pathlib.Path], pathlib.Path]:
     FOLDER.mkdir(exist_ok=True)
-    documents, tokenizer = FOLDER / "embedded.jsonl.gz", FOLDER / "embedded.json"
+    path, tokenizer = FOLDER / "embedded.jsonl.gz", FOLDER / "embedded.json"
     texts = [text for _, text in quickstart.embedded_corpus()]
-    with gzip.open(documents, "wt", encoding="utf-8") as file:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     tokenizer.write_text(quickstart.train_tokenizer(texts, _VOCABULARY))
-    return [documents], tokenizer
+    return [path], tokenizer
 
 
 def grown(documents: list[Tokens], tokens: int) -> Iterator[Tokens]:
@@ -105,20 +117,20 @@ def _shuffled(document: Tokens, seed: tuple[int, int]) -> Tokens:
 def _write(folder: str, source: str, tokens: int, files: int) -> None:
     array, manifest = load(source)
     ends = np.flatnonzero(array == manifest.tokenizer["end_of_document"]) + 1
-    documents = list(grown(np.split(array, ends[:-1]), tokens))
+    grown_documents = list(grown(np.split(array, ends[:-1]), tokens))
     writer = DatasetWriter(folder, "tokens", {"source": manifest.content_hash, "tokens": tokens})
     writer.begin()
     writer.copy_tokenizer(source, manifest)
     parts = [part_name(number, files) for number in range(files)]
     for number, part in enumerate(parts):
         with writer.new_file(part) as file, TokensWriter(file.path, array.dtype) as output:
-            for first in range(number, len(documents), files * _DOCUMENTS_PER_BATCH):
+            for first in range(number, len(grown_documents), files * _DOCUMENTS_PER_BATCH):
                 last = first + files * _DOCUMENTS_PER_BATCH
-                output.write(_token_batch(documents[first:last:files]))
+                output.write(_token_batch(grown_documents[first:last:files]))
             output.close()
             file.rows, file.tokens = output.rows, output.tokens
         writer.complete(part, Completion((file.written,), {}))
-    properties = {"documents": len(documents), "tokens": sum(map(len, documents))}
+    properties = {"documents": len(grown_documents), "tokens": sum(map(len, grown_documents))}
     writer.finish(
         ["tokenizer", *parts], inputs={}, tokenizer=manifest.tokenizer, properties=properties
     )

@@ -17,6 +17,7 @@ from ngram_agg.runs import CountsRun
 SAMPLE_SIZE = 1 << 15
 # With fewer sampled n-grams than this in a partition, its size would be too much left to chance.
 _SAMPLED_PER_PARTITION = 16
+MOST_PARTITIONS = SAMPLE_SIZE // _SAMPLED_PER_PARTITION
 # Samples that wait to be merged may hold so many times the n-grams of one.
 _GROWTH = 4
 # A cut may stand this far from the ideal place, as a share of a partition, where that makes its

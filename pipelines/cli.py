@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),
     "train": ("trainer.train", "tokens (and targets) dataset -> a trained model"),
     "evaluate": ("trainer.evaluate", "loss and bits per byte of a model on a tokens dataset"),
+    "plan": ("pipelines.plan", "what a corpus will take, from a sample of it"),
     "report": ("pipelines.report", "datasets and training runs -> one HTML page"),
     "quickstart": ("pipelines.quickstart", "runs everything on an embedded corpus"),
 }

@@ -43,7 +43,7 @@ SPILLED = ".arrow"
 # One n-gram in memory: its key and its count.
 _BYTES_PER_NGRAM = 16
 # Sources merged at once; a block of each is in memory.
-_FAN_IN = 32
+FAN_IN = 32
 # A sum of runs is merged once it has grown to so many times the last merge.
 _GROWTH = 4
 
@@ -123,7 +123,7 @@ class MergeSamples(beam.CombineFn):
 
 
 class MergeRuns(beam.CombineFn):
-    """Slices of sorted sources -> at most `_FAN_IN` slices that count the same n-grams.
+    """Slices of sorted sources -> at most `FAN_IN` slices that count the same n-grams.
 
     The accumulator is a list of slices; when it grows too long they are merged into one spilled
     run, a block of each at a time.
@@ -148,7 +148,7 @@ class MergeRuns(beam.CombineFn):
         return accumulator
 
     def _merged_if_long(self, parts: list[Slice]) -> list[Slice]:
-        if len(parts) <= _FAN_IN:
+        if len(parts) <= FAN_IN:
             return parts
         parts = sorted(parts)
         name = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
