@@ -5,9 +5,9 @@ children by their bytes, so that the trie is two arrays. docs/codebooks.md says 
 what the definitions ask for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,42 @@ _BATCH = 4096
 # memory's sake, and not all at once afterwards, because many turn out not to be needed.
 _SHARE_AT_FIRST = 128
 _SHARE = 16
+# The columns of a window code that is under way.
+_CODER_STATE = ("parents", "bytes", "first", "counts")
 # The bound is found again when the known strings have become more by one in so many.
 _SHARE_OF_NEWS = 64
+
+
+class Keeper(Protocol):
+    """Keeps an expansion that is under way, for another process to go on with."""
+
+    def found(self) -> Mapping[str, Words] | None:
+        """What was kept of this expansion; None where it has to begin."""
+        ...
+
+    def is_due(self) -> bool:
+        """Whether it is time to keep it again."""
+        ...
+
+    def keep(self, columns: Mapping[str, Words]) -> None:
+        """Keeps the expansion as it is now."""
+        ...
+
+
+class Forgetful:
+    """The keeper of what need not be kept."""
+
+    def found(self) -> None:
+        return None
+
+    def is_due(self) -> bool:
+        return False
+
+    def keep(self, columns: Mapping[str, Words]) -> None:
+        """Is never called."""
+
+
+_FORGETFUL = Forgetful()
 
 
 @dataclass(frozen=True)
@@ -73,39 +107,44 @@ class Trie:
         return ByteStrings(data, offsets)
 
 
-def expand_coder(model: ByteModel, window_bits: int, progress: Progress) -> Trie:
+def expand_coder(
+    model: ByteModel, window_bits: int, progress: Progress, keeper: Keeper = _FORGETFUL
+) -> Trie:
     """The strings of the window code (`compress.windows`).
 
     Args:
       model: drives the code.
       window_bits: there are 2^window_bits strings.
-      progress: is told how many more strings are found, batch by batch.
+      progress: is told how many more strings are found, round by round.
+      keeper: is asked after every batch of questions to the model.
 
     Raises:
       UsageError: some single byte has no code: the model's precision is too high for so few.
     """
-    size = 1 << window_bits
-    parents = np.full(size, NO_PARENT, np.int32)
-    last_bytes = np.empty(size, np.uint8)
-    first, counts = _divide(np.full(1, -1), np.full(1, size + 1), _root(model), parents, last_bytes)
-    if len(first) < 256:
-        raise UsageError(
-            f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
-            f" add up to 2^{model.precision}; use longer windows"
-        )
+    state = keeper.found() or _first_division(model, window_bits)
+    # The nodes in `first` still have to divide their codes, so many as `counts` says.
+    parents, last_bytes, first, counts = (state[name] for name in _CODER_STATE)
+    progress(len(parents) - int(np.sum(counts - 1)))
     while len(first):
-        progress(len(first))
-        inner = counts > 1
-        first, counts = first[inner], counts[inner]
-        children = [
-            _divide(first[rows], counts[rows], frequencies, parents, last_bytes)
-            for rows, frequencies in _asked(model, first, parents, last_bytes)
-        ]
-        first, counts = _concatenated(children)
+        rows = slice(0, 0)
+        divided = []
+        for rows, frequencies in _asked(model, first, parents, last_bytes):
+            divided.append(_divide(first[rows], counts[rows], frequencies, parents, last_bytes))
+            if keeper.is_due():
+                break
+        children, shares = _concatenated(divided)
+        progress(len(children))
+        inner = shares > 1
+        first = np.concatenate([first[rows.stop :], children[inner]])
+        counts = np.concatenate([counts[rows.stop :], shares[inner]])
+        if keeper.is_due():
+            keeper.keep(dict(zip(_CODER_STATE, (parents, last_bytes, first, counts), strict=True)))
     return Trie(parents, last_bytes)
 
 
-def expand_optimal(model: ByteModel, window_bits: int, progress: Progress) -> Trie:
+def expand_optimal(
+    model: ByteModel, window_bits: int, progress: Progress, keeper: Keeper = _FORGETFUL
+) -> Trie:
     """All 256 single bytes and the most probable longer strings, 2^window_bits in all.
 
     The probability of a string is the product of frequency / 2^precision of its bytes, rounded down
@@ -116,15 +155,13 @@ def expand_optimal(model: ByteModel, window_bits: int, progress: Progress) -> Tr
       model: says how probable strings are.
       window_bits: at least 9.
       progress: is told how many more strings were expanded, round by round.
+      keeper: is asked after every batch of strings.
     """
     size = 1 << window_bits
-    known = _Known(
-        np.full(256, NO_PARENT, np.int32),
-        np.arange(256, dtype=np.uint8),
-        np.ones(256, np.uint16),
-        _root(model)[0].astype(np.uint64) << np.uint64(_PROBABILITY_BITS - model.precision),
-        np.zeros(256, bool),
-    )
+    state = keeper.found()
+    known = _Known.of_single_bytes(model) if state is None else _Known(**state)
+    if state is not None:
+        progress(int(np.count_nonzero(known.expanded)))
     looked_at = 0
     while True:
         # Finding the bound takes as long as expanding many strings; an old one is only too low.
@@ -141,13 +178,34 @@ def expand_optimal(model: ByteModel, window_bits: int, progress: Progress) -> Tr
         if len(rows) > most:
             falling = np.argpartition(-known.probabilities[rows].astype(np.float64), most)
             rows = np.sort(rows[falling[:most]])
-        known.expanded[rows] = True
-        children = [
-            _multiply(rows[part], frequencies, known.probabilities, bound, model.precision)
-            for part, frequencies in _asked(model, rows, known.parents, known.bytes)
-        ]
+        children = []
+        for part, frequencies in _asked(model, rows, known.parents, known.bytes):
+            asked = rows[part]
+            known.expanded[asked] = True
+            children.append(
+                _multiply(asked, frequencies, known.probabilities, bound, model.precision)
+            )
+            progress(len(asked))
+            if keeper.is_due():
+                break
         known = known.joined(*_concatenated(children))
-        progress(len(rows))
+        if keeper.is_due():
+            keeper.keep(vars(known))
+
+
+def _first_division(model: ByteModel, window_bits: int) -> dict[str, Words]:
+    """The window code with the codes of the empty string divided among the single bytes."""
+    size = 1 << window_bits
+    parents = np.full(size, NO_PARENT, np.int32)
+    last_bytes = np.empty(size, np.uint8)
+    first, counts = _divide(np.full(1, -1), np.full(1, size + 1), _root(model), parents, last_bytes)
+    if len(first) < 256:
+        raise UsageError(
+            f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
+            f" add up to 2^{model.precision}; use longer windows"
+        )
+    inner = counts > 1
+    return dict(zip(_CODER_STATE, (parents, last_bytes, first[inner], counts[inner]), strict=True))
 
 
 def _root(model: ByteModel) -> Frequencies:
@@ -178,6 +236,18 @@ class _Known:
     lengths: Words
     probabilities: Words
     expanded: Words
+
+    @classmethod
+    def of_single_bytes(cls, model: ByteModel) -> "_Known":
+        """All of them, none expanded."""
+        unit = np.uint64(_PROBABILITY_BITS - model.precision)
+        return cls(
+            np.full(256, NO_PARENT, np.int32),
+            np.arange(256, dtype=np.uint8),
+            np.ones(256, np.uint16),
+            _root(model)[0].astype(np.uint64) << unit,
+            np.zeros(256, bool),
+        )
 
     def ranks(self) -> Words:
         """What decides who is taken: single bytes always are."""

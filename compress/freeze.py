@@ -9,8 +9,9 @@ import numpy as np
 
 from compress.byte_models import ByteModel, WindowStartsModel
 from compress.byte_strings import ByteStrings
+from compress.checkpoints import Checkpoint, Columns
 from compress.codebook import Codebook, check_parse
-from compress.expansion import expand_coder, expand_optimal
+from compress.expansion import Trie, expand_coder, expand_optimal
 from corpus.errors import UsageError
 
 ALLOCATIONS = ("coder", "optimal")
@@ -60,6 +61,7 @@ def freeze(
     made_of: Mapping[str, Any],
     text: ByteStrings | None = None,
     progress: Callable[[str, int], None] = no_progress,
+    checkpoint: Checkpoint | None = None,
 ) -> Codebook:
     """Makes a codebook.
 
@@ -70,6 +72,8 @@ def freeze(
       text: documents, for `optimal` only: the model is fitted on the places where windows start in
         them, again and again, because other codebooks put them elsewhere.
       progress: is told a stage and how many more strings it has looked at, from time to time.
+      checkpoint: where the work is saved after every stage and every minute, and where it goes on
+        if something was saved before, with the same result. It is left there.
 
     Raises:
       UsageError: the options don't fit each other or the model.
@@ -77,15 +81,64 @@ def freeze(
     if options.allocation == "coder" and text is not None:
         raise UsageError("only the allocation optimal is fitted on text")
     expand = expand_coder if options.allocation == "coder" else expand_optimal
-    book = Codebook.of(expand(model, options.window_bits, partial(progress, "strings")), made_of)
-    if text is None:
-        return book
-    for number in range(_ROUNDS):
-        at_starts = window_starts_model(model, book, text, options.parse)
-        stage = f"fitted strings, round {number + 1} of {_ROUNDS}"
-        trie = expand(at_starts, options.window_bits, partial(progress, stage))
-        book = Codebook.of(trie, made_of)
-    return book
+    keeper = _Stages(checkpoint)
+    for stage in _stages(text)[keeper.complete :]:
+        asked = model
+        if text is not None and keeper.complete:
+            book = Codebook.of(keeper.trie, made_of)
+            asked = window_starts_model(model, book, text, options.parse)
+        keeper.end_stage(expand(asked, options.window_bits, partial(progress, stage), keeper))
+    return Codebook.of(keeper.trie, made_of)
+
+
+def _stages(text: ByteStrings | None) -> list[str]:
+    """What is done: one expansion after the other."""
+    rounds = range(1, _ROUNDS + 1) if text is not None else ()
+    return ["strings", *(f"fitted strings, round {number} of {_ROUNDS}" for number in rounds)]
+
+
+class _Stages:
+    """The keeper of the expansions of all stages, in a checkpoint if there is one.
+
+    Attributes:
+      complete: how many stages are.
+      trie: the strings that the last of them found, none before there is one.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        self._found: Columns | None = None
+        self.complete = 0
+        self.trie = Trie(np.empty(0, np.int32), np.empty(0, np.uint8))
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is not None:
+            columns = dict(saved)
+            self.complete = int(columns.pop("complete"))
+            self.trie = Trie(columns.pop("trie_parents"), columns.pop("trie_bytes"))
+            self._found = columns or None
+
+    def found(self) -> Columns | None:
+        return self._found
+
+    def is_due(self) -> bool:
+        return self._checkpoint is not None and self._checkpoint.is_due()
+
+    def keep(self, columns: Columns) -> None:
+        """Saves how far the stage that isn't complete is."""
+        if self._checkpoint is not None:
+            stages = {
+                "complete": np.array(self.complete),
+                "trie_parents": self.trie.parents,
+                "trie_bytes": self.trie.bytes,
+            }
+            self._checkpoint.save({**stages, **columns})
+
+    def end_stage(self, trie: Trie) -> None:
+        """Saves that a stage is complete."""
+        self.complete += 1
+        self.trie = trie
+        self._found = None
+        self.keep({})
 
 
 def window_starts_model(

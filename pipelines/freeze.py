@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from compress import Codebook, FreezeOptions, freeze
+from compress.checkpoints import Checkpoint
 from compress.codebook import PARSES
 from compress.freeze import ALLOCATIONS, MAX_WINDOW_BITS
 from compress.samples import check_bytes, sample_text
@@ -67,6 +68,12 @@ class FreezePlan:
     made_of: dict[str, Any]
     text_bytes: int
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """How far the job is, in a hidden folder beside the output."""
+        folder, slash, name = self.job.output.rpartition("/")
+        return Checkpoint(f"{folder}{slash}.{name}.incomplete", self.made_of)
+
     def describe(self) -> list[str]:
         options = self.job.options
         lines = [
@@ -85,15 +92,18 @@ class FreezePlan:
         return lines
 
     def run(self) -> Codebook:
-        """Makes the codebook and writes it."""
+        """Makes the codebook, or what is missing of it, and writes it."""
         model = self.job.model.open()
         text = None
         if self.job.tokens is not None:
             manifest = read_manifest(self.job.tokens, "tokens")
             text = sample_text(self.job.tokens, manifest, _FIT_BYTES)
+        if self.checkpoint.exists():
+            print(f"going on with what is in {self.checkpoint.folder}", file=sys.stderr)
         with _shown() as progress:
-            book = freeze(model, self.job.options, self.made_of, text, progress)
+            book = freeze(model, self.job.options, self.made_of, text, progress, self.checkpoint)
         book.write(self.job.output)
+        self.checkpoint.remove()
         return book
 
 
@@ -121,7 +131,8 @@ def is_complete(plan: FreezePlan) -> bool:
     """Whether the output is there already.
 
     Raises:
-      UsageError: something else is there, or nothing can be written there.
+      UsageError: something else is there, whole or unfinished, or nothing can be written there.
+      DataError: what an unfinished job has left there is damaged.
     """
     output = plan.job.output
     if not storage.exists(output):
@@ -131,6 +142,8 @@ def is_complete(plan: FreezePlan) -> bool:
                 os.remove(path)
         except OSError as error:
             raise UsageError(f"cannot write to output {output}: {error}") from error
+        # Whether it can be gone on with is known before any work.
+        plan.checkpoint.exists()
         return False
     try:
         found = Codebook.open(output)
@@ -142,6 +155,8 @@ def is_complete(plan: FreezePlan) -> bool:
             f"output {output} was made with other options ({'; '.join(differences)});"
             " use the same ones, or name a new file"
         )
+    # A run that was killed may have had no time for it.
+    plan.checkpoint.remove()
     return True
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines import cli
@@ -16,23 +17,28 @@ from tests.integration.samples import file_hashes, random_texts, run, write_json
 SECONDS_TO_WAIT = 120
 
 
-def start(*arguments):
+def start(*arguments, program=("-m", "pipelines.cli")):
     """A command in a process group of its own, so that its workers can be killed with it."""
-    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    command = [sys.executable, *program, *map(str, arguments)]
     return subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
 
+def kill_when(process, is_time):
+    """SIGKILLs a job as soon as it has got so far."""
+    until = time.monotonic() + SECONDS_TO_WAIT
+    while not is_time():
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < until, f"not so far after {SECONDS_TO_WAIT} s"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def kill_after_first_part(process, output, prefix):
     """SIGKILLs a job as soon as one of its parts is complete; returns the complete ones."""
     done = Path(output, "_incomplete", "done")
-    until = time.monotonic() + SECONDS_TO_WAIT
-    while not list(done.glob(f"{prefix}*.json")):
-        assert process.poll() is None, "the job ended before it could be killed"
-        assert time.monotonic() < until, f"no {prefix} part after {SECONDS_TO_WAIT} s"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_when(process, lambda: list(done.glob(f"{prefix}*.json")))
     return {path.name: path.stat().st_mtime_ns for path in done.glob("*.json")}
 
 
@@ -129,3 +135,47 @@ def test_a_killed_count_uses_the_runs_that_are_there(long_job, tmp_path):
     command = [str(argument) for argument in (*COUNT, long_job / "tokens", "--output", counts)]
     assert cli.main(command) == 1
     assert not (counts / "manifest.json").exists()
+
+
+def is_after_round_1(path):
+    return path.exists() and np.load(path)["complete"] >= 2
+
+
+def is_within_round_1(path):
+    return path.exists() and {"expanded", "trie_parents"} <= set(np.load(path))
+
+
+# Keeps the work after every batch, not every minute.
+EAGER_FREEZE = """
+import sys
+from compress import checkpoints
+from pipelines import cli
+checkpoints._SECONDS_BETWEEN = checkpoints._MOST_OF_TIME = 0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "program", "stage"),
+    [
+        (is_after_round_1, ["-m", "pipelines.cli"], "round 2 of 4"),
+        (is_within_round_1, ["-c", EAGER_FREEZE], "round 1 of 4"),
+    ],
+)
+def test_a_killed_freeze_goes_on_where_it_was(moment, program, stage, long_job, tmp_path, capsys):
+    freeze = ["freeze", "--counts", long_job / "counts", "--tokens", long_job / "tokens"]
+    killed = tmp_path / "killed" / "a.codebook"
+    unfinished = killed.with_name(".a.codebook.incomplete") / "checkpoint.npz"
+    process = start(*freeze, "--output", killed, program=program)
+    kill_when(process, lambda: moment(unfinished))
+    assert not killed.exists()
+    other = [*freeze, "--output", killed, "--parse", "flexible"]
+    assert cli.main([str(argument) for argument in other]) == 2
+    assert 'parse: "greedy" there, "flexible" now' in capsys.readouterr().err
+    run(*freeze, "--output", killed)
+    stages = [line for line in capsys.readouterr().err.splitlines() if "strings, round" in line]
+    assert stages[0].endswith(stage)
+    assert [path.name for path in killed.parent.iterdir()] == ["a.codebook"]
+    run(*freeze, "--output", tmp_path / "whole")
+    assert killed.read_bytes() == (tmp_path / "whole").read_bytes()
