@@ -3,7 +3,7 @@ r"""Equal-info compression: text as tokens that carry about the same information
 from compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
 
 book = Codebook.open("gs://bucket/english.codebook")
-ids = book.encode(b"\xff any bytes", parse="flexible")
+ids = book.encode(b"\xff any bytes")
 book.decode(ids)                          # the same bytes
 ids, offsets = book.encode_batch(ByteStrings.of(documents))
 tokenizer = CodebookTokenizer(book)       # with the methods that Hugging Face's tokenizers have

@@ -132,13 +132,24 @@ class Codebook:
         offsets = begins + np.repeat(blocks, _BLOCK)[: len(begins)]
         return ByteStrings(self.columns["pool"][:-_SLACK], offsets)
 
-    def encode(self, data: bytes, parse: str = "greedy") -> Ids:
+    def resolve_parse(self, parse: str | None) -> str:
+        """The parse that is meant: by default the one that the strings were fitted for.
+
+        Raises:
+          UsageError: there is no such parse.
+        """
+        chosen = str(self.made_of.get("parse", PARSES[0])) if parse is None else parse
+        check_parse(chosen)
+        return chosen
+
+    def encode(self, data: bytes, parse: str | None = None) -> Ids:
         """The ids of a document.
 
         Args:
           data: any bytes; empty ones have no ids.
           parse: `greedy` takes the longest string at each place; `flexible` looks one string ahead,
-            which saves up to 4% of the ids and takes a few times as long. Decoding is the same.
+            which saves up to 4% of the ids and takes a few times as long. Decoding is the same. By
+            default it is what `made_of` says under `parse`, or else `greedy`.
         """
         ids, _ = self.encode_batch(ByteStrings.of([data]), parse)
         return ids
@@ -152,7 +163,7 @@ class Codebook:
         ids = np.asarray(ids)
         return self.decode_batch(ids, np.array([0, len(ids)])).data.tobytes()
 
-    def encode_batch(self, documents: ByteStrings, parse: str = "greedy") -> tuple[Ids, Offsets]:
+    def encode_batch(self, documents: ByteStrings, parse: str | None = None) -> tuple[Ids, Offsets]:
         """The ids of many documents, without holding the GIL: threads may share a codebook.
 
         Args:
@@ -166,7 +177,7 @@ class Codebook:
         Raises:
           UsageError: there is no such parse.
         """
-        check_parse(parse)
+        parse = self.resolve_parse(parse)
         names = ("slots", "low_codes", "high_codes")
         slots, low_codes, high_codes = (self.columns[name] for name in names)
         data, bounds = read_only(documents.data), read_only(documents.offsets)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from compress.byte_strings import ByteStrings, Offsets
-from compress.codebook import PARSES, Codebook, Ids
+from compress.codebook import Codebook, Ids
 from corpus import storage
 from corpus.errors import DataError, UsageError, one_line
 from corpus.tokenizers.base import MARKER
@@ -115,19 +115,18 @@ class Codec(abc.ABC):
 
 @dataclass(frozen=True)
 class CodebookCodec(Codec):
-    """A codebook, and how it parses.
+    """A codebook, and how it parses: by default as `Codebook.encode` does.
 
     Raises:
       UsageError: there is no such parse.
     """
 
     book: Codebook
-    parse: str = "greedy"
+    parse: str | None = None
     kind = "codebook"
 
     def __post_init__(self) -> None:
-        if self.parse not in PARSES:
-            raise UsageError(f"parse {self.parse!r} is none of {', '.join(PARSES)}")
+        object.__setattr__(self, "parse", self.book.resolve_parse(self.parse))
 
     @property
     def options(self) -> Mapping[str, Any]:

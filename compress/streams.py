@@ -8,7 +8,9 @@ from compress.codebook import Codebook, Ids
 from corpus.errors import DataError
 
 
-def encode_stream(book: Codebook, chunks: Iterable[bytes], parse: str = "greedy") -> Iterator[Ids]:
+def encode_stream(
+    book: Codebook, chunks: Iterable[bytes], parse: str | None = None
+) -> Iterator[Ids]:
     """The ids of one document that comes in chunks: those that encoding it at once gives.
 
     Which string is taken at a place depends, when parsing greedily, on no more bytes from there on
@@ -21,6 +23,7 @@ def encode_stream(book: Codebook, chunks: Iterable[bytes], parse: str = "greedy"
       chunks: of the document, cut anywhere.
       parse: see `Codebook.encode`.
     """
+    parse = book.resolve_parse(parse)
     lengths = book.strings.lengths()
     look_ahead = int(lengths.max()) * (2 if parse == "flexible" else 1)
     held = b""

@@ -36,7 +36,7 @@ class CodebookTokenizer:
     """
 
     def __init__(
-        self, book: Codebook, parse: str = "greedy", *, end_of_document: bool = False
+        self, book: Codebook, parse: str | None = None, *, end_of_document: bool = False
     ) -> None:
         """Takes a codebook.
 
@@ -44,9 +44,12 @@ class CodebookTokenizer:
           book: the codebook.
           parse: see `Codebook.encode`.
           end_of_document: whether texts end with an id of their own.
+
+        Raises:
+          UsageError: there is no such parse.
         """
         self.book = book
-        self.parse = parse
+        self.parse = book.resolve_parse(parse)
         self.eos_token_id = book.vocab_size if end_of_document else None
         self.eos_token = NEW_END if end_of_document else None
 

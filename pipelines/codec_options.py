@@ -12,7 +12,11 @@ def add_codec_arguments(parser: Parser) -> None:
     """The options that `chosen_codec` reads."""
     add = parser.add_argument
     add("--codebook", metavar="FILE", help="path or URL of the codebook")
-    add("--parse", choices=PARSES, default="greedy", help="how a codebook cuts text into strings")
+    add(
+        "--parse",
+        choices=PARSES,
+        help="how a codebook cuts text into strings (default: as it was fitted for)",
+    )
     add(
         "--codec",
         choices=[CodebookCodec.kind, *BASELINES],

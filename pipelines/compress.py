@@ -44,7 +44,7 @@ def _load_encoder(folder: str, content_hash: str) -> CodecEncoder:
     return CodecEncoder(expect_codec(folder, content_hash))
 
 
-def _encode(chunks: Iterator[bytes], book: Codebook, parse: str) -> Iterator[bytes]:
+def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Iterator[bytes]:
     """The ids of a stream as raw little-endian integers."""
     little_endian = book.dtype.newbyteorder("<")
     for ids in encode_stream(book, chunks, parse):

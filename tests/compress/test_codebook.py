@@ -1,5 +1,6 @@
 """Codebooks: any bytes go in and come out again."""
 
+import dataclasses
 import hashlib
 import itertools
 import struct
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import walks
+from compress import CodebookCodec, CodebookTokenizer, encode_stream, walks
 from compress.byte_strings import ByteStrings
 from compress.codebook import PARSES, Codebook
 from compress.freeze import FreezeOptions, freeze
@@ -153,6 +154,25 @@ def test_what_is_no_id_is_refused(books):
     with pytest.raises(DataError, match="float64"):
         books["optimal 16"].decode([1.0, 2.0])
     assert books["optimal 16"].decode([]) == b""
+
+
+def test_text_is_cut_as_the_strings_were_fitted_for(books):
+    book = books["fitted 12"]
+    text = ByteStrings.of(TEXT * 3 + HARD)
+    greedy, flexible = (book.encode_batch(text, parse)[0].tolist() for parse in PARSES)
+    assert len(flexible) < len(greedy)
+    assert book.encode_batch(text)[0].tolist() == greedy
+    for parse, ids in (("greedy", greedy), ("flexible", flexible)):
+        fitted = dataclasses.replace(book, made_of={"parse": parse})
+        assert fitted.encode_batch(text)[0].tolist() == ids
+        assert fitted.encode_batch(text, "greedy")[0].tolist() == greedy
+        assert fitted.encode_batch(text, "flexible")[0].tolist() == flexible
+        assert CodebookCodec(fitted).options == {"parse": parse}
+        assert CodebookTokenizer(fitted).parse == parse
+        whole = b"".join(text)
+        assert [*itertools.chain(*encode_stream(fitted, [whole]))] == fitted.encode(whole).tolist()
+    with pytest.raises(UsageError, match="'best' is none of"):
+        dataclasses.replace(book, made_of={"parse": "best"}).encode(b"text")
 
 
 def test_an_unknown_parse_is_refused(books):

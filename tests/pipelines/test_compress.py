@@ -123,6 +123,20 @@ def test_a_document_that_is_not_text_is_named(compressed, tmp_path, capsys):
     assert "document 'odd' is not UTF-8: invalid start byte (byte 0)" in error_of(capsys)
 
 
+def test_text_is_cut_as_the_codebook_was_fitted_for(tmp_path, capsys):
+    made_of = {"parse": "flexible"}
+    dataclasses.replace(small_book(), made_of=made_of).write(str(tmp_path / "codebook"))
+    source = write_jsonl(tmp_path / "in.jsonl", HARD_TEXTS)
+    for parse, options in (("flexible", []), ("greedy", ["--parse", "greedy"])):
+        output = tmp_path / parse
+        arguments = ("--input", source, "--codebook", tmp_path / "codebook", "--output", output)
+        assert command("compress", *arguments, *options) == 0
+        assert read_manifest(str(output)).tokenizer["parse"] == parse
+        rows = pq.read_table(output / PART).to_pylist()
+        for text, row in zip(HARD_TEXTS, rows, strict=True):
+            assert row["tokens"] == small_book().encode(text.encode(), parse).tolist()
+
+
 def test_bad_records_are_treated_as_by_tokenize(codebook, tmp_path, capsys):
     source, output = tmp_path / "in.jsonl", tmp_path / "out"
     source.write_bytes(b'{"text": "good"}\n' * 4 + b"{broken\n")
