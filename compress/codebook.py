@@ -193,6 +193,17 @@ class Codebook:
         walks.encode_greedy(slots, low_codes, high_codes, data, bounds, cuts, ids, offsets[1:])
         return _close_gaps(ids, offsets, bounds[cuts] - bounds[0], cuts)
 
+    def windows(self, documents: ByteStrings, parse: str | None = None) -> tuple[Offsets, Offsets]:
+        """Where the strings begin into which documents are cut.
+
+        Returns:
+          int64, a place in `documents.data` for each string; and where its document ends.
+        """
+        ids, offsets = self.encode_batch(documents, parse)
+        lengths = self.strings.lengths()[ids]
+        starts = np.cumsum(lengths) - lengths + documents.offsets[0]
+        return starts, np.repeat(documents.offsets[1:], np.diff(offsets))
+
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
         """The documents that have these ids; the inverse of `encode_batch`.
 

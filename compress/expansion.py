@@ -106,6 +106,17 @@ class Trie:
         _spell(self.parents, self.bytes, offsets, data)
         return ByteStrings(data, offsets)
 
+    def only(self, keep: Words) -> "Trie":
+        """The strings where `keep`, bool, holds; it has to hold for the prefixes of each."""
+        return Trie(_renumbered(self.parents, keep), self.bytes[keep])
+
+
+def _renumbered(parents: Words, keep: Words) -> Words:
+    """The parents of the nodes that are kept, all of which are kept too."""
+    places = (np.cumsum(keep) - 1).astype(np.int32)
+    parents = parents[keep]
+    return np.where(parents == NO_PARENT, parents, places[parents])
+
 
 def expand_coder(
     model: ByteModel, window_bits: int, progress: Progress, keeper: Keeper = _FORGETFUL
@@ -145,6 +156,14 @@ def expand_coder(
 def expand_optimal(
     model: ByteModel, window_bits: int, progress: Progress, keeper: Keeper = _FORGETFUL
 ) -> Trie:
+    """The strings that `most_probable` finds."""
+    trie, _ = most_probable(model, window_bits, progress, keeper)
+    return trie
+
+
+def most_probable(
+    model: ByteModel, window_bits: int, progress: Progress, keeper: Keeper = _FORGETFUL
+) -> tuple[Trie, Words]:
     """All 256 single bytes and the most probable longer strings, 2^window_bits in all.
 
     The probability of a string is the product of frequency / 2^precision of its bytes, rounded down
@@ -156,6 +175,9 @@ def expand_optimal(
       window_bits: at least 9.
       progress: is told how many more strings were expanded, round by round.
       keeper: is asked after every batch of strings.
+
+    Returns:
+      The strings, and the probability of each, uint64 in units of 2^-63.
     """
     size = 1 << window_bits
     state = keeper.found()
@@ -273,8 +295,8 @@ class _Known:
             np.concatenate([self.expanded, np.zeros(len(parents), bool)]),
         )
 
-    def best(self, size: int) -> Trie:
-        """The `size` best ones, in depth-first order."""
+    def best(self, size: int) -> tuple[Trie, Words]:
+        """The `size` best ones, in depth-first order, and their probabilities."""
         ranks = self.ranks()
         bound = self.bound(size)
         taken = ranks > bound
@@ -287,16 +309,16 @@ class _Known:
         is_single = chosen.parents == NO_PARENT
         parents[codes] = np.where(is_single, NO_PARENT, codes[chosen.parents])
         last_bytes[codes] = chosen.bytes
-        return Trie(parents, last_bytes)
+        probabilities = np.empty_like(chosen.probabilities)
+        probabilities[codes] = chosen.probabilities
+        return Trie(parents, last_bytes), probabilities
 
     def _only(self, keep: Words) -> "_Known":
         """A selection that has the parents of all that it has."""
         if keep.all():
             return self
-        places = (np.cumsum(keep) - 1).astype(np.int32)
-        parents = self.parents[keep]
         return _Known(
-            np.where(parents == NO_PARENT, parents, places[parents]),
+            _renumbered(self.parents, keep),
             self.bytes[keep],
             self.lengths[keep],
             self.probabilities[keep],

@@ -11,13 +11,18 @@ from compress.byte_models import ByteModel, WindowStartsModel
 from compress.byte_strings import ByteStrings
 from compress.checkpoints import Checkpoint, Columns
 from compress.codebook import Codebook, check_parse
-from compress.expansion import Trie, expand_coder, expand_optimal
+from compress.expansion import Trie, expand_coder, expand_optimal, most_probable
+from compress.worth import most_worth
 from corpus.errors import UsageError
 
 ALLOCATIONS = ("coder", "optimal")
 MIN_WINDOW_BITS, MAX_WINDOW_BITS = 9, 24
-# More of them change the number of ids by 0.1%, now up, now down (docs/codebooks.md).
-_ROUNDS = 4
+# More of them change the number of ids by 0.2%, now up, now down (docs/codebooks.md).
+_ROUNDS = 6
+# What strings save is known only for codebooks that are much alike: the first rounds go without it.
+_ROUNDS_BY_PROBABILITY = 2
+# Strings are chosen among 2^_CANDIDATE_BITS times as many, where a double array can have them.
+_CANDIDATE_BITS = 1
 # A prefix that begins fewer windows than one in 2^(window_bits + _RARE_BITS) is in no codebook.
 _RARE_BITS = 2
 
@@ -83,12 +88,31 @@ def freeze(
     expand = expand_coder if options.allocation == "coder" else expand_optimal
     keeper = _Stages(checkpoint)
     for stage in _stages(text)[keeper.complete :]:
-        asked = model
-        if text is not None and keeper.complete:
+        report = partial(progress, stage)
+        if text is None or not keeper.complete:
+            trie = expand(model, options.window_bits, report, keeper)
+        else:
             book = Codebook.of(keeper.trie, made_of)
-            asked = window_starts_model(model, book, text, options.parse)
-        keeper.end_stage(expand(asked, options.window_bits, partial(progress, stage), keeper))
+            trie = _fitted(model, book, text, options.parse, report, keeper)
+        keeper.end_stage(trie)
     return Codebook.of(keeper.trie, made_of)
+
+
+def _fitted(
+    model: ByteModel,
+    book: Codebook,
+    text: ByteStrings,
+    parse: str,
+    progress: Callable[[int], None],
+    keeper: "_Stages",
+) -> Trie:
+    """The strings of the next round, given the codebook of the round before."""
+    at_starts = window_starts_model(model, book, text, parse)
+    if keeper.complete <= _ROUNDS_BY_PROBABILITY:
+        return expand_optimal(at_starts, book.window_bits, progress, keeper)
+    bits = min(book.window_bits + _CANDIDATE_BITS, MAX_WINDOW_BITS)
+    candidates, probabilities = most_probable(at_starts, bits, progress, keeper)
+    return most_worth(candidates, probabilities, book.vocab_size, book, text, parse)
 
 
 def _stages(text: ByteStrings | None) -> list[str]:
@@ -145,9 +169,6 @@ def window_starts_model(
     model: ByteModel, book: Codebook, text: ByteStrings, parse: str
 ) -> WindowStartsModel:
     """The model fitted on where the windows of a codebook start in a text."""
-    ids, offsets = book.encode_batch(text, parse)
-    lengths = book.strings.lengths()[ids]
-    starts = np.cumsum(lengths) - lengths + text.offsets[0]
-    ends = np.repeat(text.offsets[1:], np.diff(offsets))
+    starts, ends = book.windows(text, parse)
     min_count = max(2, len(starts) >> (book.window_bits + _RARE_BITS))
     return WindowStartsModel.fit(model, text.data, starts, ends, min_count)

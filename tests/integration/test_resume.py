@@ -159,8 +159,8 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("moment", "program", "stage"),
     [
-        (is_after_round_1, ["-m", "pipelines.cli"], "round 2 of 4"),
-        (is_within_round_1, ["-c", EAGER_FREEZE], "round 1 of 4"),
+        (is_after_round_1, ["-m", "pipelines.cli"], "round 2 of 6"),
+        (is_within_round_1, ["-c", EAGER_FREEZE], "round 1 of 6"),
     ],
 )
 def test_a_killed_freeze_goes_on_where_it_was(moment, program, stage, long_job, tmp_path, capsys):
