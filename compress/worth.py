@@ -18,11 +18,11 @@ from ngram_agg.compiled import compiled
 _MOST_SAVED = 3
 # What is known of a string before it was seen counts like so many times that it was seen.
 _PRIOR = 16
-# Savings are in units of 2^-16 ids, probabilities in units of 2^-34: their products, added up over
-# a string and its prefixes, stay below 2^63.
+# Savings are in units of 2^-16 ids, probabilities in units of 2^-34. So worths and prices are below
+# 2^53, and gains that are held at 2^61 can be added up.
 _SAVING_BITS = 16
-_MOST_GAINED = 1 << 61
 _DROPPED_BITS = 63 - 34
+_MOST_GAINED = 1 << 61
 
 
 def most_worth(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from compress import CodebookCodec, CodebookTokenizer, encode_stream, walks
 from compress.byte_strings import ByteStrings
 from compress.codebook import PARSES, Codebook
-from compress.freeze import FreezeOptions, freeze
+from compress.freeze import ALLOCATIONS, FreezeOptions, freeze
 from compress.windows import WindowCode
 from corpus.errors import DataError, UsageError
 from tests.compress.samples import DATA, HARD, TEXT, ngram, static
@@ -86,6 +86,19 @@ def test_every_code_has_a_string_that_has_this_code(books, kind):
         assert (ids == everything).all()
         assert (np.diff(offsets) == 1).all()
     assert list(book.strings) == list(strings)
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_every_code_of_20_bits_has_a_string_that_has_this_code(allocation):
+    book = freeze(ngram(), FreezeOptions(allocation, 20), MADE_OF)
+    everything = np.arange(1 << 20)
+    strings = book.decode_batch(everything, np.arange(len(everything) + 1))
+    assert (strings.lengths() > 0).all()
+    # Equal strings would have equal codes.
+    for parse in PARSES:
+        ids, offsets = book.encode_batch(strings, parse)
+        assert (ids == everything).all()
+        assert (np.diff(offsets) == 1).all()
 
 
 @pytest.mark.parametrize("parse", PARSES)
