@@ -340,8 +340,8 @@ def test_codebooks_of_real_text(wiki_books, articles):
         everything = np.arange(book.vocab_size, dtype=book.dtype)
         assert (book.encode_batch(book.strings, parse)[0] == everything).all()
     assert lengths["optimal", "greedy"] < lengths["coder", "greedy"]
-    assert 1.03 * lengths["greedy", "greedy"] < lengths["optimal", "greedy"]
-    assert 1.01 * lengths["flexible", "flexible"] < lengths["greedy", "flexible"]
+    assert 1.07 * lengths["greedy", "greedy"] < lengths["optimal", "greedy"]
+    assert lengths["flexible", "flexible"] < lengths["greedy", "flexible"]
     assert 1.01 * lengths["greedy", "flexible"] < lengths["greedy", "greedy"]
 
 
