@@ -148,7 +148,7 @@ class Codebook:
         Args:
           data: any bytes; empty ones have no ids.
           parse: `greedy` takes the longest string at each place; `flexible` looks one string ahead,
-            which saves up to 4% of the ids and takes a few times as long. Decoding is the same. By
+            which saves up to 2% of the ids and takes a few times as long. Decoding is the same. By
             default it is what `made_of` says under `parse`, or else `greedy`.
         """
         ids, _ = self.encode_batch(ByteStrings.of([data]), parse)
