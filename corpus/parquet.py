@@ -4,6 +4,7 @@ Integers are byte-stream-split and zstd-compressed: on token ids and counts that
 and faster to write than dictionaries or delta encoding (benchmarks/encodings.py).
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import storage
+from corpus.errors import DataError, one_line
 
 _COMPRESSION_LEVEL = 1
 
@@ -103,6 +105,22 @@ class RowGroupWriter:
 def open_reader(url: str) -> pq.ParquetFile:
     """A Parquet file of a dataset, local (memory-mapped) or remote."""
     return pq.ParquetFile(storage.open_arrow(url))
+
+
+@contextlib.contextmanager
+def naming(url: str) -> Iterator[None]:
+    """Makes whatever a missing or damaged file leads to a DataError that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{url} cannot be read: {one_line(error)}") from error
+
+
+def read_tables(url: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of a dataset's file, a row group at a time; raises DataError, see `naming`."""
+    with naming(url), open_reader(url) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=list(columns), use_threads=False)
 
 
 def sorted_bounds(

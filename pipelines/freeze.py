@@ -4,11 +4,8 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
-
-from tqdm import tqdm
 
 from compress import Codebook, FreezeOptions, freeze
 from compress.checkpoints import Checkpoint
@@ -20,6 +17,7 @@ from corpus.arguments import make_parser, parse_known
 from corpus.datasets import describe_differences, read_manifest
 from corpus.errors import DataError, UsageError
 from pipelines.byte_models import ModelChoice, add_model_arguments
+from pipelines.progress import shown_stages
 
 # More text of the same kind doesn't make a better codebook, and all of it is held in memory.
 _FIT_BYTES = 64 << 20
@@ -100,7 +98,7 @@ class FreezePlan:
             text = sample_text(self.job.tokens, manifest, _FIT_BYTES)
         if self.checkpoint.exists():
             print(f"going on with what is in {self.checkpoint.folder}", file=sys.stderr)
-        with _shown() as progress:
+        with shown_stages("strings") as progress:
             book = freeze(model, self.job.options, self.made_of, text, progress, self.checkpoint)
         book.write(self.job.output)
         self.checkpoint.remove()
@@ -158,28 +156,6 @@ def is_complete(plan: FreezePlan) -> bool:
     # A run that was killed may have had no time for it.
     plan.checkpoint.remove()
     return True
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[str, int], None]]:
-    """Shows a stage's progress: a bar on a terminal, else a line."""
-    bars: dict[str, tqdm] = {}
-
-    def progress(stage: str, strings: int) -> None:
-        if stage not in bars:
-            for bar in bars.values():
-                bar.close()
-            terminal = sys.stderr.isatty()
-            bars[stage] = tqdm(desc=stage, unit=" strings", unit_scale=True, disable=not terminal)
-            if not terminal:
-                print(stage, file=sys.stderr)
-        bars[stage].update(strings)
-
-    try:
-        yield progress
-    finally:
-        for bar in bars.values():
-            bar.close()
 
 
 def main(argv: Sequence[str]) -> None:

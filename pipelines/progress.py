@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
@@ -73,6 +73,35 @@ def shown(writer: DatasetWriter, stages: tuple[Stage, ...]) -> Iterator[None]:
         yield
     finally:
         watch.stop()
+
+
+@contextlib.contextmanager
+def shown_stages(unit: str) -> Iterator[Callable[[str, int], None]]:
+    """Shows what this process does itself: a bar a stage on a terminal, else a line.
+
+    Args:
+      unit: what is counted.
+
+    Yields:
+      What is called with a stage's name and how much more of it is done.
+    """
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, amount: int) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            terminal = sys.stderr.isatty()
+            bars[stage] = tqdm(desc=stage, unit=f" {unit}", unit_scale=True, disable=not terminal)
+            if not terminal:
+                print(stage, file=sys.stderr)
+        bars[stage].update(amount)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 class _Watch(threading.Thread):

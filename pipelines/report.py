@@ -7,6 +7,7 @@ from corpus import storage
 from corpus.arguments import make_parser, parse_known
 from corpus.datasets import INCOMPLETE, MANIFEST, read_manifest
 from corpus.errors import UsageError
+from pipelines.names import short_names
 from pipelines.reports import curves, numbers
 
 
@@ -80,20 +81,6 @@ def make_report(folders: Sequence[str]) -> str:
     columns = [numbers.read_column_bytes(each) for each in datasets]
     parts.append(sections.details(datasets, columns, runs))
     return page.render("corpusmill report", parts)
-
-
-def short_names(folders: Sequence[str]) -> list[str]:
-    """The folders' last names, with as many names before them as tell all apart.
-
-    >>> short_names(["data/wiki/counts", "data/web/counts"])
-    ['wiki/counts', 'web/counts']
-    """
-    paths = [folder.split("/") for folder in folders]
-    for length in range(1, max(map(len, paths), default=0)):
-        names = ["/".join(path[-length:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return list(folders)
 
 
 def _is_run(folder: str) -> bool:

@@ -94,15 +94,25 @@ class Tokenizer(abc.ABC):
         Raises:
           ValueError: the id isn't in the vocabulary.
         """
+        if token == self.end_of_document:
+            return self._end_text
+        return show_bytes(self.token_bytes(token))
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for in a text; of the end of documents, nothing.
+
+        Raises:
+          ValueError: the id isn't in the vocabulary.
+        """
         if not 0 <= token < self.vocab_size:
             raise ValueError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
-        return self._end_text if token == self.end_of_document else self._token_text(token)
+        return b"" if token == self.end_of_document else self._token_bytes(token)
 
     @abc.abstractmethod
     def _decode(self, ids: list[int]) -> str: ...
 
     @abc.abstractmethod
-    def _token_text(self, token: int) -> str: ...
+    def _token_bytes(self, token: int) -> bytes: ...
 
 
 class EndOfDocument:
@@ -156,7 +166,7 @@ def show_bytes(data: bytes) -> str:
     return data.decode(errors="backslashreplace")
 
 
-def show_entry(entry: str) -> str:
+def entry_bytes(entry: str) -> bytes:
     """The text of a vocabulary entry that isn't byte-level."""
     byte = _BYTE_TOKEN.fullmatch(entry)
-    return show_bytes(bytes.fromhex(byte[1])) if byte else entry.replace("▁", " ")
+    return bytes.fromhex(byte[1]) if byte else entry.replace("▁", " ").encode()

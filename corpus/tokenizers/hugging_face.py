@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import tokenizers
 
-from corpus.tokenizers.base import NEW_END, EndOfDocument, Tokenizer, show_bytes, show_entry
+from corpus.tokenizers.base import NEW_END, EndOfDocument, Tokenizer, entry_bytes
 from corpus.tokenizers.pieces import Encode, PieceTokenizer
 
 # In order of preference: what ends a text comes before what ends a turn or a sentence pair.
@@ -63,15 +63,15 @@ class HuggingFaceTokenizer(PieceTokenizer):
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
-    def _token_text(self, token: int) -> str:
+    def _token_bytes(self, token: int) -> bytes:
         if token in self._added:
-            return self._added[token]
+            return self._added[token].encode()
         entry = self._tokenizer.id_to_token(token)
         if entry is None:
-            return f"<unused {token}>"
+            return f"<unused {token}>".encode()
         if self._is_byte_level:
-            return show_bytes(b"".join(_BYTE_OF.get(c) or c.encode() for c in entry))
-        return show_entry(entry)
+            return b"".join(_BYTE_OF.get(c) or c.encode() for c in entry)
+        return entry_bytes(entry)
 
 
 def load_hugging_face(files: Mapping[str, bytes], end: EndOfDocument) -> Tokenizer:

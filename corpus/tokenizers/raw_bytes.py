@@ -11,7 +11,6 @@ from corpus.tokenizers.base import (
     EndOfDocument,
     Tokenizer,
     Tokens,
-    show_bytes,
     text_buffers,
 )
 
@@ -38,5 +37,5 @@ class ByteTokenizer(Tokenizer):
     def _decode(self, ids: list[int]) -> str:
         return bytes(ids).decode(errors="replace")
 
-    def _token_text(self, token: int) -> str:
-        return show_bytes(bytes([token]))
+    def _token_bytes(self, token: int) -> bytes:
+        return bytes([token])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import sentencepiece
 
-from corpus.tokenizers.base import NEW_END, EndOfDocument, show_entry
+from corpus.tokenizers.base import NEW_END, EndOfDocument, entry_bytes
 from corpus.tokenizers.pieces import PieceTokenizer
 
 # normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
@@ -44,5 +44,5 @@ class SentencePieceTokenizer(PieceTokenizer):
     def _decode(self, ids: list[int]) -> str:
         return str(self._model.decode(ids))
 
-    def _token_text(self, token: int) -> str:
-        return show_entry(self._model.id_to_piece(token))
+    def _token_bytes(self, token: int) -> bytes:
+        return entry_bytes(self._model.id_to_piece(token))

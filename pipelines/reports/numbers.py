@@ -1,6 +1,5 @@
 """The numbers of a report: each kind of dataset read once, a row group at a time."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import pyarrow as pa
 
 from corpus import parquet, storage
 from corpus.datasets import FileRecord, Manifest
-from corpus.errors import DataError, one_line
+from corpus.errors import DataError
 from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.packing import Key
 from ngram_agg.runs import CountsRun
@@ -153,7 +152,7 @@ def read_column_bytes(dataset: Dataset) -> dict[str, int]:
     """Compressed bytes of each column, over all files, from their footers."""
     sizes: Counter[str] = Counter()
     for url, _ in dataset.data_files():
-        with _naming(url), parquet.open_reader(url) as file:
+        with parquet.naming(url), parquet.open_reader(url) as file:
             for group in range(file.num_row_groups):
                 metadata = file.metadata.row_group(group)
                 for index in range(metadata.num_columns):
@@ -166,7 +165,7 @@ def read_document_lengths(dataset: Dataset) -> Frequencies:
     """Documents of a tokens or compressed dataset by the bytes of their text; no empty ones."""
     lengths = Frequencies()
     for url, _ in dataset.data_files():
-        for table in _row_groups(url, ["byte_length"]):
+        for table in parquet.read_tables(url, ["byte_length"]):
             found = parquet.column_values(table, "byte_length")
             # All rows but the last of a document of several rows have none, too.
             lengths.add(found[found > 0])
@@ -179,7 +178,7 @@ def read_counts_by_order(dataset: Dataset) -> list[OrderCounts]:
     orders = range(packing.length)
     ngrams, contexts = [_Groups() for _ in orders], [_Groups() for _ in orders]
     for url, _ in dataset.data_files():
-        with _naming(url):
+        with parquet.naming(url):
             for run in read_counts(url, packing):
                 for order in orders:
                     seen = run.order(order)
@@ -233,7 +232,7 @@ def read_distributions_by_order(dataset: Dataset) -> dict[int, OrderDistribution
         head = heads.setdefault(order, np.zeros(top_k, np.int64))
         # Contexts, positions, positions in the tail.
         other = others.setdefault(order, np.zeros(3, np.int64))
-        for table in _row_groups(url, ["total", "next_counts", "tail_count"]):
+        for table in parquet.read_tables(url, ["total", "next_counts", "tail_count"]):
             head += _sums_by_rank(table, top_k)
             positions = parquet.column_values(table, "total").sum()
             tail = parquet.column_values(table, "tail_count").sum()
@@ -259,7 +258,7 @@ def read_targets(dataset: Dataset) -> TargetNumbers:
         np.zeros(256, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64)
     )
     for url, _ in dataset.data_files():
-        for table in _row_groups(url, ["order", "target_weights"]):
+        for table in parquet.read_tables(url, ["order", "target_weights"]):
             orders = parquet.column_values(table, "order")
             weights = parquet.column_values(table, "target_weights")
             if len(weights) != len(orders) * slots:
@@ -269,18 +268,3 @@ def read_targets(dataset: Dataset) -> TargetNumbers:
             numbers.slot_weights[:] += weights.sum(axis=0, dtype=np.int64)
             numbers.slots_used[:] += np.count_nonzero(weights, axis=0)
     return numbers
-
-
-def _row_groups(url: str, columns: list[str]) -> Iterator[pa.Table]:
-    with _naming(url), parquet.open_reader(url) as file:
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=columns, use_threads=False)
-
-
-@contextlib.contextmanager
-def _naming(url: str) -> Iterator[None]:
-    """Makes whatever a missing or damaged file leads to an error that names it."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{url} cannot be read: {one_line(error)}") from error

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from corpus.datasets import read_manifest
 from corpus.errors import DataError
 from ngram_agg import count_ngrams
-from pipelines.report import short_names
+from pipelines.names import short_names
 from pipelines.reports import charts, curves, numbers, page
 from tests.pipelines.conftest import TEXTS
 from tests.pipelines.samples import command, write_jsonl
