@@ -59,6 +59,11 @@ def exists(url: str) -> bool:
     return bool(fs.exists(path))
 
 
+def is_folder(url: str) -> bool:
+    fs, path = filesystem(url)
+    return bool(fs.isdir(path))
+
+
 def list_names(folder: str) -> list[str]:
     """Sorted base names in `folder`; empty where the folder doesn't exist."""
     fs, path = filesystem(folder)

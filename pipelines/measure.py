@@ -32,6 +32,7 @@ from corpus.errors import DataError, UsageError
 from corpus.tokenizers import load_tokenizer
 from ngram_agg.runs import check_vocabulary
 from pipelines.names import short_names
+from pipelines.output_files import check_output_file, write_output_file
 from pipelines.progress import shown_stages
 
 KINDS = ("compressed", "examples", "tokens")
@@ -351,8 +352,8 @@ def main(argv: Sequence[str]) -> None:
     arguments, _ = parse_known(parser, argv)
     folders = list(dict.fromkeys(folder.rstrip("/") for folder in arguments.folders))
     manifests = {folder: _manifest(folder) for folder in folders}
-    if arguments.output is not None and storage.list_names(arguments.output):
-        raise UsageError(f"--output {arguments.output} is a folder; name a file, such as a.json")
+    if arguments.output is not None:
+        check_output_file(arguments.output)
     with shown_stages("B") as progress:
         measured = [
             measure(folder, manifest, arguments.sample_mib * _MIB, progress)
@@ -362,12 +363,8 @@ def main(argv: Sequence[str]) -> None:
     print("\n".join(tables(dict(zip(names, measured, strict=True)))).lstrip())
     if arguments.output is not None:
         fields: dict[str, Any] = {"measures": [dataclasses.asdict(each) for each in measured]}
-        data = json.dumps(fields, indent=1, ensure_ascii=False).encode() + b"\n"
-        try:
-            storage.write_bytes(arguments.output, data)
-        except OSError as error:
-            raise UsageError(f"cannot write to --output {arguments.output}: {error}") from error
-        print(f"\nwrote {arguments.output}")
+        text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+        write_output_file(arguments.output, text.encode())
 
 
 def _manifest(folder: str) -> Manifest:

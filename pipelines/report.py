@@ -8,6 +8,7 @@ from corpus.arguments import make_parser, parse_known
 from corpus.datasets import INCOMPLETE, MANIFEST, read_manifest
 from corpus.errors import UsageError
 from pipelines.names import short_names
+from pipelines.output_files import check_output_file, write_output_file
 from pipelines.reports import curves, numbers
 
 
@@ -28,14 +29,8 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(
             "report draws with matplotlib, which is not installed: pip install 'corpusmill[report]'"
         )
-    if storage.list_names(arguments.output):
-        raise UsageError(f"--output {arguments.output} is a folder; name a file, such as a.html")
-    page = make_report(arguments.folders)
-    try:
-        storage.write_bytes(arguments.output, page.encode())
-    except OSError as error:
-        raise UsageError(f"cannot write to --output {arguments.output}: {error}") from error
-    print(f"wrote {arguments.output}")
+    check_output_file(arguments.output)
+    write_output_file(arguments.output, make_report(arguments.folders).encode())
 
 
 def make_report(folders: Sequence[str]) -> str:
