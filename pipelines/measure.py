@@ -14,6 +14,7 @@ from compress.measures import (
     EDITS,
     SEGMENT_BITS,
     Counts,
+    Recovery,
     SegmentCounts,
     Stability,
     Texts,
@@ -119,6 +120,22 @@ class Measures:
     unigram_bits_per_byte: float
     divergences: list[float | None]
     sample: Sampled
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Measures":
+        """What `dataclasses.asdict` and JSON have made of measures, as they were.
+
+        Raises:
+          TypeError, KeyError: it is something else.
+        """
+        sample = dict(fields["sample"])
+        for name in ("texts", "window_texts"):
+            if sample[name] is not None:
+                sample[name] = [Texts(**each) for each in sample[name]]
+        if sample["stability"] is not None:
+            edits = {name: Recovery(**each) for name, each in sample["stability"]["edits"].items()}
+            sample["stability"] = Stability(**sample["stability"] | {"edits": edits})
+        return cls(**{**fields, "sample": Sampled(**sample)})
 
 
 def measure(folder: str, manifest: Manifest, sample_bytes: int, progress: Progress) -> Measures:

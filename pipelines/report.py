@@ -1,4 +1,4 @@
-"""One HTML page about datasets and training runs."""
+"""One HTML page about datasets, training runs and what was measured of them."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -17,11 +17,15 @@ def main(argv: Sequence[str]) -> None:
     parser = make_parser(
         "report",
         "Makes one HTML page about datasets and training runs: n-grams by order, frequencies, mass"
-        " of heads and tails, storage, training curves, manifests.",
+        " of heads and tails, storage, training curves, results of measure and evaluate.",
         "corpusmill report tokens counts distributions runs/one runs/two --output report.html",
     )
     parser.add_argument(
-        "folders", metavar="DIR", nargs="+", help="folder or URL of a dataset or a training run"
+        "places",
+        metavar="DIR|FILE",
+        nargs="+",
+        help="folder or URL of a dataset or a training run, or a file that measure or evaluate"
+        " wrote with --output",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="file or URL of the page")
     arguments, _ = parse_known(parser, argv)
@@ -30,31 +34,35 @@ def main(argv: Sequence[str]) -> None:
             "report draws with matplotlib, which is not installed: pip install 'corpusmill[report]'"
         )
     check_output_file(arguments.output)
-    write_output_file(arguments.output, make_report(arguments.folders).encode())
+    write_output_file(arguments.output, make_report(arguments.places).encode())
 
 
-def make_report(folders: Sequence[str]) -> str:
-    """The page as the text of an HTML file; the same folders give the same page.
+def make_report(places: Sequence[str]) -> str:
+    """The page as the text of an HTML file; the same places give the same page.
 
     Args:
-      folders: of datasets of any kind and of training runs; one named twice is shown once.
+      places: folders of datasets of any kind and of training runs, and files that `measure` or
+        `evaluate` wrote; one named twice is shown once.
 
     Raises:
-      UsageError: a folder is neither a training run nor a dataset that can be shown.
-      DataError: a file in one of them is damaged or missing.
+      UsageError: one is neither of these, or a dataset that can't be shown.
+      DataError: a file is damaged or missing.
     """
     # Drawing takes a second to import, and is an extra that may not be installed.
-    from pipelines.reports import page, sections
+    from pipelines.reports import measured, page, sections
 
-    places = list(dict.fromkeys(folder.rstrip("/") for folder in folders))
+    places = list(dict.fromkeys(place.rstrip("/") for place in places))
     names = dict(zip(places, short_names(places), strict=True))
-    is_run = {folder: _is_run(folder) for folder in places}
+    kinds = {place: _kind(place) for place in places}
     datasets = [
-        numbers.Dataset(names[folder], folder, read_manifest(folder))
-        for folder in places
-        if not is_run[folder]
+        numbers.Dataset(names[place], place, read_manifest(place))
+        for place, kind in kinds.items()
+        if kind == "dataset"
     ]
-    runs = {names[folder]: curves.read_run(folder) for folder in places if is_run[folder]}
+    runs = {names[place]: curves.read_run(place) for place in places if kinds[place] == "run"}
+    found = [
+        measured.read_findings(names[place], place) for place in places if kinds[place] == "file"
+    ]
     readers = {
         "tokens": lambda each: sections.of_tokens(each, numbers.read_document_lengths(each)),
         "counts": lambda each: sections.of_counts(each, numbers.read_counts_by_order(each)),
@@ -72,19 +80,22 @@ def make_report(folders: Sequence[str]) -> str:
             )
     parts = [sections.overview(datasets)] if datasets else []
     parts += [readers[each.manifest.kind](each) for each in datasets]
+    parts += list(measured.sections(found))
     parts += [sections.of_runs(runs)] if runs else []
     columns = [numbers.read_column_bytes(each) for each in datasets]
-    parts.append(sections.details(datasets, columns, runs))
+    parts += [sections.details(datasets, columns, runs)] if datasets or runs else []
     return page.render("corpusmill report", parts)
 
 
-def _is_run(folder: str) -> bool:
-    """Whether a folder is a training run; else it's a dataset, or one in the making."""
-    if storage.exists(storage.join(folder, curves.METRICS)):
-        return True
-    if not any(storage.exists(storage.join(folder, name)) for name in (MANIFEST, INCOMPLETE)):
-        raise UsageError(
-            f"{folder} is neither a dataset nor a training run: it has no {MANIFEST} and no"
-            f" {curves.METRICS}"
-        )
-    return False
+def _kind(place: str) -> str:
+    """`run`, `dataset` (perhaps one in the making) or `file`."""
+    if storage.exists(storage.join(place, curves.METRICS)):
+        return "run"
+    if any(storage.exists(storage.join(place, name)) for name in (MANIFEST, INCOMPLETE)):
+        return "dataset"
+    if storage.exists(place) and not storage.is_folder(place):
+        return "file"
+    raise UsageError(
+        f"{place} is neither a dataset nor a training run nor a file of measures: it has no"
+        f" {MANIFEST} and no {curves.METRICS}"
+    )

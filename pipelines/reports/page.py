@@ -35,6 +35,7 @@ tbody tr { border-bottom: 1px solid #e8eaed; }
 tbody th { font-weight: 600; }
 .numbers th:not(:first-child), .numbers td { text-align: right; padding-left: 0.8rem; }
 .numbers td { white-space: nowrap; }
+.numbers thead th { overflow-wrap: normal; }
 .scroller { overflow-x: auto; }
 .numbers tbody th { min-width: 6rem; }
 details { margin: 0.4rem 0; }

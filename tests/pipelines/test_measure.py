@@ -19,6 +19,7 @@ from pipelines.measure import measure
 from tests.codebooks import ENGLISH, HARD_TEXTS, small_book
 from tests.pipelines.samples import command, tokenize, write_jsonl
 from tests.pipelines.test_bad_input import error_of
+from tests.pipelines.test_report import report, rows_of
 
 PART = "part-00000-of-00001.parquet"
 TEXTS = [*HARD_TEXTS, *(f"{number} {ENGLISH * 20}" for number in range(30))]
@@ -200,3 +201,72 @@ def test_damage_and_empty_text_are_named(datasets, tmp_path, capsys):
     assert command("compress", "--input", source, "--codec", "bytes", "--output", empty) == 0
     assert command("measure", empty) == 1
     assert "has no text to measure" in error_of(capsys)
+
+
+def write_evaluation(path, shares):
+    places = {"dataset": "held-out", "checkpoint": "runs/a/step-9"}
+    numbers = {"loss": 3.25, "bits_per_byte": 1.5, "accuracy": 0.4, "accuracy_by_position": shares}
+    path.write_text(json.dumps(places | numbers | {"tokens": 7}))
+    return path
+
+
+def test_report_shows_measures_and_evaluations(datasets, measured, tmp_path):
+    short, long = (write_evaluation(tmp_path / f"{n}.json", [0.5, 0.3][:n]) for n in (1, 2))
+    none = write_evaluation(tmp_path / "none.json", None)
+    found = report(tmp_path, datasets / "measures.json", datasets / "bytes", short, long, none)
+    assert found.foreign == []
+    for title in (
+        "Ids",
+        "Divergence of pieces of n bits from uniform bits",
+        "Ids that agree again after an edit of the document's front",
+        "Ids by the bytes of text that they add",
+        "Evaluations",
+        "Accuracy by the id's position in its window",
+        "Compressed: bytes",
+    ):
+        assert title in found.texts
+    first = rows_of(found, "codebook")[0]
+    assert first[0:3] == ["codebook", "4,096", f"{measured['codebook']['ids']:,}"]
+    assert first[3] == f"{measured['codebook']['bytes_per_id']:.3f}"
+    assert [row for row in rows_of(found, "gzip") if row[0].startswith("never, ")]
+    # Without a codec there are no texts and nothing to edit.
+    assert sum(len(row) > 1 for row in rows_of(found, "tokens")) == 1
+    assert rows_of(found, "2.json") == [["held-out", "1.5000", "3.2500", "40%"]]
+
+
+def test_report_of_one_dataset_without_much_to_draw(tmp_path):
+    source, small = write_jsonl(tmp_path / "in.jsonl", ["a"]), tmp_path / "small"
+    assert command("compress", "--input", source, "--codec", "bytes", "--output", small) == 0
+    assert command("measure", small, "--output", tmp_path / "measures.json") == 0
+    found = report(tmp_path, tmp_path / "measures.json")
+    assert not {"Details", "Divergence of pieces of n bits from uniform bits"} & {*found.texts}
+    assert "Ids by the bytes of text that they add" in found.texts
+
+
+def test_report_is_the_same_each_time(datasets, measured, tmp_path):
+    pages = []
+    for name in ("first.html", "second.html"):
+        source = datasets / "measures.json"
+        assert command("report", source, "--output", tmp_path / name) == 0
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("no JSON", 2, "is no JSON that measure or evaluate wrote"),
+        ("[]", 2, "is no JSON that measure or evaluate wrote"),
+        ('{"other": 1}', 2, "is no JSON that measure or evaluate wrote"),
+        ('{"measures": [{"dataset": "x"}]}', 1, "is damaged"),
+        ('{"measures": 3}', 1, "is damaged"),
+        ('{"accuracy_by_position": [0.1]}', 1, "is damaged"),
+    ],
+)
+def test_files_that_report_cannot_show_are_named(text, code, message, tmp_path, capsys):
+    file = tmp_path / "some.json"
+    file.write_text(text)
+    assert command("report", file, "--output", tmp_path / "page.html") == code
+    error = error_of(capsys)
+    assert str(file) in error
+    assert message in error
