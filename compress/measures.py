@@ -28,7 +28,7 @@ _LEAST_SEGMENTS = 4
 # From here on the series for G(n) is exact to the last bit.
 _TABLE = 1 << 10
 
-_EDITED_DOCUMENTS = 256
+_EDITED_DOCUMENTS = 128
 # Less than 2^12, so that two lengths, a document and an id fit in 64 bits.
 _EDITED_BYTES = 2048
 _LEAST_EDITED_BYTES = 1024
@@ -266,7 +266,7 @@ def stability(codec: Codec, documents: ByteStrings) -> Stability | None:
 
     Args:
       codec: to encode with.
-      documents: up to 256 of those that begin with a character of ASCII and have at least 1 KiB
+      documents: up to 128 of those that begin with a character of ASCII and have at least 1 KiB
         are edited, equally far apart; 2 KiB of each.
 
     Returns:
