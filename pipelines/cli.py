@@ -23,6 +23,7 @@ COMMANDS = {
     "freeze": ("pipelines.freeze", "counts dataset of bytes -> a codebook"),
     "compress": ("pipelines.compress", "documents -> compressed dataset, or stdin -> ids"),
     "decompress": ("pipelines.decompress", "compressed dataset -> documents, or ids -> stdout"),
+    "examples": ("pipelines.examples", "documents -> examples of compressed text to learn from"),
     "merge": ("pipelines.merge", "counts datasets -> the counts dataset of them all"),
     "query": ("pipelines.query", "shows what follows a context"),
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),
