@@ -206,16 +206,20 @@ def main(argv: Sequence[str]) -> None:
             window_ids=manifest.tokenizer.get("window_ids"),
             accuracy=True,
         )
-        if not processes.is_first:
-            return
-        measured = results(result, model.flops_per_token, options.length)
-        print(f"{checkpoint} on {arguments.tokens}:")
-        print("\n".join(_line(name, value) for name, value in measured.items()))
-        if arguments.output is not None:
-            places = {"dataset": arguments.tokens, "checkpoint": checkpoint}
-            facts = {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
-            data = json.dumps({**measured, **places, **facts}, indent=1).encode() + b"\n"
-            storage.write_bytes(arguments.output, data)
+        if processes.is_first:
+            found = results(result, model.flops_per_token, options.length)
+            print(summary(found, checkpoint, arguments.tokens))
+            if arguments.output is not None:
+                places = {"dataset": arguments.tokens, "checkpoint": checkpoint}
+                facts = {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
+                _write(arguments.output, {**found, **places, **facts})
+
+
+def _write(url: str, fields: Mapping[str, Any]) -> None:
+    try:
+        storage.write_bytes(url, json.dumps(fields, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to --output {url}: {error}") from error
 
 
 def results(evaluation: Evaluation, flops_per_token: int, length: int) -> dict[str, Any]:
@@ -240,12 +244,15 @@ def results(evaluation: Evaluation, flops_per_token: int, length: int) -> dict[s
     }
 
 
-_UNITS = {"loss": "nats per token", "flops_per_byte": "forward pass"}
+def summary(found: Mapping[str, Any], checkpoint: str, tokens: str) -> str:
+    """The lines that `corpusmill evaluate` prints of `results`."""
+    return "\n".join([f"{checkpoint} on {tokens}:", *(_line(*each) for each in found.items())])
 
 
 def _line(name: str, value: Any) -> str:
-    unit = f" ({_UNITS[name]})" if name in _UNITS else ""
-    label = name.replace("_", " ") + unit
+    label = {"loss": "loss (nats per token)", "flops_per_byte": "FLOPs per byte, forward"}.get(
+        name, name.replace("_", " ")
+    )
     if isinstance(value, int):
         text = f"{value:,}"
     elif isinstance(value, float):

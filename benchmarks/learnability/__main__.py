@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from benchmarks import data as shared
 from benchmarks import measure
 from benchmarks.learnability import summary
-from benchmarks.learnability.prepare import HELD_OUT, TRAIN, data, prepare, run
+from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepare, run
 from benchmarks.learnability.rows import ROWS, Row
 from corpus.datasets import read_manifest
 from trainer.data import model_vocabulary
 from trainer.models import ModelConfig, Transformer
 
 _CORPUS = str(shared.SHARED / "corpora" / "simplewiki.jsonl.gz")
-_VALIDATIONS = 12
+_VALIDATIONS = 10
 
 
 def steps_of(folder: pathlib.Path, row: Row, options: argparse.Namespace) -> int:
@@ -63,16 +63,17 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add("--folder", type=pathlib.Path, default=pathlib.Path("benchmarks/.data/learnability"))
     add("--corpus", default=_CORPUS, help="JSONL of a folder's first run, plain or compressed")
-    add("--megabytes", type=float, default=3.0, help="text that models learn, of a first run")
-    add("--teraflops", type=float, default=15.0, help="least computing of a run, forward and back")
+    add("--megabytes", type=float, default=2.5, help="text that models learn, of a first run")
+    add("--held-out", type=float, default=0.004, help="share of articles that are held out")
+    add("--teraflops", type=float, default=12.0, help="least computing of a run, forward and back")
     add("--m1", metavar="DIR", help="a saved transformer byte model, for the rows of M1")
     add("--rows", nargs="+", default=[], help="which rows; default: all, those of M1 with --m1")
     add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
     add("--model", default="500k", help="size of the model")
-    add("--batch-size", type=int, default=16, help="sequences in a step")
+    add("--batch-size", type=int, default=4, help="sequences in a step")
     add("--length", type=int, default=256, help="ids of a sequence")
     add("--learning-rate", type=float, default=2e-3, help="the highest one")
-    add("--warmup", type=int, default=50, help="steps in which it rises")
+    add("--warmup", type=int, default=100, help="steps in which it rises")
     add("--precision", default="auto", help="of matrices; bfloat16 is faster on many CPUs, too")
     add("--report", type=pathlib.Path, help="folder for the table and the plots")
     options = parser.parse_args(argv)
@@ -84,7 +85,8 @@ def main(argv: Sequence[str]) -> None:
     ]
     if options.m1 is None and any(row.needs_m1 for row in rows):
         parser.error("the rows of M1 need a byte model: give --m1 DIR")
-    prepare(options.folder, options.corpus, options.megabytes, rows, options.m1)
+    source = Source(options.corpus, options.megabytes, options.held_out)
+    prepare(options.folder, source, rows, options.m1)
     runs = {
         row: [
             summary.Run.read(train(options.folder, row, seed, options))

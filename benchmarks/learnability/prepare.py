@@ -4,6 +4,7 @@ import json
 import pathlib
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import fsspec
 
@@ -11,7 +12,6 @@ from benchmarks.codebook import train_bpe
 from benchmarks.learnability.rows import CODEBOOKS, Row
 from pipelines import cli
 
-_HELD_OUT = 0.004
 _ORDER = 5
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -22,14 +22,27 @@ def run(*arguments: object) -> None:
         raise SystemExit(f"{' '.join(map(str, arguments))} failed")
 
 
-def prepare(
-    folder: pathlib.Path, corpus: str, megabytes: float, rows: Iterable[Row], m1: str | None
-) -> None:
+@dataclass(frozen=True)
+class Source:
+    """What text is taken from a corpus.
+
+    Attributes:
+      corpus: JSONL with `text`, plain or compressed.
+      megabytes: of text to learn.
+      held_out: share of the articles to evaluate on.
+    """
+
+    corpus: str
+    megabytes: float
+    held_out: float
+
+
+def prepare(folder: pathlib.Path, source: Source, rows: Iterable[Row], m1: str | None) -> None:
     """Makes what is missing of all that the rows are trained and evaluated on."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = [folder / f"{name}.jsonl" for name in ("all", TRAIN, HELD_OUT)]
     if not all(path.exists() for path in texts):
-        _split(corpus, megabytes * 1e6, *texts)
+        _split(source, *texts)
     tokens, counts = folder / "byte-tokens", folder / "byte-counts"
     run("tokenize", "--input", texts[0], "--tokenizer", "bytes", "--output", tokens)
     run("count", "--input", tokens, "--output", counts, "--max-order", _ORDER)
@@ -47,18 +60,16 @@ def data(folder: pathlib.Path, row: Row, part: str) -> pathlib.Path:
     return folder / f"{part}-{row.folder}"
 
 
-def _split(
-    corpus: str, most: float, all_: pathlib.Path, train: pathlib.Path, held_out: pathlib.Path
-) -> None:
-    """Holds articles out; `train` gets about so many bytes of text of the others."""
+def _split(source: Source, all_: pathlib.Path, train: pathlib.Path, held_out: pathlib.Path) -> None:
+    """Holds articles out; of the others `all_` gets all, `train` as many as are to be learnt."""
     generator = random.Random(0)
-    with fsspec.open(corpus, "rt", encoding="utf-8", compression="infer") as lines:
+    with fsspec.open(source.corpus, "rt", encoding="utf-8", compression="infer") as lines:
         articles = [(json.dumps({"text": json.loads(line)["text"]}) + "\n") for line in lines]
     generator.shuffle(articles)
-    kept = int(len(articles) * _HELD_OUT)
+    kept = int(len(articles) * source.held_out)
     held_out.write_text("".join(articles[:kept]), encoding="utf-8")
     size, end = 0, kept
-    while end < len(articles) and size < most:
+    while end < len(articles) and size < source.megabytes * 1e6:
         size += len(json.loads(articles[end])["text"].encode())
         end += 1
     train.write_text("".join(articles[kept:end]), encoding="utf-8")
