@@ -68,7 +68,7 @@ def make_examples(
     """Token batches of the examples of one part of a dataset.
 
     Pieces are shuffled within stretches of 64 MiB of text, by a hash of seed, part and number. So
-    the memory taken is about twice that, and a few times a document.
+    the memory taken is about twice that, and a few times the largest document.
 
     Args:
       encoder: of pieces.

@@ -8,6 +8,7 @@ already are not repeated, so more rows and seeds can be added.
 """
 
 import argparse
+import json
 import math
 import pathlib
 import sys
@@ -19,6 +20,7 @@ from benchmarks.learnability import summary
 from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepare, run
 from benchmarks.learnability.rows import ROWS, Row
 from corpus.datasets import read_manifest
+from trainer import checkpoints
 from trainer.data import model_vocabulary
 from trainer.models import ModelConfig, Transformer
 
@@ -47,10 +49,12 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     chosen = [*inputs, *shape, *rate, "--warmup", options.warmup, "--steps", steps]
     saving = ["--validate-every", every, "--checkpoint-every", every, "--keep", 1]
     run("train", "--output", output, *chosen, *saving)
-    if not (output / summary.EVALUATION).exists():
+    evaluation = output / summary.EVALUATION
+    newest = checkpoints.complete(str(output))[-1]
+    if not evaluation.exists() or json.loads(evaluation.read_bytes())["checkpoint"] != newest:
         where = ("--model", output, "--tokens", data(folder, row, HELD_OUT))
         where += ("--precision", options.precision)
-        run("evaluate", *where, "--output", output / summary.EVALUATION)
+        run("evaluate", *where, "--output", evaluation)
     return output
 
 
