@@ -25,7 +25,7 @@ from trainer.data import model_vocabulary
 from trainer.models import ModelConfig, Transformer
 
 _CORPUS = str(shared.SHARED / "corpora" / "simplewiki.jsonl.gz")
-_VALIDATIONS = 10
+_VALIDATIONS = 8
 
 
 def steps_of(folder: pathlib.Path, row: Row, options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     add("--folder", type=pathlib.Path, default=pathlib.Path("benchmarks/.data/learnability"))
     add("--corpus", default=_CORPUS, help="JSONL of a folder's first run, plain or compressed")
     add("--megabytes", type=float, default=2.5, help="text that models learn, of a first run")
-    add("--held-out", type=float, default=0.004, help="share of articles that are held out")
+    add("--held-out", type=float, default=0.003, help="share of articles that are held out")
     add("--teraflops", type=float, default=12.0, help="least computing of a run, forward and back")
     add("--m1", metavar="DIR", help="a saved transformer byte model, for the rows of M1")
     add("--rows", nargs="+", default=[], help="which rows; default: all, those of M1 with --m1")
