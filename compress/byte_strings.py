@@ -1,6 +1,6 @@
 """Many byte strings in two arrays: documents, the prefixes of windows, decoded text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,13 @@ class ByteStrings:
         lengths = np.array([0, *map(len, strings)], np.int64)
         return cls(np.frombuffer(b"".join(strings), np.uint8), np.cumsum(lengths))
 
+    @classmethod
+    def join(cls, batches: Sequence["ByteStrings"]) -> "ByteStrings":
+        """The strings of several batches, one batch after the other."""
+        data = [each.data[each.offsets[0] : each.offsets[-1]] for each in batches]
+        lengths = np.concatenate([[0], *(each.lengths() for each in batches)])
+        return cls(np.concatenate(data), np.cumsum(lengths, dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -41,6 +48,17 @@ class ByteStrings:
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[index] for index in range(len(self)))
+
+    def part(self, first: int, last: int) -> "ByteStrings":
+        """The strings from `first` to `last` (exclusive), without copying them."""
+        return ByteStrings(self.data, self.offsets[first : last + 1])
+
+    def take(self, indices: Offsets) -> "ByteStrings":
+        """The strings at these places, in this order."""
+        lengths = self.lengths()[indices]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        moved = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths)
+        return ByteStrings(self.data[moved + np.arange(offsets[-1])], offsets)
 
     def lengths(self) -> Offsets:
         return np.diff(self.offsets)

@@ -122,6 +122,12 @@ def row_group_tokens(url: str) -> list[int]:
         return [group.column(column).num_values for group in groups]
 
 
+def row_group_rows(url: str) -> list[int]:
+    """How many rows each row group of a tokens dataset's file has, from its footer."""
+    with parquet.open_reader(url) as file:
+        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
 def read_row_groups(url: str, first: int, last: int) -> Iterator[npt.NDArray[np.generic]]:
     """The token ids of row groups `first` to `last` (exclusive), a flat array a row group."""
     with parquet.open_reader(url) as file:

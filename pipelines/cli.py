@@ -24,6 +24,7 @@ COMMANDS = {
     "compress": ("pipelines.compress", "documents -> compressed dataset, or stdin -> ids"),
     "decompress": ("pipelines.decompress", "compressed dataset -> documents, or ids -> stdout"),
     "measure": ("pipelines.measure", "datasets of ids -> what their ids are like"),
+    "examples": ("pipelines.examples", "documents -> examples of compressed text to learn from"),
     "merge": ("pipelines.merge", "counts datasets -> the counts dataset of them all"),
     "query": ("pipelines.query", "shows what follows a context"),
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),

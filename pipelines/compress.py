@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from compress.codebook import Codebook
 from compress.codecs import Codec, expect_codec
@@ -24,23 +25,30 @@ from pipelines.streams import pipe
 
 def make_job(documents: FoundDocuments, codec: Codec, output: str) -> EncodeJob:
     """The job that writes the compressed dataset `output`."""
-    config = {
-        **documents.config,
-        "codec": codec.kind,
-        "codec_hash": codec.content_hash,
-        **codec.options,
-    }
+    config = {**documents.config, **codec_config(codec)}
     return EncodeJob(
         "compress",
         documents,
         DatasetWriter(storage.absolute(output), "compressed", config),
         codec.files,
-        partial(_load_encoder, content_hash=codec.content_hash),
+        partial(load_encoder, content_hash=codec.content_hash),
         codec.description,
     )
 
 
-def _load_encoder(folder: str, content_hash: str) -> CodecEncoder:
+def codec_config(codec: Codec) -> dict[str, Any]:
+    """What a dataset's configuration says of the codec."""
+    return {"codec": codec.kind, "codec_hash": codec.content_hash, **codec.options}
+
+
+def describe_codec(codec: Codec) -> str:
+    """The line that a job says about it."""
+    name = " ".join([codec.kind, *map(str, codec.options.values())])
+    return f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"
+
+
+def load_encoder(folder: str, content_hash: str) -> CodecEncoder:
+    """What workers encode with, from a folder with the codec of this hash."""
     return CodecEncoder(expect_codec(folder, content_hash))
 
 
@@ -87,5 +95,4 @@ def main(argv: Sequence[str]) -> None:
         parser.error("the following arguments are required: --input and --output, or --stdin")
     codec = chosen_codec(arguments)
     job = make_job(find_documents(document_options(arguments)), codec, arguments.output)
-    name = " ".join([codec.kind, *map(str, codec.options.values())])
-    job.run(run, [f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"])
+    job.run(run, [describe_codec(codec)])

@@ -1,4 +1,4 @@
-"""documents -> a dataset of their ids, one row a document: what `tokenize` and `compress` share.
+"""documents -> a dataset of ids: what `tokenize`, `compress` and `examples` share.
 
 One part of the output comes from one shard of the input, in the input's order, so neither workers
 nor bundles can change the data.
@@ -8,10 +8,12 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -111,6 +113,17 @@ def find_documents(options: DocumentOptions) -> FoundDocuments:
     return FoundDocuments(options, tuple(files), tuple(shards))
 
 
+MakeRows = Callable[[Any, int, Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""Turns an encoder, the number of a part and its document batches into token batches."""
+
+
+def one_row_each(
+    encoder: TextEncoder, _part: int, documents: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Every document becomes a row, a very long one several."""
+    return (tokenize_batch(encoder, batch) for batch in documents)
+
+
 @dataclasses.dataclass(frozen=True)
 class EncodeJob:
     """Documents, what makes ids of them, and where the rows go.
@@ -123,6 +136,8 @@ class EncodeJob:
         dataset gets them, and workers and later jobs load it from there.
       load_encoder: gives the encoder from the folder that has these files.
       encoder: what the manifest says of it.
+      make_rows: what becomes of the documents.
+      properties: what the manifest says besides.
     """
 
     stage: str
@@ -131,6 +146,8 @@ class EncodeJob:
     encoder_files: Mapping[str, Callable[[str], None]]
     load_encoder: Callable[[str], TextEncoder]
     encoder: Mapping[str, Any]
+    make_rows: MakeRows = one_row_each
+    properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def run(self, run: RunOptions, description: Sequence[str]) -> None:
         """Makes the dataset, or what is missing of it; see `run_job`."""
@@ -145,8 +162,14 @@ class EncodeJob:
     def build_pipeline(self, run: RunOptions = RunOptions()) -> beam.Pipeline:
         """The pipeline that writes the dataset into a folder that has been claimed."""
         self._save_encoder()
-        options, parts = self.documents.options, len(self.documents.shards)
-        encode = EncodeShard(self.writer, self.stage, options, parts, self.load_encoder)
+        encode = EncodeShard(
+            self.writer,
+            self.stage,
+            self.documents.options,
+            len(self.documents.shards),
+            self.load_encoder,
+            self.make_rows,
+        )
         pipeline = run.new_pipeline()
         (
             pipeline
@@ -154,7 +177,15 @@ class EncodeJob:
             | "Encode" >> beam.ParDo(encode)
             | "AllComplete" >> beam.combiners.Count.Globally()
             | "WriteManifest"
-            >> WriteManifest(self.writer, _finish, self.writer, options, parts, self.encoder)
+            >> WriteManifest(
+                self.writer,
+                _finish,
+                self.writer,
+                self.documents.options,
+                len(self.documents.shards),
+                self.encoder,
+                self.properties,
+            )
         )
         return pipeline
 
@@ -177,12 +208,14 @@ class EncodeShard(beam.DoFn):
         options: DocumentOptions,
         parts: int,
         load_encoder: Callable[[str], TextEncoder],
+        make_rows: MakeRows,
     ) -> None:
         self._writer = writer
         self._stage = stage
         self._options = options
         self._parts = parts
         self._load_encoder = load_encoder
+        self._make_rows = make_rows
 
     def setup(self) -> None:
         self._encoder = self._load_encoder(self._writer.url(TOKENIZER_FOLDER))
@@ -193,7 +226,13 @@ class EncodeShard(beam.DoFn):
         if self._writer.completion(name) is None:
             progress = Progress(self._writer, self._stage, name)
             completion = encode_shard(
-                self._writer, name, segments, self._encoder, self._options, progress
+                self._writer,
+                name,
+                segments,
+                self._encoder.dtype,
+                partial(self._make_rows, self._encoder, number),
+                self._options,
+                progress,
             )
             self._writer.complete(name, completion)
         yield number
@@ -203,7 +242,8 @@ def encode_shard(
     writer: DatasetWriter,
     name: str,
     segments: Sequence[Segment],
-    encoder: TextEncoder,
+    dtype: np.dtype[Any],
+    make_rows: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]],
     options: DocumentOptions,
     progress: Progress,
 ) -> Completion:
@@ -217,18 +257,21 @@ def encode_shard(
     with (
         writer.new_file(dead_letter_name(name)) as dead_letters,
         writer.new_file(name) as file,
-        TokensWriter(file.path, encoder.dtype) as tokens,
+        TokensWriter(file.path, dtype) as tokens,
     ):
-        for segment in segments:
-            for documents, bad_records in read_segment(segment, options.read):
-                tokens.write(tokenize_batch(encoder, documents))
-                write_dead_letters(dead_letters, bad_records)
-                tally.add(documents, bad_records)
-                progress.add(documents.nbytes)
-                if tally.hopeless:
-                    break
-            if tally.hopeless:
-                break
+
+        def documents() -> Iterator[pa.RecordBatch]:
+            for segment in segments:
+                for batch, bad_records in read_segment(segment, options.read):
+                    write_dead_letters(dead_letters, bad_records)
+                    tally.add(batch, bad_records)
+                    progress.add(batch.nbytes)
+                    yield batch
+                    if tally.hopeless:
+                        return
+
+        for rows in make_rows(documents()):
+            tokens.write(rows)
         tokens.close()
         file.rows, file.tokens = tokens.rows, tokens.tokens
     progress.note()
@@ -293,6 +336,7 @@ def _finish(
     options: DocumentOptions,
     number_of_parts: int,
     encoder: Mapping[str, Any],
+    properties: Mapping[str, Any],
 ) -> Manifest:
     parts = [part_name(number, number_of_parts) for number in range(number_of_parts)]
     counters = add_up(writer.completed(part).counters for part in parts)
@@ -307,7 +351,11 @@ def _finish(
         [TOKENIZER_FOLDER, *parts],
         inputs={},
         tokenizer=encoder,
-        properties={"documents": tally.documents, "tokens": counters["tokens"]},
+        properties={
+            "documents": tally.documents,
+            "tokens": counters["tokens"],
+            **properties,
+        },
     )
 
 

@@ -71,6 +71,7 @@ def make_report(places: Sequence[str]) -> str:
         ),
         "targets": lambda each: sections.of_targets(each, numbers.read_targets(each)),
         "compressed": lambda each: sections.of_tokens(each, numbers.read_document_lengths(each)),
+        "examples": lambda each: sections.of_tokens(each, numbers.read_document_lengths(each)),
     }
     for each in datasets:
         kind = each.manifest.kind

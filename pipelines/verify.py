@@ -9,6 +9,7 @@ import orjson
 
 from compress.codecs import Codec, expect_codec
 from compress.compressed import read_documents
+from compress.examples import check_trimmed
 from corpus import parquet, storage
 from corpus.arguments import make_parser
 from corpus.datasets import (
@@ -131,6 +132,14 @@ def _check_compressed(folder: str, record: FileRecord, manifest: Manifest) -> No
     _expect("tokens", sum(map(len, read_row_groups(url, 0, row_groups))), record.tokens)
 
 
+def _check_examples(folder: str, record: FileRecord, manifest: Manifest) -> None:
+    length = manifest.properties["length"]
+    if length is None:
+        _check_compressed(folder, record, manifest)
+    else:
+        check_trimmed(storage.join(folder, record.name), _codec(folder, manifest), length)
+
+
 def _codec(folder: str, manifest: Manifest) -> Codec:
     return expect_codec(storage.join(folder, TOKENIZER_FOLDER), manifest.tokenizer["content_hash"])
 
@@ -141,6 +150,7 @@ _CHECKS = {
     "distributions": _check_distributions,
     "targets": _check_targets,
     "compressed": _check_compressed,
+    "examples": _check_examples,
 }
 
 
@@ -153,7 +163,8 @@ def sample(folder: str, manifest: Manifest) -> list[str]:
     """The dataset's first row as text, to show that it decodes."""
     name = (manifest.data_files or manifest.files)[0].name
     url = storage.join(folder, name)
-    if manifest.kind == "compressed":
+    trimmed = manifest.properties.get("length") is not None
+    if manifest.kind in ("compressed", "examples") and not trimmed:
         names, documents = next(read_documents(url, _codec(folder, manifest)))
         shown = _shown_document(names[0], documents[0].decode(errors="replace"))
     elif manifest.kind == "documents":
@@ -163,6 +174,9 @@ def sample(folder: str, manifest: Manifest) -> list[str]:
     else:
         with parquet.open_reader(url) as file:
             row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
+        if trimmed:
+            shown = f"{len(row['tokens'])} ids of {row['byte_length']} bytes"
+            return [f"     first row of {name}: {row['doc_id']}: {shown}"]
         tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
         shown = _shown_row(row, tokenizer, manifest)
     return [f"     first row of {name}: {shown}"]

@@ -1,6 +1,7 @@
 """Streams batches of token sequences, in an order that depends on neither ranks nor workers.
 
-A row group of a tokens dataset is cut into sequences. The row groups of an epoch are shuffled and
+A row group of a dataset of tokens is cut into sequences; where examples were trimmed to a length,
+each of them is one. The row groups of an epoch are shuffled and
 dealt to a few *lanes*; a lane goes through its row groups in *pools*, whose sequences are shuffled
 together, and is cut into batches. The batches 0, 1, 2, ... are taken from the lanes in turn, epoch
 after epoch. All of this follows from the seed and from the files' footers alone, so any batch is
@@ -31,12 +32,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from corpus import parquet, storage
 from corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
 from corpus.errors import CorpusmillError, DataError, DatasetError, UsageError, one_line
-from corpus.tokens import row_group_tokens
+from corpus.tokens import read_row_groups, row_group_rows, row_group_tokens
 from ngram_agg.full_tables import FullTable, load_full_table
 from ngram_agg.packing import token_dtype
 from ngram_agg.targets import find_positions, full_distributions, longest_contexts
 
 IGNORED = -100
+KINDS = ("tokens", "compressed", "examples")
 _DEFAULT_LANES = 8
 _FOOTERS_AT_ONCE = 16
 # Rarer contexts say nothing that the observed token doesn't.
@@ -45,6 +47,23 @@ _WEIGHT_UNIT = np.float32(1 / 65535)
 
 Item = TypeVar("Item")
 Array = npt.NDArray[Any]
+
+
+def start_id(tokenizer: Mapping[str, Any]) -> int:
+    """The id that a model reads before a row: the end of the document before it.
+
+    Codecs have no such id; theirs is the first one that isn't in the vocabulary.
+
+    Args:
+      tokenizer: as in a manifest.
+    """
+    end_of_document = tokenizer["end_of_document"]
+    return int(tokenizer["vocabulary_size"] if end_of_document is None else end_of_document)
+
+
+def model_vocabulary(tokenizer: Mapping[str, Any]) -> int:
+    """How many ids a model of such tokens reads: those of the vocabulary, and the `start_id`."""
+    return max(int(tokenizer["vocabulary_size"]), start_id(tokenizer) + 1)
 
 
 class Batch(NamedTuple):
@@ -61,6 +80,8 @@ class Batch(NamedTuple):
       target_offsets: with full distributions, whose lengths differ, target tokens and weights are
         flat, of shape [entries], and position i of the flattened batch has the entries
         target_offsets[i] to target_offsets[i + 1]: int64 of shape [batch * length + 1]; else None.
+      places: of the ids of a codec, the place of each next token in its row, from 0: int64 of shape
+        [batch, length]; None for a tokenizer's.
     """
 
     tokens: Tensor
@@ -69,6 +90,7 @@ class Batch(NamedTuple):
     target_weights: Tensor | None
     bytes: Tensor
     target_offsets: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +132,12 @@ class DataOptions:
 
 
 class TokenDataset(IterableDataset[Batch]):
-    """The batches of a tokens dataset, optionally with targets.
+    """The batches of a dataset of tokens, optionally with targets.
+
+    It is a tokens dataset, or one of a codec's ids: `compressed` or `examples`. Codecs have no id
+    for a document's end. There the `start_id` is read before the first id of every row, and nothing
+    is predicted after the last one. Trimmed examples are a sequence each, filled up where they are
+    shorter; else sequences run across rows, too.
 
     Targets are those of a sidecar, or the full distributions of the positions' contexts, looked up
     in a counts dataset. There a document that goes on in another row group begins afresh with it.
@@ -135,7 +162,7 @@ class TokenDataset(IterableDataset[Batch]):
         """Opens datasets; reads manifests and the footers of the files with tokens.
 
         Args:
-          tokens: path or URL of a tokens dataset.
+          tokens: path or URL of a dataset of one of the `KINDS`.
           options: what decides the order.
           targets: path or URL of a targets dataset that was made from it.
           counts: path or URL of a counts dataset of the same tokenizer, instead of `targets`.
@@ -146,7 +173,8 @@ class TokenDataset(IterableDataset[Batch]):
         Raises:
           DatasetError: there is no such dataset, or the targets belong to other tokens.
           DataError: a file is missing or damaged.
-          UsageError: ranks or epochs make no sense.
+          UsageError: ranks or epochs make no sense, there are targets or counts for a codec's ids,
+            or trimmed examples have another length.
         """
         if not 0 <= rank < ranks:
             raise UsageError(f"rank is {rank} of {ranks}; 0 to {ranks - 1} are accepted")
@@ -154,7 +182,12 @@ class TokenDataset(IterableDataset[Batch]):
             raise UsageError(f"targets {targets} and counts {counts} are given; one is accepted")
         if epochs is not None and epochs < 1:
             raise UsageError(f"epochs is {epochs}; 1 or more, or None, is needed")
-        self.manifest = read_manifest(tokens, "tokens")
+        self.manifest = _read_tokens_manifest(tokens, options.length)
+        if self.manifest.kind != "tokens" and (targets or counts):
+            raise UsageError(
+                f"{targets or counts} goes with a tokens dataset; {tokens} is of the kind"
+                f" {self.manifest.kind}"
+            )
         self.targets_manifest = (
             None if targets is None else _read_targets_manifest(targets, self.manifest)
         )
@@ -426,12 +459,27 @@ class _RowGroup(NamedTuple):
       row_ends: the position behind each row.
       byte_lengths: of the documents that end with the row, 0 for other rows.
       targets: of each token.
+      row_lengths: tokens of each row, where rows are filled up to the same length.
     """
 
     tokens: Array
     row_ends: Array
     byte_lengths: Array
-    targets: _Targets | None
+    targets: _Targets | None = None
+    row_lengths: Array | None = None
+
+    def places(self) -> Array:
+        """The place of each token in its row."""
+        lengths = np.diff(self.row_ends, prepend=0)
+        return np.arange(len(self.tokens)) - np.repeat(self.row_ends - lengths, lengths)
+
+    def filled_up(self, length: int) -> "_RowGroup":
+        """With rows of so many tokens each."""
+        lengths = np.diff(self.row_ends, prepend=0)
+        tokens = np.zeros((len(lengths), length), self.tokens.dtype)
+        tokens[np.arange(length) < lengths[:, None]] = self.tokens
+        row_ends = length * np.arange(1, len(lengths) + 1)
+        return _RowGroup(tokens.reshape(-1), row_ends, self.byte_lengths, row_lengths=lengths)
 
 
 class _Pool(NamedTuple):
@@ -439,12 +487,14 @@ class _Pool(NamedTuple):
 
     Attributes:
       order: in which they are taken, of shape [sequences].
-      next_tokens: [sequences, length], filled up with the end-of-document token.
+      next_tokens: [sequences, length], filled up with zeros.
       before: the token before each sequence, of shape [sequences].
       predictions: how many `next_tokens` are no filling, of shape [sequences].
       bytes: [sequences].
       targets: their arrays are of shape [sequences, length, slots].
       contexts: rows of full distributions, of shape [sequences, length], and where they are.
+      places: of a codec's ids in their rows, of shape [sequences, length].
+      start: the `start_id`.
     """
 
     order: Array
@@ -454,6 +504,8 @@ class _Pool(NamedTuple):
     bytes: Array
     targets: _Targets | None
     contexts: tuple[Array, FullTable] | None
+    places: Array | None
+    start: int
 
     def batch(self, first: int, last: int) -> Batch:
         """The sequences from place `first` to `last` (exclusive) of the order."""
@@ -462,6 +514,10 @@ class _Pool(NamedTuple):
         tokens = np.empty_like(next_tokens)
         tokens[:, 0] = self.before[rows]
         tokens[:, 1:] = next_tokens[:, :-1]
+        places = None
+        if self.places is not None:
+            places = self.places.take(rows, axis=0).astype(np.int64)
+            tokens[places == 0] = self.start
         length, predictions = next_tokens.shape[1], self.predictions[rows]
         if predictions.min() < length:
             next_tokens[np.arange(length) >= predictions[:, None]] = IGNORED
@@ -489,6 +545,7 @@ class _Pool(NamedTuple):
             target_weights,
             torch.from_numpy(self.bytes[rows]),
             target_offsets,
+            None if places is None else torch.from_numpy(places),
         )
 
 
@@ -505,30 +562,29 @@ def _join(batches: Sequence[Batch]) -> Batch:
     return joined._replace(target_offsets=torch.cat([ends.new_zeros(1), ends]))
 
 
-def _fill(
-    pool: _Pool,
-    first: int,
-    group: _RowGroup,
-    end_of_document: int,
-    full: _FullDistributions | None,
-) -> None:
+def _fill(pool: _Pool, first: int, group: _RowGroup, full: _FullDistributions | None) -> None:
     """Cuts a row group into sequences: those of the pool from `first` on."""
     length = pool.next_tokens.shape[1]
     sequences = -(-len(group.tokens) // length)
     rows = slice(first, first + sequences)
-    _fill_flat(pool.next_tokens[rows], group.tokens, end_of_document)
-    pool.before[first] = end_of_document
+    _fill_flat(pool.next_tokens[rows], group.tokens, 0)
+    pool.before[first] = pool.start
     pool.before[first + 1 : rows.stop] = group.tokens[length - 1 : -1 : length]
     pool.predictions[rows] = length
     pool.predictions[rows.stop - 1] -= sequences * length - len(group.tokens)
-    # The sums are exact: floats of 64 bits, and whole numbers far below 2^53.
-    ends_in = (group.row_ends - 1) // length
+    if group.row_lengths is not None:
+        pool.predictions[rows] = group.row_lengths
+    # The sums are exact: floats of 64 bits, and whole numbers far below 2^53. The first documents
+    # may be empty.
+    ends_in = np.maximum(group.row_ends - 1, 0) // length
     pool.bytes[rows] = np.bincount(ends_in, group.byte_lengths, sequences)
     if pool.targets is not None and group.targets is not None:
         _fill_flat(pool.targets.tokens[rows], group.targets.tokens, 0)
         _fill_flat(pool.targets.weights[rows], group.targets.weights, 0)
     if pool.contexts is not None and full is not None:
         _fill_flat(pool.contexts[0][rows], full.rows_of(group.tokens), -1)
+    if pool.places is not None:
+        _fill_flat(pool.places[rows], group.places(), 0)
 
 
 def _empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -552,22 +608,28 @@ class _Files:
       targets: folder of the targets dataset.
       slots: target tokens of a position.
       vocabulary_size: token ids are below it.
-      end_of_document: the id that stands before a row group.
+      start: the `start_id`.
+      is_of_codec: whether the ids are a codec's.
+      rows_are_sequences: whether each row is a sequence.
       names: of the files.
       file: the file of each row group, as index into `names`.
       number: of each row group in its file.
-      tokens: in each row group.
+      tokens: in each row group; row groups without are left out.
+      rows: in each row group.
     """
 
     folder: str
     targets: str | None
     slots: int
     vocabulary_size: int
-    end_of_document: int
+    start: int
+    is_of_codec: bool
+    rows_are_sequences: bool
     names: list[str]
     file: Array
     number: Array
     tokens: Array
+    rows: Array
 
     @classmethod
     def of(
@@ -582,23 +644,31 @@ class _Files:
         records = manifest.data_files
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
             sizes = list(threads.map(functools.partial(_row_group_sizes, folder), records))
-        if not any(sizes):
+        groups = np.array([len(tokens) for tokens, _ in sizes], np.int64)
+        file = np.repeat(np.arange(len(sizes)), groups)
+        number = np.arange(len(file)) - np.repeat(np.cumsum(groups) - groups, groups)
+        tokens, rows = (np.concatenate([groups[:0], *(pair[i] for pair in sizes)]) for i in (0, 1))
+        used = tokens > 0
+        if not used.any():
             raise DatasetError(f"{folder} has no tokens to train on")
         return cls(
             folder,
             targets,
             targets_manifest.properties["slots"] if targets_manifest else 0,
             manifest.tokenizer["vocabulary_size"],
-            manifest.tokenizer["end_of_document"],
+            start_id(manifest.tokenizer),
+            manifest.kind != "tokens",
+            manifest.properties.get("length") is not None,
             [record.name for record in records],
-            np.repeat(np.arange(len(sizes)), list(map(len, sizes))),
-            np.concatenate([np.arange(len(groups)) for groups in sizes]),
-            np.array(list(itertools.chain.from_iterable(sizes)), np.int64),
+            file[used],
+            number[used],
+            tokens[used],
+            rows[used],
         )
 
     def sequences(self, length: int) -> Array:
         """How many sequences each row group gives."""
-        return -(-self.tokens // length)
+        return self.rows if self.rows_are_sequences else -(-self.tokens // length)
 
     def read_pool(self, groups: Array, length: int, full: _FullDistributions | None) -> _Pool:
         """The sequences of row groups, in their order.
@@ -609,7 +679,8 @@ class _Files:
         ends = np.cumsum(self.sequences(length)[groups])
         pool = self._empty_pool(int(ends[-1]), length, full)
         for group, first in zip(groups.tolist(), [0, *ends.tolist()], strict=False):
-            _fill(pool, first, self._read_row_group(group), self.end_of_document, full)
+            found = self._read_row_group(group)
+            _fill(pool, first, found.filled_up(length) if self.rows_are_sequences else found, full)
         return pool
 
     def _empty_pool(self, sequences: int, length: int, full: _FullDistributions | None) -> _Pool:
@@ -618,13 +689,15 @@ class _Files:
         return _Pool(
             order=np.arange(sequences),
             next_tokens=_empty((sequences, length), dtype),
-            before=np.empty(sequences, dtype),
+            before=np.empty(sequences, np.int64),
             predictions=np.empty(sequences, np.int64),
             bytes=np.empty(sequences, np.int64),
             targets=_Targets(_empty(shape, dtype), _empty(shape, np.uint16))
             if self.targets
             else None,
             contexts=(_empty((sequences, length), np.int64), full.table) if full else None,
+            places=_empty((sequences, length), np.int32) if self.is_of_codec else None,
+            start=self.start,
         )
 
     def _read_row_group(self, group: int) -> _RowGroup:
@@ -654,6 +727,27 @@ class _Files:
                 f" {self.vocabulary_size} entries"
             )
         return ids
+
+
+def _read_tokens_manifest(folder: str, length: int) -> Manifest:
+    """The manifest of a dataset of tokens.
+
+    Raises:
+      DatasetError: it is of another kind.
+      UsageError: it has trimmed examples that aren't `length` long.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind not in KINDS:
+        raise DatasetError(
+            f"{folder} is a {manifest.kind} dataset; {', '.join(KINDS)} are accepted"
+        )
+    trimmed = manifest.properties.get("length")
+    if trimmed not in (None, length):
+        raise UsageError(
+            f"the examples in {folder} are {trimmed} ids long, sequences {length} tokens: give"
+            f" --length {trimmed}"
+        )
+    return manifest
 
 
 def _read_targets_manifest(folder: str, tokens: Manifest) -> Manifest:
@@ -687,17 +781,20 @@ def _read_counts_manifest(folder: str, tokens: Manifest) -> Manifest:
     return manifest
 
 
-def _row_group_sizes(folder: str, record: FileRecord) -> list[int]:
-    """How many tokens each row group of a file has."""
+def _row_group_sizes(folder: str, record: FileRecord) -> tuple[Array, Array]:
+    """How many tokens and rows each row group of a file has."""
     url = storage.join(folder, record.name)
     try:
-        sizes = row_group_tokens(url)
+        tokens, rows = row_group_tokens(url), row_group_rows(url)
+        # The footer counts empty documents, which only codecs have, as if they had a token.
+        if sum(tokens) > record.tokens:
+            tokens = list(map(len, read_row_groups(url, 0, len(rows))))
     # An IndexError: the file has no such column.
     except (pa.ArrowException, OSError, IndexError) as error:
         raise DataError(f"{url} cannot be read: {one_line(error)}") from error
-    if sum(sizes) != record.tokens:
-        raise DataError(f"{url} has {sum(sizes)} tokens, its manifest says {record.tokens}")
-    return sizes
+    if sum(tokens) != record.tokens:
+        raise DataError(f"{url} has {sum(tokens)} tokens, its manifest says {record.tokens}")
+    return np.array(tokens, np.int64), np.array(rows, np.int64)
 
 
 def _read_columns(url: str, group: int, columns: list[str]) -> pa.Table:

@@ -1,13 +1,15 @@
-"""`corpusmill evaluate`: how well a model predicts a tokens dataset."""
+"""`corpusmill evaluate`: how well a model predicts a dataset of tokens."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from corpus import storage
 from corpus.arguments import make_parser, parse_known, positive
 from corpus.errors import DataError, UsageError
 from trainer import checkpoints
@@ -17,6 +19,8 @@ from trainer.models import ModelConfig, Transformer
 from trainer.objective import PRECISIONS, Objective, matrix_type, on_device, predictions
 from trainer.runs import read_config
 
+DATASETS = "folder or URL of a tokens, compressed or examples dataset"
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -25,17 +29,25 @@ class Evaluation:
     Attributes:
       loss: mean negative log likelihood of a token, in nats.
       tokens: tokens predicted, each document's end included.
-      bytes: of the documents' texts in UTF-8.
+      bytes: of the documents' texts in UTF-8; of examples, end marks included.
+      accuracy: share of tokens that were the most likely one; None where nobody asked.
+      accuracy_by_position: the same by the place of an id in its windows, for ids of windows.
     """
 
     loss: float
     tokens: int
     bytes: int
+    accuracy: float | None = None
+    accuracy_by_position: tuple[float, ...] | None = None
 
     @property
     def perplexity(self) -> float:
         # Beyond that it has no float.
         return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.bytes / self.tokens
 
     @property
     def bits_per_byte(self) -> float:
@@ -47,30 +59,63 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(objective: nn.Module, batches: Iterable[Batch], processes: Processes) -> Evaluation:
+def evaluate(
+    objective: nn.Module,
+    batches: Iterable[Batch],
+    processes: Processes,
+    *,
+    window_ids: int | None = None,
+    accuracy: bool = False,
+) -> Evaluation:
     """Evaluates a model on the batches of all processes.
 
     Args:
       objective: an `Objective`, or what `Processes.wrap` made of one.
       batches: this process's share.
       processes: those that evaluate together.
+      window_ids: how many ids of a row take up whole windows; None without windows.
+      accuracy: whether to count right predictions; takes the logits a second time.
 
     Raises:
       DataError: there is no text in the batches.
     """
+    # Nats, tokens, bytes; then right and all predictions by place in the windows.
     totals = torch.zeros(3, dtype=torch.float64, device=processes.device)
+    found = torch.zeros(2, window_ids or 1, dtype=torch.float64, device=processes.device)
     objective.eval()
     for batch in _evenly(batches, processes):
         here = on_device(batch, processes.device)
-        loss = objective(here._replace(target_tokens=None, target_weights=None), 0.0, 1)
+        plain = here._replace(target_tokens=None, target_weights=None)
+        loss = objective(plain, 0.0, 1, predict=accuracy)
         numbers = (loss.next_token, predictions(here), here.bytes.sum())
         # One by one: together, whole numbers would become float32.
         totals += torch.stack([each.double() for each in numbers])
+        if accuracy:
+            found += _found(here, loss.predicted, window_ids or 1)
     objective.train()
     nats, tokens, text_bytes = processes.add_up(totals).tolist()
     if not text_bytes:
         raise DataError("the dataset to evaluate on has no bytes of text")
-    return Evaluation(nats / tokens, int(tokens), int(text_bytes))
+    evaluation = Evaluation(nats / tokens, int(tokens), int(text_bytes))
+    if not accuracy:
+        return evaluation
+    right, all_ = processes.add_up(found)
+    return replace(
+        evaluation,
+        accuracy=(right.sum() / all_.sum()).item(),
+        accuracy_by_position=tuple((right / all_).tolist()) if window_ids else None,
+    )
+
+
+def _found(batch: Batch, predicted: Tensor, window_ids: int) -> Tensor:
+    """Right and all predictions by place in the windows: float64 of shape [2, window_ids]."""
+    next_tokens = batch.next_tokens.flatten()
+    is_predicted = next_tokens != IGNORED
+    places = torch.zeros_like(next_tokens) if batch.places is None else batch.places.flatten()
+    places = places[is_predicted] % window_ids
+    right = (predicted == next_tokens)[is_predicted]
+    counts = [torch.bincount(each, minlength=window_ids) for each in (places[right], places)]
+    return torch.stack(counts).double()
 
 
 def evaluation_loader(
@@ -80,7 +125,7 @@ def evaluation_loader(
     processes: Processes,
     workers: int,
 ) -> Loader:
-    """One epoch of a tokens dataset, in the files' order.
+    """One epoch of a dataset of tokens, in the files' order.
 
     Args:
       tokens: folder or URL of the dataset.
@@ -98,7 +143,7 @@ def evaluation_loader(
         raise UsageError(
             f"{tokens} has tokens of another tokenizer ({theirs['kind']},"
             f" {theirs['content_hash'][:12]}) than the model's ({tokenizer['kind']},"
-            f" {tokenizer['content_hash'][:12]}); tokenize the text with the model's"
+            f" {tokenizer['content_hash'][:12]}); make it with the model's"
         )
     return Loader(dataset, workers)
 
@@ -125,19 +170,22 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill evaluate`"""
     parser = make_parser(
         "evaluate",
-        "Shows how well a trained model predicts a tokens dataset: loss in nats a token, perplexity"
-        " and bits per byte.",
+        "Shows how well a trained model predicts tokens, or compressed text: loss in nats a token,"
+        " perplexity, bits per byte, accuracy.",
         "corpusmill evaluate --model run --tokens held-out-tokens",
     )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="folder or URL of a run or a checkpoint")
-    add("--tokens", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
+    add("--tokens", required=True, metavar="DIR", help=DATASETS)
+    add("--output", metavar="FILE", help="file or URL for the results as JSON")
     add("--batch-size", type=positive, default=32, metavar="N", help="sequences at once")
     add("--length", type=positive, metavar="N", help="tokens of a sequence; default: the run's")
     add("--workers", type=int, default=0, metavar="N", help="processes that read; 0: this one")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bfloat16 on GPUs that can")
     add("--device", choices=DEVICES, default="auto", help="auto: a GPU, if there is one")
     arguments = parse_known(parser, argv)[0]
+    if arguments.output is not None and storage.list_names(arguments.output):
+        raise UsageError(f"--output {arguments.output} is a folder; name a file, such as a.json")
     run, checkpoint = checkpoints.find(arguments.model)
     config = read_config(run)
     with joined(arguments.device) as processes:
@@ -147,23 +195,68 @@ def main(argv: Sequence[str]) -> None:
         loader = evaluation_loader(
             arguments.tokens, config.tokenizer, options, processes, arguments.workers
         )
+        manifest = loader.dataset.manifest
         model = Transformer(ModelConfig(**config.model))
         model.load_state_dict(checkpoints.load_model(checkpoint))
         objective = Objective(model, matrix_type(arguments.precision, processes.device))
-        result = evaluate(objective.to(processes.device), loader, processes)
+        result = evaluate(
+            objective.to(processes.device),
+            loader,
+            processes,
+            window_ids=manifest.tokenizer.get("window_ids"),
+            accuracy=True,
+        )
         if processes.is_first:
-            print(summary(result, checkpoint, arguments.tokens))
+            found = results(result, model.flops_per_token, options.length)
+            print(summary(found, checkpoint, arguments.tokens))
+            if arguments.output is not None:
+                places = {"dataset": arguments.tokens, "checkpoint": checkpoint}
+                facts = {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
+                _write(arguments.output, {**found, **places, **facts})
 
 
-def summary(evaluation: Evaluation, checkpoint: str, tokens: str) -> str:
-    """The lines that `corpusmill evaluate` prints."""
-    return "\n".join(
-        [
-            f"{checkpoint} on {tokens}:",
-            f"  {'loss (nats per token)':<28}{evaluation.loss:>16.4f}",
-            f"  {'perplexity':<28}{evaluation.perplexity:>16.3f}",
-            f"  {'bits per byte':<28}{evaluation.bits_per_byte:>16.4f}",
-            f"  {'tokens':<28}{evaluation.tokens:>16,}",
-            f"  {'bytes':<28}{evaluation.bytes:>16,}",
-        ]
+def _write(url: str, fields: Mapping[str, Any]) -> None:
+    try:
+        storage.write_bytes(url, json.dumps(fields, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to --output {url}: {error}") from error
+
+
+def results(evaluation: Evaluation, flops_per_token: int, length: int) -> dict[str, Any]:
+    """What `corpusmill evaluate` prints and writes, by name.
+
+    Args:
+      evaluation: of the model.
+      flops_per_token: `Transformer.flops_per_token`.
+      length: of sequences in tokens.
+    """
+    return {
+        "loss": evaluation.loss,
+        "perplexity": evaluation.perplexity,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "accuracy": evaluation.accuracy,
+        "accuracy_by_position": evaluation.accuracy_by_position,
+        "tokens": evaluation.tokens,
+        "bytes": evaluation.bytes,
+        "bytes_per_token": evaluation.bytes_per_token,
+        "bytes_per_sequence": evaluation.bytes_per_token * length,
+        "flops_per_byte": flops_per_token / evaluation.bytes_per_token,
+    }
+
+
+def summary(found: Mapping[str, Any], checkpoint: str, tokens: str) -> str:
+    """The lines that `corpusmill evaluate` prints of `results`."""
+    return "\n".join([f"{checkpoint} on {tokens}:", *(_line(*each) for each in found.items())])
+
+
+def _line(name: str, value: Any) -> str:
+    label = {"loss": "loss (nats per token)", "flops_per_byte": "FLOPs per byte, forward"}.get(
+        name, name.replace("_", " ")
     )
+    if isinstance(value, int):
+        text = f"{value:,}"
+    elif isinstance(value, float):
+        text = f"{value:,.4f}"
+    else:
+        text = "none" if value is None else " ".join(f"{each:.4f}" for each in value)
+    return f"  {label:<28}{text:>16}"

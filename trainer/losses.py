@@ -35,12 +35,14 @@ class Loss(NamedTuple):
       next_token: plain cross entropy of the next tokens, in nats.
       z: the part of `total` that is due to `z_loss`.
       positions: how many positions had something to predict, int64.
+      predicted: the most likely tokens, int64 of shape [n]; None where nobody asked.
     """
 
     total: Tensor
     next_token: Tensor
     z: Tensor
     positions: Tensor
+    predicted: Tensor | None = None
 
 
 def sparse_cross_entropy(logits: Tensor, target_tokens: Tensor, target_weights: Tensor) -> Tensor:
@@ -121,12 +123,28 @@ def linear_cross_entropy(
         mix=mix,
         z_loss=z_loss,
     )
-    rows = chunk or max(1, _CHUNK.get(hidden.device.type, _CHUNK["cuda"]) // len(weight))
+    rows = _rows_at_once(hidden, weight, chunk)
     if torch.is_grad_enabled():
         losses = _LinearCrossEntropy.apply(hidden, weight, task, rows)
     else:
         losses = _losses_and_gradients(hidden, weight, task, rows, (False, False))[0]
     return Loss(losses[0], losses[1], losses[2], count)
+
+
+@torch.no_grad()
+def most_likely(hidden: Tensor, weight: Tensor, chunk: int | None = None) -> Tensor:
+    """The token with the greatest of the logits `hidden @ weight.T`, the first one of equals.
+
+    Args:
+      hidden: floating point of shape [n, width].
+      weight: floating point of shape [vocabulary, width].
+      chunk: positions at a time; by default as many as suit the device.
+
+    Returns:
+      int64 of shape [n].
+    """
+    rows = _rows_at_once(hidden, weight, chunk)
+    return torch.cat([(hidden[part] @ weight.t()).argmax(1) for part in _slices(len(hidden), rows)])
 
 
 class Task(NamedTuple):
@@ -266,6 +284,10 @@ def _replace_block(logits: Tensor, task: Task) -> Tensor:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def _rows_at_once(hidden: Tensor, weight: Tensor, chunk: int | None) -> int:
+    return chunk or max(1, _CHUNK.get(hidden.device.type, _CHUNK["cuda"]) // len(weight))
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -11,6 +11,7 @@ from corpus.errors import UsageError
 
 # Width, heads, layers, head size, MLP width; named after the parameters without embeddings.
 SIZES = {
+    "500k": (128, 2, 2, 64, 512),
     "3m": (256, 4, 3, 64, 1024),
     "25m": (512, 8, 6, 64, 2048),
     "113m": (768, 12, 12, 64, 3072),
@@ -92,6 +93,15 @@ class Transformer(nn.Module):
                 if name.endswith(("attention.output.weight", "mlp.output.weight")):
                     std /= math.sqrt(2 * self.config.layers)
                 nn.init.normal_(parameter, std=std)
+
+    @property
+    def flops_per_token(self) -> int:
+        """Floating point operations of a forward pass: two for each parameter of a matrix product.
+
+        The embedding counts as the matrix of the logits. What attention does with the tokens before
+        is left out, as usual.
+        """
+        return 2 * sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def output_weight(self) -> Tensor:

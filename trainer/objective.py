@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from corpus.errors import UsageError
 from trainer.data import IGNORED, Batch
-from trainer.losses import Loss, linear_cross_entropy
+from trainer.losses import Loss, linear_cross_entropy, most_likely
 from trainer.models import Transformer
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -31,20 +31,23 @@ class Objective(nn.Module):
         self._precision = precision
         self._z_loss = z_loss
 
-    def forward(self, batch: Batch, mix: float, positions: Tensor | int) -> Loss:
+    def forward(
+        self, batch: Batch, mix: float, positions: Tensor | int, predict: bool = False
+    ) -> Loss:
         """The loss of a batch on the model's device.
 
         Args:
           batch: what to predict.
           mix: how much of the loss is about the targets; the rest is about the next tokens.
           positions: what the sums over the batch's predictions are divided by.
+          predict: whether to find the most likely tokens, too.
         """
         device = batch.tokens.device
         with torch.autocast(device.type, self._precision, self._precision != torch.float32):
-            hidden = self.model(batch.tokens)
-            return linear_cross_entropy(
-                hidden.flatten(0, 1),
-                self.model.output_weight,
+            hidden, weight = self.model(batch.tokens).flatten(0, 1), self.model.output_weight
+            loss = linear_cross_entropy(
+                hidden,
+                weight,
                 batch.next_tokens.flatten(),
                 _by_position(batch.target_tokens),
                 _by_position(batch.target_weights),
@@ -53,6 +56,7 @@ class Objective(nn.Module):
                 z_loss=self._z_loss,
                 positions=positions,
             )
+            return loss._replace(predicted=most_likely(hidden, weight)) if predict else loss
 
 
 def _by_position(targets: Tensor | None) -> Tensor | None:

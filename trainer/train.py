@@ -9,9 +9,9 @@ from typing import Any
 
 from corpus.arguments import make_parser, parse_known
 from trainer import checkpoints
-from trainer.data import DataOptions, Loader, TokenDataset
+from trainer.data import DataOptions, Loader, TokenDataset, model_vocabulary
 from trainer.distributed import DEVICES, PARALLEL, Processes, joined
-from trainer.evaluate import evaluate, evaluation_loader
+from trainer.evaluate import DATASETS, evaluate, evaluation_loader
 from trainer.metrics import Meter, Report
 from trainer.models import SIZES, ModelConfig
 from trainer.objective import PRECISIONS, matrix_type
@@ -34,7 +34,7 @@ def train(options: TrainOptions) -> None:
         loader = _training_loader(options, processes)
         tokenizer = loader.dataset.manifest.tokenizer
         validation = _validation_loader(options, tokenizer, processes)
-        model = ModelConfig.of(options.model, tokenizer["vocabulary_size"])
+        model = ModelConfig.of(options.model, model_vocabulary(tokenizer))
         checkpoint = None
         if processes.is_first:
             claim(options.output, _config(options, model, loader, validation, processes))
@@ -205,8 +205,9 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill train`"""
     parser = make_parser(
         "train",
-        "Trains a language model on a tokens dataset. Run again, it goes on from the last"
-        " checkpoint. Several processes: torchrun --nproc-per-node 2 -m pipelines.cli train ...",
+        "Trains a language model on tokens, or on compressed text. Run again, it goes on from the"
+        " last checkpoint. Several processes:"
+        " torchrun --nproc-per-node 2 -m pipelines.cli train ...",
         "corpusmill train --tokens tokens --output run --model 3m --steps 1000",
     )
     fields = dataclasses.fields(TrainOptions)
@@ -221,10 +222,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--tokens", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
+    add("--tokens", required=True, metavar="DIR", help=DATASETS)
     add("--targets", metavar="DIR", help="folder or URL of the targets made from it by enrich")
     add("--counts", metavar="DIR", help="folder or URL of counts, for --objective all-ngrams")
-    add("--validate", metavar="DIR", help="folder or URL of a tokens dataset to evaluate on")
+    add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
     add("--output", required=True, metavar="DIR", help="folder or URL of the run")
     add("--length", type=int, metavar="N", help="tokens of a sequence")
     add("--batch-size", type=int, metavar="N", help="sequences in a micro-batch")

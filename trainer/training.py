@@ -60,7 +60,7 @@ class TrainOptions:
     """A training run.
 
     Attributes:
-      tokens: folder or URL of the tokens dataset to learn.
+      tokens: folder or URL of the dataset to learn: tokens, compressed text or examples of it.
       output: folder or URL of the run.
       steps: optimizer steps in all.
       targets: folder or URL of the targets made from `tokens`; for the objective `compact`.
@@ -81,7 +81,7 @@ class TrainOptions:
       clip: largest norm of the gradient, longer ones are shortened; 0 for no limit.
       seed: of the model's first parameters and of the data's order.
       workers: processes that read data, for each process that trains; 0 reads in that one.
-      validate: folder or URL of a tokens dataset to evaluate on.
+      validate: folder or URL of such a dataset to evaluate on.
       validate_every: steps from one evaluation to the next; the last step has one, too.
       checkpoint_every: steps from one checkpoint to the next; the last step has one, too.
       keep: how many checkpoints are kept.

@@ -11,7 +11,7 @@ from benchmarks.convergence.rows import Row
 from corpus.datasets import read_manifest
 from trainer.metrics import read_metrics
 
-_LOOKS = cycler(linestyle=["-", "--"]) * cycler(color=plt.get_cmap("tab10").colors)
+LOOKS = cycler(linestyle=["-", "--"]) * cycler(color=plt.get_cmap("tab10").colors)
 Runs = Mapping[Row, Sequence[pathlib.Path]]
 _COLUMNS = (
     "row",
@@ -69,7 +69,7 @@ def plot(runs: Runs, report: pathlib.Path) -> None:
     for column, name in ((0, "steps"), (1, "seconds")):
         figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
         # No two of the rows have the same look.
-        axes.set_prop_cycle(_LOOKS)
+        axes.set_prop_cycle(LOOKS)
         for row, each in runs.items():
             mean = np.mean([curve(run) for run in each], axis=0)
             axes.plot(mean[:, column], mean[:, 2], label=row.name)

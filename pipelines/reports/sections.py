@@ -55,11 +55,15 @@ def overview(datasets: Sequence[Dataset]) -> Section:
 
 
 def of_tokens(dataset: Dataset, lengths: Frequencies) -> Section:
-    """The documents of a tokens or compressed dataset."""
-    documents = dataset.manifest.properties["documents"]
+    """The documents of a tokens or compressed dataset, or examples."""
+    kind = dataset.manifest.kind
+    if kind == "examples":
+        things, number = kind, sum(file.rows for file in dataset.manifest.data_files)
+    else:
+        things, number = "documents", dataset.manifest.properties["documents"]
     text_bytes = lengths.positions_from()
     text = (
-        f"{documents:,} documents of {dataset.tokens:,} tokens, {_size(text_bytes)} of text:"
+        f"{number:,} {things} of {dataset.tokens:,} tokens, {_size(text_bytes)} of text:"
         f" {text_bytes / dataset.tokens:.2f} bytes of text per token."
     )
     drawn = []
@@ -69,13 +73,14 @@ def of_tokens(dataset: Dataset, lengths: Frequencies) -> Section:
         lines = [
             Line(name, middles, values[used] / values.sum(), charts.style_of_run(index))
             for index, (name, values) in enumerate(
-                [("documents", lengths.things), ("text", lengths.positions)]
+                [(things, lengths.things), ("text", lengths.positions)]
             )
         ]
         note = "Each point stands for the lengths from 0.7 to 1.4 times its own."
-        title, length = "Documents by length", Scale("bytes of text in the document", "log")
+        title = f"{things.capitalize()} by length"
+        length = Scale(f"bytes of text in one of the {things}", "log")
         drawn.append(charts.draw_lines(title, lines, length, Scale("share", "share"), note))
-    return Section(f"{dataset.manifest.kind.capitalize()}: {dataset.name}", text, charts=drawn)
+    return Section(f"{kind.capitalize()}: {dataset.name}", text, charts=drawn)
 
 
 def of_counts(dataset: Dataset, orders: Sequence[OrderCounts]) -> Section:

@@ -7,7 +7,7 @@ from compress import FreezeOptions, freeze, ngram_model, static_model
 from pipelines import cli
 
 HERE = Path(__file__).parent
-KINDS = ("tokens", "counts", "distributions", "targets", "compressed")
+KINDS = ("tokens", "counts", "distributions", "targets", "compressed", "examples")
 CODEBOOKS = {
     "coder.codebook": (static_model, FreezeOptions("coder", 9)),
     "optimal.codebook": (ngram_model, FreezeOptions("optimal", 9)),
@@ -18,7 +18,7 @@ _PRECISION = 9
 
 def make(folder: Path) -> None:
     """Runs all jobs on the golden corpus, a byte a token, into `folder`, and freezes codebooks."""
-    tokens, counts, tables, targets, compressed = (str(folder / kind) for kind in KINDS)
+    tokens, counts, tables, targets, compressed, examples = (str(folder / kind) for kind in KINDS)
     source = str(HERE / "corpus.jsonl")
     _run(
         ["tokenize", "--input", source, "--tokenizer", "bytes", "--output", tokens],
@@ -33,7 +33,11 @@ def make(folder: Path) -> None:
         book = freeze(model(counts, _PRECISION), options, {"corpus": "golden"})
         book.write(str(folder / "codebooks" / name))
     codebook = str(folder / "codebooks" / "optimal.codebook")
-    _run(["compress", "--input", source, "--codebook", codebook, "--output", compressed])
+    cutting = ("--group", "2", "--piece-bytes", "16", "--length", "4", "--seed", "1")
+    _run(
+        ["compress", "--input", source, "--codebook", codebook, "--output", compressed],
+        ["examples", "--input", source, "--codebook", codebook, "--output", examples, *cutting],
+    )
 
 
 def _run(*commands: list[str]) -> None:

@@ -40,15 +40,23 @@ def _random_group(generator, size):
     return rows
 
 
-def write_tokens(folder, files, dtype=np.uint16, name=None):
+def write_tokens(
+    folder, files, dtype=np.uint16, name=None, *, kind="tokens", tokenizer=None, **properties
+):
     """Writes a tokens dataset; `files` are lists of row groups, which are lists of rows."""
-    writer = DatasetWriter(str(folder), "tokens", {})
+    writer = DatasetWriter(str(folder), kind, {})
     writer.begin()
     tables = [
         [pa.Table.from_pylist(group, schema=tokens_schema(dtype)) for group in file]
         for file in files
     ]
-    _write_files(writer, tables, [_token_count(file) for file in files], {"made for": name})
+    _write_files(
+        writer,
+        tables,
+        [_token_count(file) for file in files],
+        {"made for": name} | properties,
+        tokenizer,
+    )
     return str(folder)
 
 
@@ -85,7 +93,7 @@ def target(token):
     return [token, (token + 1) % VOCABULARY, 0], [weight, 65535 - weight, 0]
 
 
-def _write_files(writer, tables, token_counts, properties):
+def _write_files(writer, tables, token_counts, properties, tokenizer=None):
     parts = [part_name(number, len(tables)) for number in range(len(tables))]
     for part, groups, count in zip(parts, tables, token_counts, strict=True):
         with writer.new_file(part) as file:
@@ -94,7 +102,7 @@ def _write_files(writer, tables, token_counts, properties):
                     output.write_table(group, row_group_size=max(1, group.num_rows))
             file.tokens = count
         writer.complete(part, Completion((file.written,), {}))
-    writer.finish(parts, inputs={}, tokenizer=TOKENIZER, properties=properties)
+    writer.finish(parts, inputs={}, tokenizer=tokenizer or TOKENIZER, properties=properties)
 
 
 def sequences_of(files, length):

@@ -104,11 +104,11 @@ def test_an_epoch_is_every_sequence_once(tmp_path_factory, sizes, length, batch_
 
 def test_shapes_and_types(folder, targets):
     batch = next(iter(TokenDataset(folder, OPTIONS, targets)))
-    assert batch.target_offsets is None
+    assert (batch.target_offsets, batch.places) == (None, None)
     assert {
         name: (value.dtype, value.shape)
         for name, value in batch._asdict().items()
-        if name != "target_offsets"
+        if value is not None
     } == {
         "tokens": (torch.int64, (3, 8)),
         "next_tokens": (torch.int64, (3, 8)),

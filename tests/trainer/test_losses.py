@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from trainer.data import IGNORED
-from trainer.losses import linear_cross_entropy, sparse_cross_entropy
+from trainer.losses import linear_cross_entropy, most_likely, sparse_cross_entropy
 
 WIDTH, VOCABULARY = 5, 11
 
@@ -193,7 +193,8 @@ def test_inputs_stay_as_they_are_and_no_gradient_is_no_difference():
         evaluated = linear_cross_entropy(*inputs, chunk=4)
     assert not evaluated.total.requires_grad
     assert not needed.next_token.requires_grad
-    for left, right in zip(needed, evaluated, strict=True):
+    assert needed.predicted is evaluated.predicted is None
+    for left, right in zip(needed[:-1], evaluated[:-1], strict=True):
         assert torch.equal(left, right)
     for left, right in zip(inputs, before, strict=True):
         assert torch.equal(left, right)
@@ -315,3 +316,12 @@ def test_sparse_cross_entropy_of_half_precision_is_float32():
     logits = torch.zeros(1, 4, dtype=torch.bfloat16)
     found = sparse_cross_entropy(logits, torch.tensor([[2]]), torch.tensor([[1.0]]))
     torch.testing.assert_close(found, torch.tensor([math.log(4)]))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+def test_the_most_likely_tokens_are_those_of_the_greatest_logits(chunk):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, WIDTH, generator=generator)
+    weight = torch.randn(VOCABULARY, WIDTH, generator=generator)
+    expected = [int((weight @ each).argmax()) for each in hidden]
+    assert most_likely(hidden, weight, chunk).tolist() == expected

@@ -21,7 +21,8 @@ def small_model():
 
 
 @pytest.mark.parametrize(
-    ("size", "millions"), [("3m", 3), ("25m", 25), ("113m", 113), ("403m", 403), ("2b", 1611)]
+    ("size", "millions"),
+    [("500k", 0.5), ("3m", 3), ("25m", 25), ("113m", 113), ("403m", 403), ("2b", 1611)],
 )
 def test_a_size_has_the_parameters_of_its_name(size, millions):
     with torch.device("meta"):
@@ -31,11 +32,11 @@ def test_a_size_has_the_parameters_of_its_name(size, millions):
 
 
 def test_every_size_is_tested():
-    assert list(SIZES) == ["3m", "25m", "113m", "403m", "2b"]
+    assert list(SIZES) == ["500k", "3m", "25m", "113m", "403m", "2b"]
 
 
 def test_an_unknown_size_names_those_there_are():
-    with pytest.raises(UsageError, match="model '4m': there are 3m, 25m, 113m, 403m, 2b"):
+    with pytest.raises(UsageError, match="model '4m': there are 500k, 3m, 25m, 113m, 403m, 2b"):
         ModelConfig.of("4m", 1000)
 
 
@@ -43,6 +44,14 @@ def test_an_unknown_size_names_those_there_are():
 def test_an_impossible_shape_is_refused(changed):
     with pytest.raises(UsageError, match=f"{next(iter(changed))} "):
         dataclasses.replace(SMALL, **changed)
+
+
+def test_flops_are_those_of_the_matrices():
+    model = small_model()
+    layer = 4 * SMALL.width * SMALL.heads * SMALL.head_size + 3 * SMALL.width * SMALL.mlp_width
+    logits = 128 * SMALL.width
+    norms = (2 * SMALL.layers + 1) * SMALL.width
+    assert model.flops_per_token == 2 * (SMALL.layers * layer + logits + norms)
 
 
 def test_config_survives_json():

@@ -1,0 +1,105 @@
+"""Text with a part held out, byte models, codebooks, a tokenizer, and the ids of each row."""
+
+import json
+import pathlib
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import fsspec
+
+from benchmarks.codebook import train_bpe
+from benchmarks.learnability.rows import CODEBOOKS, Row
+from pipelines import cli
+
+_ORDER = 5
+TRAIN, HELD_OUT = "train", "held-out"
+
+
+def run(*arguments: object) -> None:
+    """A command of corpusmill; ends the program where it fails."""
+    if cli.main([str(argument) for argument in arguments]):
+        raise SystemExit(f"{' '.join(map(str, arguments))} failed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What text is taken from a corpus.
+
+    Attributes:
+      corpus: JSONL with `text`, plain or compressed.
+      megabytes: of text to learn.
+      held_out: share of the articles to evaluate on.
+    """
+
+    corpus: str
+    megabytes: float
+    held_out: float
+
+
+def prepare(folder: pathlib.Path, source: Source, rows: Iterable[Row], m1: str | None) -> None:
+    """Makes what is missing of all that the rows are trained and evaluated on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [folder / f"{name}.jsonl" for name in ("all", TRAIN, HELD_OUT)]
+    if not all(path.exists() for path in texts):
+        _split(source, *texts)
+    tokens, counts = folder / "byte-tokens", folder / "byte-counts"
+    run("tokenize", "--input", texts[0], "--tokenizer", "bytes", "--output", tokens)
+    run("count", "--input", tokens, "--output", counts, "--max-order", _ORDER)
+    places = {"counts": counts, "tokens": tokens, "m1": m1}
+    places |= {name: folder / f"{name}.codebook" for name in CODEBOOKS}
+    for row in rows:
+        if row.codec:
+            _make_examples(folder, row, places)
+        else:
+            _make_subwords(folder, row, texts[0])
+
+
+def data(folder: pathlib.Path, row: Row, part: str) -> pathlib.Path:
+    """The dataset of a row: of `TRAIN` or `HELD_OUT`."""
+    return folder / f"{part}-{row.folder}"
+
+
+def _split(source: Source, all_: pathlib.Path, train: pathlib.Path, held_out: pathlib.Path) -> None:
+    """Holds articles out; of the others `all_` gets all, `train` as many as are to be learnt."""
+    generator = random.Random(0)
+    with fsspec.open(source.corpus, "rt", encoding="utf-8", compression="infer") as lines:
+        articles = [(json.dumps({"text": json.loads(line)["text"]}) + "\n") for line in lines]
+    generator.shuffle(articles)
+    kept = int(len(articles) * source.held_out)
+    held_out.write_text("".join(articles[:kept]), encoding="utf-8")
+    size, end = 0, kept
+    while end < len(articles) and size < source.megabytes * 1e6:
+        size += len(json.loads(articles[end])["text"].encode())
+        end += 1
+    train.write_text("".join(articles[kept:end]), encoding="utf-8")
+    all_.write_text("".join(articles[kept:]), encoding="utf-8")
+
+
+def _make_examples(folder: pathlib.Path, row: Row, places: Mapping[str, object]) -> None:
+    for name, options in CODEBOOKS.items():
+        if f"{{{name}}}" in row.codec:
+            _freeze(places, name, options)
+    for part in (TRAIN, HELD_OUT):
+        where = ("--input", folder / f"{part}.jsonl", "--output", data(folder, row, part))
+        run("examples", *where, *row.options(places))
+
+
+def _freeze(places: Mapping[str, object], name: str, options: Iterable[str]) -> None:
+    chosen: list[object] = []
+    for option in options:
+        chosen += ["--tokens", places["tokens"]] if option == "fit" else [option.format(**places)]
+    if "--model" not in chosen:
+        chosen += ["--counts", places["counts"]]
+    run("freeze", *chosen, "--output", places[name])
+
+
+def _make_subwords(folder: pathlib.Path, row: Row, source: pathlib.Path) -> None:
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        with source.open(encoding="utf-8") as lines:
+            texts = [json.loads(line)["text"] for line in lines]
+        train_bpe(texts, pre_tokenized=True).save(str(path))
+    for part in (TRAIN, HELD_OUT):
+        where = ("--input", folder / f"{part}.jsonl", "--output", data(folder, row, part))
+        run("tokenize", *where, "--tokenizer", path)

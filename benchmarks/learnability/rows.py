@@ -1,0 +1,63 @@
+"""What is compared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of turning text into ids.
+
+    Attributes:
+      name: in tables and folders; b: bits of a window, v: number of ids.
+      codec: options of `examples`; `{counts}`, `{m1}` and names of codebooks in braces stand for
+        their places. Without them the row is a subword tokenizer's.
+      is_main: whether several seeds are trained.
+    """
+
+    name: str
+    codec: tuple[str, ...] = ()
+    is_main: bool = False
+
+    @property
+    def needs_m1(self) -> bool:
+        return any("m1" in option for option in self.codec)
+
+    @property
+    def folder(self) -> str:
+        """The row's name as part of a file name."""
+        return self.name.translate(str.maketrans(" [=", "---", ",]"))
+
+    def options(self, places: Mapping[str, object]) -> list[str]:
+        """The codec's options with places filled in."""
+        return [option.format(**places) for option in self.codec]
+
+
+# Name -> options of `freeze`; `fit` stands for `--tokens` with the text that windows are fitted on.
+CODEBOOKS = {
+    "coder": ("--allocation", "coder"),
+    "greedy": ("--allocation", "optimal", "fit"),
+    "flexible": ("--allocation", "optimal", "--parse", "flexible", "fit"),
+    "m1_coder": ("--allocation", "coder", "--model", "{m1}"),
+    "m1_greedy": ("--allocation", "optimal", "--model", "{m1}", "fit"),
+}
+
+_NGRAM = ("--model", "ngram", "--counts", "{counts}")
+_STATIC = ("--codec", "static-ac", "--counts", "{counts}")
+_EQUAL_INFO = ("--codec", "equal-info", *_NGRAM, "--window-bits")
+
+ROWS = (
+    Row("bytes", ("--codec", "bytes"), is_main=True),
+    Row("subword [v=65k]"),
+    Row("AC [v=256]", ("--codec", "ac", *_NGRAM, "--token-bits", "8")),
+    Row("AC [v=65k]", ("--codec", "ac", *_NGRAM, "--token-bits", "16"), is_main=True),
+    Row("StaticAC [v=256]", (*_STATIC, "--token-bits", "8")),
+    Row("EqualInfoAC [b=16, v=256]", (*_EQUAL_INFO, "16", "--token-bits", "8")),
+    Row("EqualInfoAC [b=16, v=65k]", ("--codebook", "{coder}"), is_main=True),
+    Row("EqualInfoAC [b=32, v=65k]", (*_EQUAL_INFO, "32", "--token-bits", "16")),
+    Row("optimal, greedy [v=65k]", ("--codebook", "{greedy}"), is_main=True),
+    Row("optimal, flexible [v=65k]", ("--codebook", "{flexible}", "--parse", "flexible")),
+    Row("GZip [v=256]", ("--codec", "gzip")),
+    Row("EqualInfoAC of M1 [b=16, v=65k]", ("--codebook", "{m1_coder}")),
+    Row("optimal of M1, greedy [v=65k]", ("--codebook", "{m1_greedy}")),
+)

@@ -1,0 +1,78 @@
+"""documents -> examples of compressed text to learn from"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+from compress.codecs import Codec
+from compress.examples import ExampleOptions, make_examples
+from corpus import storage
+from corpus.arguments import Parser, make_parser, positive
+from corpus.datasets import DatasetWriter
+from pipelines.codec_options import add_codec_arguments, chosen_codec
+from pipelines.compress import codec_config, describe_codec, load_encoder
+from pipelines.documents import (
+    EncodeJob,
+    FoundDocuments,
+    add_document_arguments,
+    document_options,
+    find_documents,
+)
+from pipelines.options import parse_job
+
+
+def make_job(
+    documents: FoundDocuments, codec: Codec, options: ExampleOptions, output: str
+) -> EncodeJob:
+    """The job that writes the examples dataset `output`."""
+    cutting = dataclasses.asdict(options)
+    config = {**documents.config, **codec_config(codec), **cutting}
+    return EncodeJob(
+        "examples",
+        documents,
+        DatasetWriter(storage.absolute(output), "examples", config),
+        codec.files,
+        partial(load_encoder, content_hash=codec.content_hash),
+        codec.description,
+        partial(make_examples, options=options),
+        cutting,
+    )
+
+
+def _parser() -> Parser:
+    parser = make_parser(
+        "examples",
+        "Reads documents (JSONL, Parquet, text; plain, gzip, zstd) and writes examples of"
+        " compressed text for train and evaluate: documents, each with an end mark, are joined in"
+        " groups, cut into pieces of equally many bytes, compressed piece by piece and shuffled.",
+        "corpusmill examples --input 'wiki/*.jsonl' --codebook english.codebook --output examples",
+    )
+    add = parser.add_argument
+    add(
+        "--input",
+        action="append",
+        required=True,
+        metavar="GLOB",
+        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
+    )
+    add("--output", required=True, metavar="DIR", help="folder or URL of the examples dataset")
+    add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
+    add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")
+    add("--length", type=positive, metavar="N", help="drop an example's ids beyond so many")
+    add("--seed", type=int, default=0, metavar="N", help="of the shuffling")
+    add_codec_arguments(parser)
+    add_document_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill examples`"""
+    parser = _parser()
+    arguments, run = parse_job(parser, argv)
+    options = ExampleOptions(
+        arguments.group, arguments.piece_bytes, arguments.length, arguments.seed
+    )
+    codec = chosen_codec(arguments)
+    documents = find_documents(document_options(arguments))
+    job = make_job(documents, codec, options, arguments.output)
+    job.run(run, [describe_codec(codec)])
