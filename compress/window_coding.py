@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.apportionment import divide_seats
 from compress.byte_models.base import Words
 from compress.byte_models.contexts import Contexts, place_of_sums
 from compress.byte_strings import Bytes, Offsets
@@ -32,8 +33,6 @@ REGISTERS = 6
 
 # Above so many codes they are divided by rounding cumulative frequencies.
 WEBSTER_SEATS = np.uint64(1 << 32)
-
-_NO_BYTE = -1
 
 
 @compiled
@@ -68,42 +67,6 @@ def scaled(high: Word, low: Word, frequency: Word, precision: int) -> tuple[Word
     out_high = high * frequency + (upper >> np.uint64(32))
     sum_low = out_low + (rest * frequency >> bits)
     return out_high + np.uint64(sum_low < out_low), sum_low
-
-
-@compiled
-def divide_seats(sums: Words, precision: int, seats: Word, shares: Words) -> None:
-    """Webster's apportionment of at most 2^32 seats; see `compress.windows.apportion`."""
-    one = np.uint64(1)
-    round_up = (one << np.uint64(precision)) - one
-    divisor_bits = np.uint64(precision + 1)
-    given = np.uint64(0)
-    for byte in range(256):
-        frequency = np.uint64(sums[byte + 1] - sums[byte])
-        shares[byte] = (((seats * frequency) << one) + round_up) >> divisor_bits
-        given += shares[byte]
-    while given < seats:
-        best = 0
-        for byte in range(1, 256):
-            challenger = np.uint64(sums[byte + 1] - sums[byte]) * ((shares[best] << one) + one)
-            holder = np.uint64(sums[best + 1] - sums[best])
-            if challenger > holder * ((shares[byte] << one) + one):
-                best = byte
-        shares[best] += one
-        given += one
-    while given > seats:
-        worst = _NO_BYTE
-        for byte in range(256):
-            if shares[byte] == np.uint64(0):
-                continue
-            if worst == _NO_BYTE:
-                worst = byte
-                continue
-            challenger = np.uint64(sums[byte + 1] - sums[byte]) * ((shares[worst] << one) - one)
-            holder = np.uint64(sums[worst + 1] - sums[worst])
-            if challenger <= holder * ((shares[byte] << one) - one):
-                worst = byte
-        shares[worst] -= one
-        given -= one
 
 
 @compiled
