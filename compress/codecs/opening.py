@@ -1,15 +1,21 @@
 """Codecs from the folders that they are kept in."""
 
 import json
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from compress.byte_models import open_model
 from compress.codebook import Codebook
+from compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
 from compress.codecs.base import Codec
 from compress.codecs.baselines import BytesCodec, GzipCodec
+from compress.codecs.equal_info import EqualInfoCodec
 from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from compress.codecs.subword import SubwordCodec
 from corpus import storage
 from corpus.errors import DataError, UsageError, one_line
+from corpus.tokenizers import load_tokenizer
 from corpus.tokenizers.base import MARKER
 
 BASELINES: dict[str, type[Codec]] = {codec.kind: codec for codec in (BytesCodec, GzipCodec)}
@@ -27,12 +33,46 @@ def open_codec(folder: str) -> Codec:
     """
     marker = read_marker(folder)
     kind = marker.get("kind")
-    if kind == CodebookCodec.kind:
-        book = Codebook.open(storage.join(folder, CODEBOOK_FILE))
-        return CodebookCodec(book, marker.get("parse", "greedy"))
-    if kind not in BASELINES:
+    if kind in BASELINES:
+        return BASELINES[kind]()
+    if kind not in _OPENERS:
         raise UsageError(f"{folder} has the tokenizer {kind}, which is no codec")
-    return BASELINES[kind]()
+    try:
+        return _OPENERS[kind](folder, marker)
+    except KeyError as error:
+        raise DataError(f"the codec in {folder} is damaged: it has no {error}") from error
+
+
+def _open_codebook(folder: str, marker: Mapping[str, Any]) -> Codec:
+    book = Codebook.open(storage.join(folder, CODEBOOK_FILE))
+    return CodebookCodec(book, marker.get("parse", "greedy"))
+
+
+def _open_equal_info(folder: str, marker: Mapping[str, Any]) -> Codec:
+    return EqualInfoCodec(
+        open_model(folder), marker["token_bits"], marker["window_bits"], marker["reset"]
+    )
+
+
+def _open_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:
+    return ArithmeticCodec(open_model(folder), marker["token_bits"])
+
+
+def _open_static_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:
+    return StaticArithmeticCodec(open_model(folder), marker["token_bits"])
+
+
+def _open_subword(folder: str, _: Mapping[str, Any]) -> Codec:
+    return SubwordCodec(load_tokenizer(folder))
+
+
+_OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Codec]] = {
+    CodebookCodec.kind: _open_codebook,
+    EqualInfoCodec.kind: _open_equal_info,
+    ArithmeticCodec.kind: _open_arithmetic,
+    StaticArithmeticCodec.kind: _open_static_arithmetic,
+    SubwordCodec.kind: _open_subword,
+}
 
 
 def read_marker(folder: str) -> dict[str, Any]:
