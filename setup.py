@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGES = [
     "compress",
     "compress.byte_models",
+    "compress.codecs",
     "corpus",
     "corpus.tokenizers",
     "ngram_agg",

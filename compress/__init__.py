@@ -23,22 +23,34 @@ from compress.byte_models import (
 )
 from compress.byte_strings import ByteStrings
 from compress.codebook import Codebook
-from compress.codecs import CodebookCodec, Codec, open_codec
+from compress.codecs import (
+    ArithmeticCodec,
+    CodebookCodec,
+    Codec,
+    EqualInfoCodec,
+    StaticArithmeticCodec,
+    SubwordCodec,
+    open_codec,
+)
 from compress.freeze import FreezeOptions, freeze
 from compress.streams import decode_stream, encode_stream
 from compress.tokenizer import CodebookTokenizer
 from compress.windows import WindowCode
 
 __all__ = [
+    "ArithmeticCodec",
     "ByteModel",
     "ByteStrings",
     "Codebook",
     "CodebookCodec",
     "CodebookTokenizer",
     "Codec",
+    "EqualInfoCodec",
     "FreezeOptions",
     "NgramModel",
+    "StaticArithmeticCodec",
     "StaticModel",
+    "SubwordCodec",
     "WindowCode",
     "decode_stream",
     "encode_stream",

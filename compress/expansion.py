@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from compress.apportionment import divide_seats
 from compress.byte_models.base import ByteModel, Frequencies
 from compress.byte_strings import Bytes, ByteStrings, Offsets
 from corpus.errors import UsageError
@@ -140,7 +141,8 @@ def expand_coder(
         rows = slice(0, 0)
         divided = []
         for rows, frequencies in _asked(model, first, parents, last_bytes):
-            divided.append(_divide(first[rows], counts[rows], frequencies, parents, last_bytes))
+            nodes = first[rows], counts[rows], frequencies
+            divided.append(_divide(*nodes, model.precision, parents, last_bytes))
             if keeper.is_due():
                 break
         children, shares = _concatenated(divided)
@@ -220,7 +222,8 @@ def _first_division(model: ByteModel, window_bits: int) -> dict[str, Words]:
     size = 1 << window_bits
     parents = np.full(size, NO_PARENT, np.int32)
     last_bytes = np.empty(size, np.uint8)
-    first, counts = _divide(np.full(1, -1), np.full(1, size + 1), _root(model), parents, last_bytes)
+    root = np.full(1, -1), np.full(1, size + 1), _root(model)
+    first, counts = _divide(*root, model.precision, parents, last_bytes)
     if len(first) < 256:
         raise UsageError(
             f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
@@ -416,14 +419,20 @@ def _multiply(
 
 @compiled
 def _divide(
-    first: Words, counts: Words, frequencies: Frequencies, parents: Words, last_bytes: Bytes
+    first: Words,
+    counts: Words,
+    frequencies: Frequencies,
+    precision: int,
+    parents: Words,
+    last_bytes: Bytes,
 ) -> tuple[Words, Words]:
     """Divides the codes of nodes, but for each one's own, among its children.
 
     Args:
       first: each node's own code, int64.
       counts: how many codes it has, int64.
-      frequencies: of the bytes after its string; all rows have the same sum, a power of two.
+      frequencies: of the bytes after its string.
+      precision: they add up to 2^precision.
       parents: filled at the children's own codes.
       last_bytes: filled there.
 
@@ -433,39 +442,12 @@ def _divide(
     child_first = np.empty(np.sum(np.minimum(counts - 1, 256)), np.int64)
     child_counts = np.empty(len(child_first), np.int64)
     shares = np.empty(256, np.uint64)
-    one = np.uint64(1)
+    sums = np.zeros(257, np.uint32)
     rows = 0
     for i in range(len(first)):
-        seats = np.uint64(counts[i] - 1)
-        total = np.uint64(0)
         for byte in range(256):
-            total += frequencies[i, byte]
-        given = np.uint64(0)
-        for byte in range(256):
-            twice = (seats * frequencies[i, byte]) << one
-            shares[byte] = (twice + total - one) // (total << one)
-            given += shares[byte]
-        while given < seats:
-            best = 0
-            for byte in range(1, 256):
-                challenger = np.uint64(frequencies[i, byte]) * ((shares[best] << one) + one)
-                if challenger > np.uint64(frequencies[i, best]) * ((shares[byte] << one) + one):
-                    best = byte
-            shares[best] += one
-            given += one
-        while given > seats:
-            worst = -1
-            for byte in range(256):
-                if shares[byte] == np.uint64(0):
-                    continue
-                if worst < 0:
-                    worst = byte
-                    continue
-                challenger = np.uint64(frequencies[i, byte]) * ((shares[worst] << one) - one)
-                if challenger <= np.uint64(frequencies[i, worst]) * ((shares[byte] << one) - one):
-                    worst = byte
-            shares[worst] -= one
-            given -= one
+            sums[byte + 1] = sums[byte] + frequencies[i, byte]
+        divide_seats(sums, precision, np.uint64(counts[i] - 1), shares)
         code = first[i] + 1
         for byte in range(256):
             if shares[byte]:

@@ -3,18 +3,22 @@
 A window is a run of bytes coded into `window_bits` bits, with the model started afresh. Nodes of
 the trie of byte strings own consecutive codes: the empty string all of them, and every other node
 the codes that its parent gave it. A node's first code is its own ("stop here"); the others are
-divided among its children, in byte order, by Webster's apportionment of the model's frequencies.
-The empty string keeps no code for itself, because no window is empty. A window is the longest
-path of nodes with codes, and its code the last node's own. docs/codebooks.md proves that codes and
-strings are a bijection.
+divided among its children, in byte order, by Webster's apportionment of the model's frequencies,
+or, where there are more than 2^32, by rounding cumulative frequencies. The empty string keeps no
+code for itself, because no window is empty. A window is the longest path of nodes with codes, and
+its code the last node's own. docs/codebooks.md proves that codes and strings are a bijection.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compress.byte_models.base import ByteModel
 from compress.byte_strings import ByteStrings
 from corpus.errors import DataError, UsageError
+
+# Up to so many codes are divided by Webster's method.
+WEBSTER_SEATS = 1 << 32
 
 
 def apportion(seats: int, weights: list[int]) -> list[int]:
@@ -35,6 +39,19 @@ def apportion(seats: int, weights: list[int]) -> list[int]:
     while sum(shares) > seats:
         shares[_last_worst(weights, [2 * share - 1 for share in shares])] -= 1
     return shares
+
+
+def divide(seats: int, weights: list[int]) -> list[int]:
+    """Divides a node's codes among its children.
+
+    Above `WEBSTER_SEATS` every share is off by less than one code, of at least 2^32 / 2^24, from
+    what is exactly proportional. Below, that would cost too much compression.
+    """
+    if seats <= WEBSTER_SEATS:
+        return apportion(seats, weights)
+    sums = list(itertools.accumulate(weights, initial=0))
+    starts = [each * seats // sums[-1] for each in sums]
+    return [end - start for start, end in itertools.pairwise(starts)]
 
 
 def _first_best(weights: list[int], divisors: list[int]) -> int:
@@ -59,15 +76,29 @@ def _last_worst(weights: list[int], divisors: list[int]) -> int:
 class WindowCode:
     """The code of windows of `window_bits` bits under a byte model.
 
+    Attributes:
+      model: says how frequent bytes are after the text since it was last started.
+      window_bits: of a code.
+      reset: windows after which the model starts afresh; None for never.
+
     Raises:
       UsageError: some single byte would get no code.
     """
 
     model: ByteModel
     window_bits: int
+    reset: int | None = 1
 
     def __post_init__(self) -> None:
-        if not all(count for _, count in self._children(b"", 0, 1 << self.window_bits)):
+        if self.reset is not None and self.reset < 1:
+            raise UsageError(f"the model cannot start afresh after {self.reset} windows")
+        if self.reset != 1 and self.window_bits < self.model.precision:
+            raise UsageError(
+                f"windows of {self.window_bits} bits may have no code for some bytes unless the"
+                " model starts afresh with every window: its frequencies add up to"
+                f" 2^{self.model.precision}; use windows of at least {self.model.precision} bits"
+            )
+        if not all(count for _, count in self._children(b"", b"", 0, 1 << self.window_bits)):
             raise UsageError(
                 f"windows of {self.window_bits} bits have no code for some bytes: the model's"
                 f" frequencies add up to 2^{self.model.precision}; use longer windows"
@@ -75,10 +106,12 @@ class WindowCode:
 
     def encode(self, data: bytes) -> list[int]:
         """The codes of the windows of a document."""
-        codes = []
+        codes: list[int] = []
+        before = b""
         while data:
-            code, length = self.first_window(data)
+            code, length = self.first_window(data, before)
             codes.append(code)
+            before = self._context(before + data[:length], len(codes))
             data = data[length:]
         return codes
 
@@ -88,37 +121,53 @@ class WindowCode:
         Raises:
           DataError: a code is outside the window.
         """
-        return b"".join(map(self.string, codes))
+        strings: list[bytes] = []
+        before = b""
+        for code in codes:
+            strings.append(self.string(code, before))
+            before = self._context(before + strings[-1], len(strings))
+        return b"".join(strings)
 
-    def first_window(self, data: bytes) -> tuple[int, int]:
-        """Code and length of the window that a text, not the empty one, begins with."""
+    def first_window(self, data: bytes, before: bytes = b"") -> tuple[int, int]:
+        """Code and length of the window that a text, not the empty one, begins with.
+
+        Args:
+          data: the text.
+          before: what the model has read since it was started.
+        """
         first, count = 0, 1 << self.window_bits
         for position, byte in enumerate(data):
-            start, share = self._children(data[:position], first, count)[byte]
+            start, share = self._children(before, data[:position], first, count)[byte]
             if not share:
                 return first, position
             first, count = start, share
         return first, len(data)
 
-    def string(self, code: int) -> bytes:
-        """The window that has this code."""
+    def string(self, code: int, before: bytes = b"") -> bytes:
+        """The window that has this code, where the model has read `before`."""
         if not 0 <= code < 1 << self.window_bits:
             raise DataError(f"code {code} is not below 2^{self.window_bits}")
         prefix, first, count = b"", 0, 1 << self.window_bits
         while not prefix or code != first:
-            for byte, (start, share) in enumerate(self._children(prefix, first, count)):
+            for byte, (start, share) in enumerate(self._children(before, prefix, first, count)):
                 if start <= code < start + share:
                     prefix, first, count = prefix + bytes([byte]), start, share
                     break
         return prefix
 
-    def _children(self, prefix: bytes, first: int, count: int) -> list[tuple[int, int]]:
+    def _context(self, read: bytes, windows: int) -> bytes:
+        """What of the text read, that of so many windows in all, the model still knows."""
+        return b"" if self.reset is not None and windows % self.reset == 0 else read
+
+    def _children(
+        self, before: bytes, prefix: bytes, first: int, count: int
+    ) -> list[tuple[int, int]]:
         """First code and number of codes of each child of a node that owns these."""
         own = 1 if prefix else 0
-        frequencies = self.model.frequencies(ByteStrings.of([prefix]))[0].tolist()
+        frequencies = self.model.frequencies(ByteStrings.of([before + prefix]))[0].tolist()
         children = []
         first += own
-        for share in apportion(count - own, frequencies):
+        for share in divide(count - own, frequencies):
             children.append((first, share))
             first += share
         return children

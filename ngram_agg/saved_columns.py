@@ -20,8 +20,14 @@ Columns = dict[str, npt.NDArray[Any]]
 def save_columns(folder: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
     """Writes columns into a folder, local or remote; writing them again replaces them."""
     for name, values in columns.items():
-        with storage.publish(storage.join(folder, f"{name}.npy")) as path, open(path, "wb") as file:
-            np.save(file, values)
+        with storage.publish(storage.join(folder, f"{name}.npy")) as path:
+            save_column(values, path)
+
+
+def save_column(values: npt.NDArray[Any], path: str) -> None:
+    """Writes one column to a local path, whatever its name."""
+    with open(path, "wb") as file:
+        np.save(file, values)
 
 
 def open_columns(folder: str, made_of: Any = None) -> Columns:

@@ -1,12 +1,12 @@
 """Which byte model a command uses: its options `--model` and `--counts`."""
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from compress import ByteModel, ngram_model, open_model, static_model
 from compress.samples import check_bytes
-from corpus.arguments import Parser
 from corpus.datasets import read_manifest
 from corpus.errors import UsageError
 
@@ -65,7 +65,7 @@ class ModelChoice:
         return COUNTED[self.model](self.counts)
 
 
-def add_model_arguments(parser: Parser) -> None:
+def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     """The options that `ModelChoice` is made of."""
     add = parser.add_argument
     add("--counts", metavar="DIR", help="folder or URL of a counts dataset of bytes")

@@ -1,36 +1,119 @@
 """Which codec a command uses: its options `--codec`, `--codebook` and so on."""
 
 import argparse
+from typing import Any
 
-from compress.codebook import PARSES, Codebook
-from compress.codecs import BASELINES, CodebookCodec, Codec
+from compress import (
+    ArithmeticCodec,
+    Codebook,
+    CodebookCodec,
+    Codec,
+    EqualInfoCodec,
+    StaticArithmeticCodec,
+    SubwordCodec,
+)
+from compress.bits import TOKEN_BITS
+from compress.codebook import PARSES
+from compress.codecs import BASELINES
+from compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from corpus.arguments import Parser
 from corpus.errors import UsageError
+from corpus.tokenizers import load_tokenizer
+from pipelines.byte_models import ModelChoice, add_model_arguments
+
+_TOKEN_BITS = 16
+_MODEL = ("model", "counts", "token_bits")
+# What each codec takes, and what it needs.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    CodebookCodec.kind: ("codebook", "parse"),
+    EqualInfoCodec.kind: (*_MODEL, "window_bits", "reset"),
+    ArithmeticCodec.kind: _MODEL,
+    StaticArithmeticCodec.kind: _MODEL,
+    SubwordCodec.kind: ("tokenizer",),
+    **dict.fromkeys(BASELINES, ()),
+}
+_NEEDS = {CodebookCodec.kind: "codebook", SubwordCodec.kind: "tokenizer"}
 
 
 def add_codec_arguments(parser: Parser) -> None:
     """The options that `chosen_codec` reads."""
-    add = parser.add_argument
-    add("--codebook", metavar="FILE", help="path or URL of the codebook")
+    group = parser.add_argument_group("codec", "what makes the ids; each codec has its own options")
+    add = group.add_argument
+    add(
+        "--codec",
+        choices=list(_OPTIONS),
+        default=CodebookCodec.kind,
+        help="a codebook, or one that it is compared with",
+    )
+    add("--codebook", metavar="FILE", help="codebook: path or URL of the file")
     add(
         "--parse",
         choices=PARSES,
-        help="how a codebook cuts text into strings (default: as it was fitted for)",
+        help="codebook: how it cuts text into strings (default: as it was fitted for)",
+    )
+    add_model_arguments(group)
+    # So that a model that was asked for can be told from none.
+    group.set_defaults(model=None)
+    add(
+        "--window-bits",
+        type=int,
+        choices=range(MIN_WINDOW_BITS, MAX_WINDOW_BITS + 1),
+        metavar="N",
+        help="equal-info: bits of a window, 9 to 128 (default: 16)",
     )
     add(
-        "--codec",
-        choices=[CodebookCodec.kind, *BASELINES],
-        default=CodebookCodec.kind,
-        help="what makes the ids: a codebook, or one of the baselines",
+        "--reset",
+        type=_reset,
+        metavar="WHEN",
+        help="equal-info: the model starts afresh with every 'window' (default), after every so"
+        " many windows, or 'never'",
     )
+    add(
+        "--token-bits",
+        type=int,
+        choices=TOKEN_BITS,
+        help="equal-info, ac, static-ac: bits of an id (default: 16)",
+    )
+    add("--tokenizer", metavar="T", help="subword: a tokenizer as `tokenize` takes it")
 
 
 def chosen_codec(arguments: argparse.Namespace) -> Codec:
     """The codec that the options name; raises UsageError where they don't fit each other."""
-    if arguments.codec == CodebookCodec.kind:
-        if arguments.codebook is None:
-            raise UsageError("--codec codebook needs a codebook: give --codebook FILE")
+    kind = arguments.codec
+    _check_options(kind, vars(arguments))
+    if kind == CodebookCodec.kind:
         return CodebookCodec(Codebook.open(arguments.codebook), arguments.parse)
-    if arguments.codebook is not None:
-        raise UsageError(f"--codebook is for --codec codebook only, not {arguments.codec}")
-    return BASELINES[arguments.codec]()
+    if kind == SubwordCodec.kind:
+        return SubwordCodec(load_tokenizer(arguments.tokenizer))
+    if kind in BASELINES:
+        return BASELINES[kind]()
+    usual = "static" if kind == StaticArithmeticCodec.kind else "ngram"
+    model = ModelChoice(arguments.model or usual, arguments.counts).open()
+    token_bits = arguments.token_bits or _TOKEN_BITS
+    if kind == ArithmeticCodec.kind:
+        return ArithmeticCodec(model, token_bits)
+    if kind == StaticArithmeticCodec.kind:
+        return StaticArithmeticCodec(model, token_bits)
+    reset = {None: 1, 0: None}.get(arguments.reset, arguments.reset)
+    return EqualInfoCodec(model, token_bits, arguments.window_bits or 16, reset)
+
+
+def _check_options(kind: str, given: dict[str, Any]) -> None:
+    for name in sorted(set().union(*_OPTIONS.values()) - set(_OPTIONS[kind])):
+        if given[name] is not None:
+            takers = ", ".join(codec for codec, names in _OPTIONS.items() if name in names)
+            raise UsageError(f"--{name.replace('_', '-')} is for --codec {takers} only, not {kind}")
+    if kind in _NEEDS and given[_NEEDS[kind]] is None:
+        raise UsageError(f"--codec {kind} needs a {_NEEDS[kind]}: give --{_NEEDS[kind]}")
+
+
+def _reset(text: str) -> int:
+    """Windows, 0 for never."""
+    named = {"window": 1, "never": 0}
+    if text in named:
+        return named[text]
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not 'window', 'never' or a number of windows"
+        )
+    return int(text)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from compress.codebook import Codebook
-from compress.codecs import Codec, expect_codec
+from compress.codecs import CodebookCodec, Codec, expect_codec
 from compress.compressed import CodecEncoder
 from compress.streams import encode_stream
 from corpus import storage
@@ -86,10 +86,12 @@ def main(argv: Sequence[str]) -> None:
     parser = _parser()
     arguments, run = parse_job(parser, argv)
     if arguments.stdin:
-        if arguments.input or arguments.output or arguments.codebook is None:
-            parser.error("--stdin goes with --codebook, without --input and --output")
-        book = Codebook.open(arguments.codebook)
-        pipe(partial(_encode, book=book, parse=arguments.parse))
+        if arguments.input or arguments.output:
+            parser.error("--stdin goes without --input and --output")
+        codec = chosen_codec(arguments)
+        if not isinstance(codec, CodebookCodec):
+            parser.error(f"--stdin is for --codec codebook only, not {codec.kind}")
+        pipe(partial(_encode, book=codec.book, parse=codec.parse))
         return
     if not (arguments.input and arguments.output):
         parser.error("the following arguments are required: --input and --output, or --stdin")

@@ -3,17 +3,25 @@
 Every coder here asks a `ByteModel`, and codes with what it answers.
 """
 
-from compress.byte_models.base import ByteModel
-from compress.byte_models.loading import ngram_model, open_model, save_model, static_model
+from compress.byte_models.base import ByteModel, ModelState
+from compress.byte_models.loading import (
+    model_files,
+    ngram_model,
+    open_model,
+    save_model,
+    static_model,
+)
 from compress.byte_models.ngram import NgramModel
 from compress.byte_models.static import StaticModel
 from compress.byte_models.window_starts import WindowStartsModel
 
 __all__ = [
     "ByteModel",
+    "ModelState",
     "NgramModel",
     "StaticModel",
     "WindowStartsModel",
+    "model_files",
     "ngram_model",
     "open_model",
     "save_model",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.byte_strings import ByteStrings
+from compress.byte_strings import Bytes, ByteStrings, Offsets
 from ngram_agg.compiled import compiled
 
 Frequencies = npt.NDArray[np.uint32]
@@ -64,6 +64,66 @@ class ByteModel(Protocol):
           same bits on every machine, whatever else is in the batch.
         """
         ...
+
+    def start(self, texts: int) -> "ModelState":
+        """Begins to read so many texts side by side, each of them empty so far."""
+        ...
+
+
+class ModelState(Protocol):
+    """Texts that a byte model reads side by side, byte by byte.
+
+    What it says of a text is what `ByteModel.frequencies` says of the bytes read since its start
+    or restart: the same bits, whatever the other texts are.
+    """
+
+    def frequencies(self) -> Frequencies:
+        """How often each byte follows each text: uint32 of shape [texts, 256]."""
+        ...
+
+    def read(self, texts: Offsets, following: Bytes) -> None:
+        """Reads one more byte of each of these texts.
+
+        Args:
+          texts: their numbers, int64, each once.
+          following: the byte of each, uint8.
+        """
+        ...
+
+    def restart(self, texts: Offsets) -> None:
+        """Begins these texts, int64 numbers, anew: they are empty again."""
+        ...
+
+
+class PrefixState:
+    """The state of a model that can be asked about any prefix: the last bytes that matter."""
+
+    def __init__(self, model: ByteModel, texts: int) -> None:
+        self._model = model
+        # At the right end of each text's row; more columns come when they are needed.
+        self._last = np.zeros((texts, 0), np.uint8)
+        self._lengths = np.zeros(texts, np.int64)
+
+    def frequencies(self) -> Frequencies:
+        width = self._last.shape[1]
+        is_read = np.arange(width) >= width - self._lengths[:, None]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lengths)])
+        return self._model.frequencies(ByteStrings(self._last[is_read], offsets))
+
+    def read(self, texts: Offsets, following: Bytes) -> None:
+        longest = self._model.context_bytes
+        lengths = np.minimum(self._lengths[texts] + 1, longest)
+        width = self._last.shape[1]
+        if lengths.max(initial=0) > width:
+            more = min(max(8, 2 * width), longest) - width
+            self._last = np.pad(self._last, ((0, 0), (more, 0)))
+        if longest:
+            self._last[texts, :-1] = self._last[texts, 1:]
+            self._last[texts, -1] = following
+        self._lengths[texts] = lengths
+
+    def restart(self, texts: Offsets) -> None:
+        self._lengths[texts] = 0
 
 
 def check_precision(precision: int) -> None:

@@ -5,11 +5,13 @@ A saved model is a folder (or URL) with the model's columns as `.npy` files and,
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from compress.byte_models.base import PRECISION
+from compress.byte_models.base import PRECISION, ByteModel
 from compress.byte_models.ngram import NgramModel
 from compress.byte_models.static import StaticModel
 from corpus import storage
@@ -18,7 +20,7 @@ from corpus.errors import DataError, DatasetError, UsageError
 from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.full_tables import FullTable, load_full_table
 from ngram_agg.packing import Packing
-from ngram_agg.saved_columns import open_columns, save_columns
+from ngram_agg.saved_columns import open_columns, save_column
 
 MODEL_FILE = "model.json"
 # Contexts seen once take most of the memory and say next to nothing.
@@ -61,18 +63,31 @@ def ngram_model(counts: str, precision: int = PRECISION) -> NgramModel:
     return NgramModel(load_full_table(counts, orders, _MIN_COUNT), precision)
 
 
-def save_model(model: StaticModel | NgramModel, folder: str) -> None:
-    """Writes a model into a folder or below a URL."""
+def model_files(model: ByteModel) -> dict[str, Callable[[str], None]]:
+    """File name -> what writes that file of a model to a path; `MODEL_FILE` comes last.
+
+    Raises:
+      UsageError: models of this kind cannot be saved.
+    """
     fields: dict[str, Any] = {"kind": model.kind, "precision": model.precision}
     if isinstance(model, NgramModel):
         columns = dict(model.table.columns)
         fields["context_bytes"] = model.context_bytes
-    else:
+    elif isinstance(model, StaticModel):
         columns = {"counts": model.counts}
-    save_columns(folder, columns)
+    else:
+        raise UsageError(f"a byte model of the kind {model.kind} cannot be saved")
     fields["content_hash"] = model.content_hash
     data = json.dumps(fields, indent=1, sort_keys=True).encode() + b"\n"
-    storage.write_bytes(storage.join(folder, MODEL_FILE), data)
+    files = {f"{name}.npy": partial(save_column, values) for name, values in columns.items()}
+    return {**files, MODEL_FILE: partial(storage.write_bytes, data=data)}
+
+
+def save_model(model: ByteModel, folder: str) -> None:
+    """Writes a model into a folder or below a URL."""
+    for name, write in model_files(model).items():
+        with storage.publish(storage.join(folder, name)) as path:
+            write(path)
 
 
 def open_model(folder: str) -> StaticModel | NgramModel:

@@ -8,13 +8,20 @@ import numpy as np
 from compress.byte_models.base import (
     PRECISION,
     Frequencies,
+    ModelState,
+    PrefixState,
     Words,
-    blend,
     check_precision,
-    quantize,
-    uniform,
 )
-from compress.byte_strings import ByteStrings
+from compress.byte_models.contexts import (
+    Contexts,
+    find_contexts,
+    key_words,
+    mix_contexts,
+    only_context,
+    table_contexts,
+)
+from compress.byte_strings import ByteStrings, read_only
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,16 @@ class StaticModel:
 
     def frequencies(self, prefixes: ByteStrings) -> Frequencies:
         """As `ByteModel.frequencies`; all rows are equal."""
-        probabilities = np.empty(256, np.uint64)
+        contexts = self.contexts()
         row = np.empty(256, np.uint32)
-        seen = np.flatnonzero(self.counts)
-        uniform(probabilities)
-        blend(probabilities, seen, self.counts[seen])
-        quantize(probabilities, self.precision, row)
+        mix_contexts(contexts, find_contexts(contexts, read_only(row.view(np.uint8)), 0, 0), row)
         return np.tile(row, (len(prefixes), 1))
+
+    def start(self, texts: int) -> ModelState:
+        """As `ByteModel.start`."""
+        return PrefixState(self, texts)
+
+    def contexts(self) -> Contexts:
+        """What the model knows, for compiled coders; for one thread."""
+        table = only_context(self.counts)
+        return table_contexts(table, key_words(table.packing), self.precision)

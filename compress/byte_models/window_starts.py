@@ -20,6 +20,8 @@ from compress.byte_models.base import (
     MAX_PRECISION,
     ByteModel,
     Frequencies,
+    ModelState,
+    PrefixState,
     Words,
     blend,
     quantize,
@@ -101,6 +103,10 @@ class WindowStartsModel:
             out,
         )
         return out
+
+    def start(self, texts: int) -> ModelState:
+        """As `ByteModel.start`."""
+        return PrefixState(self, texts)
 
 
 @compiled

@@ -1,0 +1,116 @@
+"""What all codecs have in common."""
+
+import abc
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from compress.byte_strings import ByteStrings, Offsets
+from compress.codebook import Ids
+from corpus import storage
+from corpus.tokenizers.base import MARKER
+
+
+class Codec(abc.ABC):
+    """Turns any byte strings into ids and back. The empty string has no ids, all others have some.
+
+    Attributes:
+      kind: `codebook`, `equal-info`, `ac`, ...
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What else decides the ids, as JSON."""
+        return {}
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+        return 256
+
+    @property
+    def window_ids(self) -> int | None:
+        """After so many ids, again and again, a window ends where an id ends; None without windows.
+
+        What comes after it doesn't depend on where in a window it stands.
+        """
+        return None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of ids: uint16 where they fit, else uint32."""
+        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of what decides which bytes the ids stand for."""
+        return hashlib.sha256(self.kind.encode()).hexdigest()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a manifest says of the codec, where others say it of a tokenizer."""
+        return {
+            "kind": self.kind,
+            "content_hash": self.content_hash,
+            "vocabulary_size": self.vocab_size,
+            "end_of_document": None,
+            "window_ids": self.window_ids,
+            **self.options,
+        }
+
+    @property
+    def marker(self) -> dict[str, Any]:
+        """What the file that marks a codec's folder says."""
+        return {"kind": self.kind, **self.options}
+
+    @property
+    def files(self) -> dict[str, Callable[[str], None]]:
+        """File name -> what writes that file to a path or URL; `open_codec` reads them."""
+        marker = json.dumps(self.marker, indent=1).encode() + b"\n"
+        return {MARKER: partial(storage.write_bytes, data=marker)}
+
+    @abc.abstractmethod
+    def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
+        """The ids of documents.
+
+        Returns:
+          The ids of all documents one after the other, and int64 [documents + 1]: document i has
+          the ids from offsets[i] to offsets[i + 1].
+        """
+
+    @abc.abstractmethod
+    def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
+        """The documents that have these ids; the inverse of `encode_batch`.
+
+        Raises:
+          DataError: no document has them.
+        """
+
+    @abc.abstractmethod
+    def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
+        """How much of its document is known from each id and those before it.
+
+        Args:
+          ids: of documents, each of which may lack its last ids.
+          offsets: which ids each document has.
+
+        Returns:
+          int64 [ids]: bytes from the document's beginning, never falling within a document.
+
+        Raises:
+          DataError: no document begins with these ids.
+        """
+
+
+def sums_by_document(values: Offsets, offsets: Offsets) -> Offsets:
+    """Sums of int64 values from the first one of their document on."""
+    sums: Offsets = np.cumsum(values)
+    before = np.concatenate([np.zeros(1, np.int64), sums])[np.asarray(offsets)[:-1]]
+    within: Offsets = sums - np.repeat(before, np.diff(offsets))
+    return within

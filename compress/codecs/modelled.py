@@ -1,0 +1,85 @@
+"""What the codecs have in common that run a byte model while they encode and decode."""
+
+import abc
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.bits import TOKEN_BITS
+from compress.byte_models import ByteModel, model_files
+from compress.byte_strings import ByteStrings, Offsets
+from compress.codebook import Ids
+from compress.codecs.base import Codec
+from corpus.errors import UsageError
+
+# For each byte of a text, how many bits of its document's ids tell it.
+Known = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ModelCodec(Codec):
+    """A codec that asks a byte model for the frequencies of every byte to come.
+
+    Attributes:
+      model: what is asked.
+      token_bits: of an id, 8 or 16.
+
+    Raises:
+      UsageError: ids cannot have so many bits.
+    """
+
+    model: ByteModel
+    token_bits: int = 16
+
+    def __post_init__(self) -> None:
+        if self.token_bits not in TOKEN_BITS:
+            raise UsageError(f"ids of {self.token_bits} bits are not possible; accepted: 8, 16")
+
+    @property
+    def vocab_size(self) -> int:
+        return 1 << self.token_bits
+
+    @cached_property
+    def content_hash(self) -> str:
+        made_of = {"kind": self.kind, **self.options, "model": self.model.content_hash}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def files(self) -> dict[str, Callable[[str], None]]:
+        return {**super().files, **model_files(self.model)}
+
+    def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
+        texts, bounds, _ = self._decode(ids, offsets, whole=True)
+        return ByteStrings(texts, bounds)
+
+    def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
+        _, bounds, known = self._decode(ids, offsets, whole=False)
+        ends = np.empty(len(ids), np.int64)
+        for document in range(len(offsets) - 1):
+            own = slice(offsets[document] - offsets[0], offsets[document + 1] - offsets[0])
+            bits = self._bits_of_whole_text(offsets[document + 1] - offsets[document])
+            mine = known[bounds[document] : bounds[document + 1]]
+            ends[own] = np.searchsorted(mine, bits, "right")
+        return ends
+
+    @abc.abstractmethod
+    def _decode(
+        self, ids: Ids, offsets: Offsets, *, whole: bool
+    ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
+        """The texts of ids, where each begins and ends, and what tells each byte.
+
+        Args:
+          ids: of documents.
+          offsets: which ids each has.
+          whole: whether a document whose last ids are missing is an error. If not, its text goes
+            as far as its ids tell it; and only then the last value isn't empty.
+        """
+
+    def _bits_of_whole_text(self, ids: int) -> Known:
+        """For each of a document's ids: how many bits up to there count as known."""
+        return np.arange(1, ids + 1) * self.token_bits

@@ -1,0 +1,110 @@
+"""Codecs from the folders that they are kept in."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from compress.byte_models import open_model
+from compress.codebook import Codebook
+from compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
+from compress.codecs.base import Codec
+from compress.codecs.baselines import BytesCodec, GzipCodec
+from compress.codecs.equal_info import EqualInfoCodec
+from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from compress.codecs.subword import SubwordCodec
+from corpus import storage
+from corpus.errors import DataError, UsageError, one_line
+from corpus.tokenizers import load_tokenizer
+from corpus.tokenizers.base import MARKER
+
+BASELINES: dict[str, type[Codec]] = {codec.kind: codec for codec in (BytesCodec, GzipCodec)}
+
+
+def open_codec(folder: str) -> Codec:
+    """The codec whose files are in a folder.
+
+    Args:
+      folder: path or URL; a local codebook is memory-mapped.
+
+    Raises:
+      UsageError: there is no codec.
+      DataError: it is damaged.
+    """
+    marker = read_marker(folder)
+    kind = marker.get("kind")
+    if kind in BASELINES:
+        return BASELINES[kind]()
+    if kind not in _OPENERS:
+        raise UsageError(f"{folder} has the tokenizer {kind}, which is no codec")
+    try:
+        return _OPENERS[kind](folder, marker)
+    except KeyError as error:
+        raise DataError(f"the codec in {folder} is damaged: it has no {error}") from error
+
+
+def _open_codebook(folder: str, marker: Mapping[str, Any]) -> Codec:
+    book = Codebook.open(storage.join(folder, CODEBOOK_FILE))
+    return CodebookCodec(book, marker.get("parse", "greedy"))
+
+
+def _open_equal_info(folder: str, marker: Mapping[str, Any]) -> Codec:
+    return EqualInfoCodec(
+        open_model(folder), marker["token_bits"], marker["window_bits"], marker["reset"]
+    )
+
+
+def _open_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:
+    return ArithmeticCodec(open_model(folder), marker["token_bits"])
+
+
+def _open_static_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:
+    return StaticArithmeticCodec(open_model(folder), marker["token_bits"])
+
+
+def _open_subword(folder: str, _: Mapping[str, Any]) -> Codec:
+    return SubwordCodec(load_tokenizer(folder))
+
+
+_OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Codec]] = {
+    CodebookCodec.kind: _open_codebook,
+    EqualInfoCodec.kind: _open_equal_info,
+    ArithmeticCodec.kind: _open_arithmetic,
+    StaticArithmeticCodec.kind: _open_static_arithmetic,
+    SubwordCodec.kind: _open_subword,
+}
+
+
+def read_marker(folder: str) -> dict[str, Any]:
+    """What the file that marks a folder with a tokenizer or codec says.
+
+    Raises:
+      UsageError: there is no such file.
+      DataError: it is damaged.
+    """
+    url = storage.join(folder, MARKER)
+    try:
+        return dict(json.loads(storage.read_bytes(url)))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"there is no codec in {folder}: it has no {MARKER}") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
+
+
+@lru_cache(maxsize=4)
+def expect_codec(folder: str, content_hash: str) -> Codec:
+    """The codec in a folder of a dataset, opened once in a process.
+
+    Raises:
+      DataError: it isn't there, is damaged, or isn't the one with this hash.
+    """
+    try:
+        codec = open_codec(folder)
+    except UsageError as error:
+        raise DataError(f"the dataset's codec is missing: {error}") from error
+    if codec.content_hash != content_hash:
+        raise DataError(
+            f"the {codec.kind} in {folder} is {codec.content_hash}, but the dataset was made with"
+            f" {content_hash}"
+        )
+    return codec
