@@ -7,12 +7,14 @@ from compress.byte_models.base import ByteModel
 from compress.byte_models.loading import ngram_model, open_model, save_model, static_model
 from compress.byte_models.ngram import NgramModel
 from compress.byte_models.static import StaticModel
+from compress.byte_models.transformer import TransformerModel
 from compress.byte_models.window_starts import WindowStartsModel
 
 __all__ = [
     "ByteModel",
     "NgramModel",
     "StaticModel",
+    "TransformerModel",
     "WindowStartsModel",
     "ngram_model",
     "open_model",

@@ -1,17 +1,21 @@
 """Byte models from counts, and on disk.
 
-A saved model is a folder (or URL) with the model's columns as `.npy` files and, written last,
-`model.json`: `kind`, what else the model is made of, and its content hash.
+A saved model is a folder (or URL) with the model's columns as `.npy` files, or a transformer's
+tensors in `weights.safetensors`, and, written last, `model.json`: `kind`, what else the model is
+made of, and its content hash.
 """
 
 import json
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from compress.byte_models.base import PRECISION
 from compress.byte_models.ngram import NgramModel
 from compress.byte_models.static import StaticModel
+from compress.byte_models.transformer import TransformerModel
 from corpus import storage
 from corpus.datasets import read_manifest
 from corpus.errors import DataError, DatasetError, UsageError
@@ -21,6 +25,8 @@ from ngram_agg.packing import Packing
 from ngram_agg.saved_columns import open_columns, save_columns
 
 MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+SavedModel = StaticModel | NgramModel | TransformerModel
 # Contexts seen once take most of the memory and say next to nothing.
 _MIN_COUNT = 2
 
@@ -61,21 +67,24 @@ def ngram_model(counts: str, precision: int = PRECISION) -> NgramModel:
     return NgramModel(load_full_table(counts, orders, _MIN_COUNT), precision)
 
 
-def save_model(model: StaticModel | NgramModel, folder: str) -> None:
+def save_model(model: SavedModel, folder: str) -> None:
     """Writes a model into a folder or below a URL."""
     fields: dict[str, Any] = {"kind": model.kind, "precision": model.precision}
-    if isinstance(model, NgramModel):
-        columns = dict(model.table.columns)
-        fields["context_bytes"] = model.context_bytes
-    else:
-        columns = {"counts": model.counts}
-    save_columns(folder, columns)
+    match model:
+        case TransformerModel():
+            data = safetensors.numpy.save(dict(model.tensors))
+            storage.write_bytes(storage.join(folder, WEIGHTS_FILE), data)
+        case NgramModel():
+            save_columns(folder, model.table.columns)
+            fields["context_bytes"] = model.context_bytes
+        case StaticModel():
+            save_columns(folder, {"counts": model.counts})
     fields["content_hash"] = model.content_hash
     data = json.dumps(fields, indent=1, sort_keys=True).encode() + b"\n"
     storage.write_bytes(storage.join(folder, MODEL_FILE), data)
 
 
-def open_model(folder: str) -> StaticModel | NgramModel:
+def open_model(folder: str) -> SavedModel:
     """A saved model, memory-mapped where it is local.
 
     Raises:
@@ -90,19 +99,25 @@ def open_model(folder: str) -> StaticModel | NgramModel:
     except ValueError as error:
         raise DataError(f"{url} is damaged: {error}") from error
     try:
-        columns = open_columns(folder, fields)
-        model: StaticModel | NgramModel
-        if fields["kind"] == "static":
-            model = StaticModel(columns["counts"], fields["precision"])
-        else:
-            packing = _bytes_packing(fields["context_bytes"])
-            model = NgramModel(FullTable(packing, columns), fields["precision"])
+        model = _make_model(folder, fields)
         found = model.content_hash
-    except (KeyError, TypeError, ValueError) as error:
+    except (FileNotFoundError, KeyError, SafetensorError, TypeError, ValueError) as error:
         raise DataError(f"the byte model {folder} is damaged: {error}") from error
     if found != fields["content_hash"]:
         raise DataError(f"the byte model {folder} is damaged: its content hash differs")
     return model
+
+
+def _make_model(folder: str, fields: dict[str, Any]) -> SavedModel:
+    kind, precision = fields["kind"], fields["precision"]
+    if kind == TransformerModel.kind:
+        data = storage.read_bytes(storage.join(folder, WEIGHTS_FILE))
+        return TransformerModel(safetensors.numpy.load(data), precision)
+    columns = open_columns(folder, fields)
+    if kind == StaticModel.kind:
+        return StaticModel(columns["counts"], precision)
+    packing = _bytes_packing(fields["context_bytes"])
+    return NgramModel(FullTable(packing, columns), precision)
 
 
 def _bytes_manifest(counts: str) -> Any:
