@@ -31,6 +31,7 @@ _TEXT_BYTES = 1 << 30
 # The text to validate on is a sample of runs, always the same.
 _VALIDATION_TEXT_BYTES = 64 << 20
 _VALIDATION_BYTES = 1 << 16
+_VALIDATION_RUNS = 256
 _LENGTHS = {"anywhere": 64, "documents": 256}
 
 
@@ -44,7 +45,7 @@ class M1Options:
       starts: where runs start (`RunOptions`).
 
     Raises:
-      UsageError: there is not exactly one kind of text, or no such runs.
+      UsageError: there is not exactly one kind of text.
     """
 
     training: TrainOptions
@@ -54,11 +55,12 @@ class M1Options:
     def __post_init__(self) -> None:
         if bool(self.training.tokens) == bool(self.input):
             raise UsageError("give either --tokens DIR or --input GLOB: what is learnt")
-        self.runs(self.training.seed)
 
-    def runs(self, seed: int) -> RunOptions:
-        """The runs of this model, drawn with a seed."""
-        return RunOptions(self.starts, self.training.length, self.training.batch_size, seed)
+    @property
+    def runs(self) -> RunOptions:
+        """The runs that are learnt; raises UsageError where there are none such."""
+        training = self.training
+        return RunOptions(self.starts, training.length, training.batch_size, training.seed)
 
 
 def train_m1(options: M1Options) -> None:
@@ -68,25 +70,17 @@ def train_m1(options: M1Options) -> None:
       UsageError: before any work: something doesn't fit, or the output holds something else.
       CorpusmillError: the loss or the gradient is no number any more.
     """
-    training = options.training
+    training, runs = options.training, options.runs
     with joined(training.device) as processes:
-        text = _text(options)
-        held_out = (
-            None
-            if training.validate is None
-            else _tokens_text(training.validate, _VALIDATION_TEXT_BYTES)
-        )
-        batches = ByteRuns(text, options.runs(training.seed), processes.rank, processes.ranks)
-        validation = None if held_out is None else _validation(options, held_out, processes)
+        text, held_out = _text(options), _held_out(options)
+        batches = ByteRuns(text, runs, processes.rank, processes.ranks)
         config = _config(options, text, held_out, processes)
+        validation = _validation(options, held_out, processes)
         carry_out(training, config, processes, batches, len(text.data), validation)
         if processes.is_first:
-            whole = (
-                None
-                if held_out is None
-                else _validation(options, held_out, Processes(processes.device))
-            )
-            _finish(training, config, whole)
+            # Alone, because the others have nothing more to do.
+            alone = Processes(torch.device("cpu"))
+            _finish(training, config, _validation(options, held_out, alone), alone)
 
 
 def _text(options: M1Options) -> ByteStrings:
@@ -95,14 +89,23 @@ def _text(options: M1Options) -> ByteStrings:
     return _tokens_text(options.training.tokens, _TEXT_BYTES)
 
 
+def _held_out(options: M1Options) -> ByteStrings | None:
+    validate = options.training.validate
+    return None if validate is None else _tokens_text(validate, _VALIDATION_TEXT_BYTES)
+
+
 def _tokens_text(tokens: str, most_bytes: int) -> ByteStrings:
     manifest = read_manifest(tokens, "tokens")
     check_bytes(tokens, manifest)
     return sample_text(tokens, manifest, most_bytes)
 
 
-def _validation(options: M1Options, text: ByteStrings, processes: Processes) -> ByteRuns:
-    runs = options.runs(seed=0)
+def _validation(
+    options: M1Options, text: ByteStrings | None, processes: Processes
+) -> ByteRuns | None:
+    if text is None:
+        return None
+    runs = RunOptions(options.starts, options.training.length, _VALIDATION_RUNS, seed=0)
     count = max(1, _VALIDATION_BYTES // (runs.length * runs.batch_size))
     return ByteRuns(text, runs, processes.rank, processes.ranks, count)
 
@@ -130,7 +133,9 @@ def _hash(text: ByteStrings) -> str:
     return digest.hexdigest()
 
 
-def _finish(training: TrainOptions, config: RunConfig, validation: ByteRuns | None) -> None:
+def _finish(
+    training: TrainOptions, config: RunConfig, validation: ByteRuns | None, alone: Processes
+) -> None:
     """Saves the exact model of the last checkpoint, and says what exactness costs."""
     parameters = checkpoints.load_model(checkpoints.find(training.output)[1])
     heads = config.model["heads"]
@@ -142,9 +147,7 @@ def _finish(training: TrainOptions, config: RunConfig, validation: ByteRuns | No
         return
     network = Transformer(ModelConfig(**config.model))
     network.load_state_dict(parameters)
-    floating = evaluate(
-        Objective(network, torch.float32), validation, Processes(torch.device("cpu"))
-    )
+    floating = evaluate(Objective(network, torch.float32), validation, alone)
     print(f"  {'bits per byte, float':<28}{floating.bits_per_byte:>16.4f}")
     print(f"  {'bits per byte, exact':<28}{bits_per_byte(model, validation):>16.4f}")
 

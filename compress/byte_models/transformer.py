@@ -11,9 +11,11 @@ angles' cosines and sines in units of 2^-14, scores and logits in units of 2^-10
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,8 @@ _LIMIT = 1 << 20
 _EXACT = 1 << 53
 # So many positions at a time, of 26 KB each at the size 3m.
 _BLOCK = 2048
+# Prefixes, of 1 KB each: rounds of freezing ask for the same ones, and so do windows.
+_MOST_REMEMBERED = 1 << 17
 
 _MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output")
 
@@ -125,20 +129,32 @@ class TransformerModel:
         return digest.hexdigest()
 
     def frequencies(self, prefixes: ByteStrings) -> Frequencies:
-        """As `ByteModel.frequencies`; what prefixes have in common is computed once."""
+        """As `ByteModel.frequencies`; some prefixes are remembered from call to call."""
         seen = [prefix[_first_seen(len(prefix), self.length) :] for prefix in prefixes]
-        order = np.array(sorted(range(len(seen)), key=seen.__getitem__), np.int64)
-        strings = ByteStrings.of(seen[row] for row in order)
+        missing = sorted(set(seen).difference(self._remembered))
+        computed = dict(zip(missing, self._computed(missing), strict=True))
+        known = ChainMap(computed, self._remembered)
+        out = np.array([known[each] for each in seen], np.uint32).reshape(-1, 256)
+        room = max(0, _MOST_REMEMBERED - len(self._remembered))
+        self._remembered.update(islice(computed.items(), room))
+        return out
+
+    def _computed(self, seen: Sequence[bytes]) -> Frequencies:
+        """Frequencies after byte strings, all different and in their order.
+
+        What they have in common is computed once, as long as it fits in a block.
+        """
+        strings = ByteStrings.of(seen)
         data, offsets = read_only(strings.data), read_only(strings.offsets)
         out = np.empty((len(seen), 256), np.uint32)
         done = 0
         while done < len(seen):
             tokens, positions, paths, ends = _grow_trie(data, offsets, done, _BLOCK, self.length)
-            rows = order[done : done + len(ends)]
-            cache = self._new_cache(1, len(tokens))
+            cache = np.empty((1, 2, len(tokens), self._inner), np.int32)
             nodes = np.arange(len(tokens))
+            rows = slice(done, done + len(ends))
             out[rows] = self._run(tokens, positions, nodes, paths, cache, ends)
-            done += len(ends)
+            done = rows.stop
         return out
 
     def start(self, texts: int) -> "TransformerState":
@@ -158,9 +174,10 @@ class TransformerModel:
     def _inner(self) -> int:
         return int(self.tensors["attention_output"].shape[2])
 
-    def _new_cache(self, layers: int, slots: int) -> Array:
-        """Room for keys and values of positions: int32 [layers, 2, slots, inner]."""
-        return np.empty((layers, 2, slots, self._inner), np.int32)
+    @cached_property
+    def _remembered(self) -> dict[bytes, Frequencies]:
+        """Frequencies after what was seen of prefixes, the first ones that were asked for."""
+        return {}
 
     def _run(
         self,
@@ -231,12 +248,12 @@ class TransformerState:
         # What is seen of each text: how many bytes, and which.
         self._seen = np.zeros(texts, np.int64)
         self._bytes = np.zeros((texts, model.length), np.uint8)
-        self._root = model._new_cache(model._layers, 1)
+        self._root = np.empty((model._layers, 2, 1, model._inner), np.int32)
         zero = np.zeros(1, np.int64)
         self._at_start = model._run(np.array([START]), zero, zero, zero[:, None], self._root, zero)
         self._frequencies = np.empty((texts, 256), np.uint32)
         # Of each layer keys and values, of each text and position.
-        self._cache = np.empty((*self._root.shape[:2], texts, 1, self._root.shape[3]), np.int32)
+        self._cache = np.empty((model._layers, 2, texts, 1, model._inner), np.int32)
         self.restart(np.arange(texts))
 
     def frequencies(self) -> Frequencies:
@@ -270,8 +287,8 @@ class TransformerState:
     def _compute(self, texts: Offsets, count: int) -> None:
         """Computes the last `count` positions of texts."""
         step = max(1, _BLOCK // count)
-        capacity = self._cache.shape[3]
-        cache = self._cache.reshape(*self._root.shape[:2], -1, self._root.shape[3])
+        layers, kinds, _, capacity, inner = self._cache.shape
+        cache = self._cache.reshape(layers, kinds, -1, inner)
         for first in range(0, len(texts), step):
             block = texts[first : first + step]
             rows = np.repeat(block, count)
