@@ -55,7 +55,7 @@ _BLOCK = 2048
 # Prefixes, of 1 KB each: rounds of freezing ask for the same ones, and so do windows.
 _MOST_REMEMBERED = 1 << 17
 
-_MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output")
+_MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output", "output")
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,12 @@ class TransformerModel:
         return TransformerState(self, texts)
 
     @cached_property
-    def _floats(self) -> dict[str, Array]:
-        """The matrices as multiplied, float64."""
-        return {name: self.tensors[name].astype(np.float64) for name in (*_MATRICES, "output")}
+    def _prepared(self) -> dict[str, Array]:
+        """The tensors as they are used: matrices that are multiplied as float64."""
+        return {
+            name: tensor.astype(np.float64) if name in _MATRICES else read_only(tensor)
+            for name, tensor in self.tensors.items()
+        }
 
     @property
     def _layers(self) -> int:
@@ -202,13 +205,13 @@ class TransformerModel:
         Returns:
           Frequencies of shape [asked, 256].
         """
-        tensors, floats = self.tensors, self._floats
+        tensors = self._prepared
         hidden = tensors["embedding"][tokens]
         for layer in range(self._layers):
             keys, values = cache[layer % len(cache)]
             queries = np.empty((len(hidden), self._inner), np.int32)
             _rotate(
-                _normalized(hidden) @ floats["attention_input"][layer].T,
+                _normalized(hidden) @ tensors["attention_input"][layer].T,
                 positions,
                 slots,
                 tensors["cosines"],
@@ -225,13 +228,13 @@ class TransformerModel:
             _attend(
                 queries, keys, values, paths, positions, tensors["exponentials"], head_size, mixed
             )
-            _add(mixed @ floats["attention_output"][layer].T, hidden)
-            gates = _normalized(hidden) @ floats["mlp_input"][layer].T
+            _add(mixed @ tensors["attention_output"][layer].T, hidden)
+            gates = _normalized(hidden) @ tensors["mlp_input"][layer].T
             gated = np.empty((len(hidden), gates.shape[1] // 2), np.float64)
             _gate(gates, tensors["sigmoids"], gated)
-            _add(gated @ floats["mlp_output"][layer].T, hidden)
+            _add(gated @ tensors["mlp_output"][layer].T, hidden)
         out = np.empty((len(hidden), 256), np.uint32)
-        logits = _normalized(hidden) @ floats["output"].T
+        logits = _normalized(hidden) @ tensors["output"].T
         _to_frequencies(logits, tensors["exponentials"], self.precision, out)
         return out
 
@@ -578,7 +581,7 @@ def _check_values(tensors: Mapping[str, Array]) -> None:
     if not tensors["exponentials"][0]:
         raise ValueError("exponentials of a transformer begin with 0")
     normalized = (math.isqrt(tensors["output"].shape[1] - 1) + 1) << _ACTIVATION_BITS
-    for name in (*_MATRICES, "output"):
+    for name in _MATRICES:
         largest = normalized if name in ("attention_input", "mlp_input", "output") else _LIMIT
         row_sums = np.abs(tensors[name].astype(np.int64)).sum(axis=-1)
         if int(row_sums.max()) * largest >= _EXACT:
