@@ -53,7 +53,7 @@ _EXACT = 1 << 53
 # So many positions at a time, of 26 KB each at the size 3m: the system clears larger arrays anew.
 _BLOCK = 1024
 # Prefixes, of 1 KB each: rounds of freezing ask for the same ones, and so do windows.
-_MOST_REMEMBERED = 1 << 17
+_MOST_REMEMBERED = 1 << 18
 
 _MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output", "output")
 
