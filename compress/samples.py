@@ -72,24 +72,27 @@ def documents_text(patterns: Sequence[str], most_bytes: int) -> ByteStrings:
       UsageError: a pattern matches nothing, or a file can't be read.
       DataError: a record is no document.
     """
+    parts, lengths, size = [np.empty(0, np.uint8)], [np.zeros(1, np.int64)], 0
+    for text in _texts(patterns):
+        parts.append(text.data)
+        lengths.append(text.lengths())
+        size += len(text.data)
+        if size >= most_bytes:
+            break
+    return ByteStrings(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
+
+
+def _texts(patterns: Sequence[str]) -> Iterator[ByteStrings]:
     options = ReadOptions()
     files = find_inputs(patterns, options)
     check_columns(files, options)
-    parts, lengths, size = [], [np.zeros(1, np.int64)], 0
     for segment in (segment for shard in plan_shards(files, options) for segment in shard):
         for documents, bad_records in read_segment(segment, options):
             _refuse(bad_records)
             offsets, data = text_buffers(documents.column("text"))
-            # A copy: the batch lets go of its memory.
-            parts.append(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].copy())
-            lengths.append(np.diff(offsets))
-            size += len(parts[-1])
-            if size >= most_bytes:
-                break
-        if size >= most_bytes:
-            break
-    text = np.concatenate(parts) if parts else np.empty(0, np.uint8)
-    return ByteStrings(text, np.cumsum(np.concatenate(lengths)))
+            # A copy, so that the batch can let go of its memory.
+            text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].copy()
+            yield ByteStrings(text, offsets - offsets[0])
 
 
 def _refuse(bad_records: Sequence[BadRecord]) -> None:
