@@ -27,12 +27,13 @@ INSTALL = [
     "numpy>=2.1",
     "orjson>=3.10",
     "pyarrow>=24,<26",
+    "safetensors>=0.4.5",
     "sentencepiece>=0.2",
     "tokenizers>=0.20",
     "tqdm>=4.66",
     "zstandard>=0.22",
 ]
-TRAIN = ["safetensors>=0.4.5", "tensorboard>=2.18", "torch>=2.6"]
+TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
     "gcp": [f"apache-beam[gcp]{BEAM}", "build>=1.2", "gcsfs>=2024.6"],

@@ -1,6 +1,6 @@
-"""Samples of datasets: text, for what is fitted on it, and ids, for what is measured on them."""
+"""Samples of text, for what is fitted on it, and of ids, for what is measured on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -8,7 +8,11 @@ from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import Ids
 from corpus import parquet, storage
 from corpus.datasets import Manifest
-from corpus.errors import DatasetError
+from corpus.documents import BadRecord
+from corpus.errors import DataError, DatasetError
+from corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
+from corpus.readers import read_segment
+from corpus.tokenizers.base import text_buffers
 from corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_tokens
 
 _END = 256
@@ -55,6 +59,49 @@ def _row_groups(folder: str, manifest: Manifest) -> list[tuple[str, int]]:
         for url in (storage.join(folder, file.name) for file in manifest.data_files)
         for group in range(len(row_group_tokens(url)))
     ]
+
+
+def documents_text(patterns: Sequence[str], most_bytes: int) -> ByteStrings:
+    """The text of documents as `corpusmill tokenize` reads them, with its defaults.
+
+    Args:
+      patterns: as `corpus.inputs.find_inputs` takes them.
+      most_bytes: once so much is read, the rest is left.
+
+    Raises:
+      UsageError: a pattern matches nothing, or a file can't be read.
+      DataError: a record is no document.
+    """
+    parts, lengths, size = [np.empty(0, np.uint8)], [np.zeros(1, np.int64)], 0
+    for text in _texts(patterns):
+        parts.append(text.data)
+        lengths.append(text.lengths())
+        size += len(text.data)
+        if size >= most_bytes:
+            break
+    return ByteStrings(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
+
+
+def _texts(patterns: Sequence[str]) -> Iterator[ByteStrings]:
+    options = ReadOptions()
+    files = find_inputs(patterns, options)
+    check_columns(files, options)
+    for segment in (segment for shard in plan_shards(files, options) for segment in shard):
+        for documents, bad_records in read_segment(segment, options):
+            _refuse(bad_records)
+            offsets, data = text_buffers(documents.column("text"))
+            # A copy, so that the batch can let go of its memory.
+            text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].copy()
+            yield ByteStrings(text, offsets - offsets[0])
+
+
+def _refuse(bad_records: Sequence[BadRecord]) -> None:
+    if bad_records:
+        bad = bad_records[0]
+        raise DataError(
+            f"{bad.source}, line {bad.line}: {bad.reason}; make a tokens dataset with --tokenizer"
+            " bytes, which sets bad records aside"
+        )
 
 
 def _read(groups: list[tuple[str, int]]) -> Iterator[np.typing.NDArray[np.generic]]:

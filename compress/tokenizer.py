@@ -70,6 +70,8 @@ class CodebookTokenizer:
         codec = open_codec(folder)
         if not isinstance(codec, CodebookCodec):
             raise UsageError(f"{folder} has the codec {codec.kind}; a codebook is needed")
+        if codec.token_bits is not None:
+            raise UsageError(f"{folder} has codes cut in halves; whole ones are needed")
         if end_of_document is None:
             end_of_document = read_marker(folder).get("end_of_document") is not None
         return cls(codec.book, codec.parse, end_of_document=end_of_document)

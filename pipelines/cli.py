@@ -29,6 +29,7 @@ COMMANDS = {
     "query": ("pipelines.query", "shows what follows a context"),
     "verify": ("pipelines.verify", "checks a dataset against its manifest"),
     "train": ("trainer.train", "tokens (and targets) dataset -> a trained model"),
+    "train-m1": ("trainer.train_m1", "text -> a transformer byte model, exact"),
     "evaluate": ("trainer.evaluate", "loss and bits per byte of a model on a tokens dataset"),
     "plan": ("pipelines.plan", "what a corpus will take, from a sample of it"),
     "report": ("pipelines.report", "datasets and training runs -> one HTML page"),
@@ -36,7 +37,7 @@ COMMANDS = {
 }
 
 # Packages that only some commands need -> the extra of setup.py that brings them.
-EXTRAS = {"safetensors": "train", "tensorboard": "train", "torch": "train"}
+EXTRAS = {"tensorboard": "train", "torch": "train"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

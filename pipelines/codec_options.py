@@ -25,7 +25,7 @@ _TOKEN_BITS = 16
 _MODEL = ("model", "counts", "token_bits")
 # What each codec takes, and what it needs.
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    CodebookCodec.kind: ("codebook", "parse"),
+    CodebookCodec.kind: ("codebook", "parse", "token_bits"),
     EqualInfoCodec.kind: (*_MODEL, "window_bits", "reset"),
     ArithmeticCodec.kind: _MODEL,
     StaticArithmeticCodec.kind: _MODEL,
@@ -72,7 +72,8 @@ def add_codec_arguments(parser: Parser) -> None:
         "--token-bits",
         type=int,
         choices=TOKEN_BITS,
-        help="equal-info, ac, static-ac: bits of an id (default: 16)",
+        help="equal-info, ac, static-ac: bits of an id (default: 16); codebook: 8 cuts codes of 16"
+        " bits in halves",
     )
     add("--tokenizer", metavar="T", help="subword: a tokenizer as `tokenize` takes it")
 
@@ -82,7 +83,8 @@ def chosen_codec(arguments: argparse.Namespace) -> Codec:
     kind = arguments.codec
     _check_options(kind, vars(arguments))
     if kind == CodebookCodec.kind:
-        return CodebookCodec(Codebook.open(arguments.codebook), arguments.parse)
+        book = Codebook.open(arguments.codebook)
+        return CodebookCodec(book, arguments.parse, arguments.token_bits)
     if kind == SubwordCodec.kind:
         return SubwordCodec(load_tokenizer(arguments.tokenizer))
     if kind in BASELINES:

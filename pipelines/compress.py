@@ -91,6 +91,8 @@ def main(argv: Sequence[str]) -> None:
         codec = chosen_codec(arguments)
         if not isinstance(codec, CodebookCodec):
             parser.error(f"--stdin is for --codec codebook only, not {codec.kind}")
+        if codec.token_bits is not None:
+            parser.error("--stdin writes whole codes, without --token-bits")
         pipe(partial(_encode, book=codec.book, parse=codec.parse))
         return
     if not (arguments.input and arguments.output):

@@ -3,13 +3,13 @@
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from corpus.arguments import make_parser, parse_known
 from trainer import checkpoints
-from trainer.data import DataOptions, Loader, TokenDataset, model_vocabulary
+from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary
 from trainer.distributed import DEVICES, PARALLEL, Processes, joined
 from trainer.evaluate import DATASETS, evaluate, evaluation_loader
 from trainer.metrics import Meter, Report
@@ -35,15 +35,53 @@ def train(options: TrainOptions) -> None:
         tokenizer = loader.dataset.manifest.tokenizer
         validation = _validation_loader(options, tokenizer, processes)
         model = ModelConfig.of(options.model, model_vocabulary(tokenizer))
-        checkpoint = None
-        if processes.is_first:
-            claim(options.output, _config(options, model, loader, validation, processes))
-            checkpoint = next(reversed(checkpoints.complete(options.output)), None)
-        checkpoint = processes.share(checkpoint)
-        run = _Run(options, processes, Trainer(options, model, processes), loader, validation)
-        if checkpoint is not None:
-            run.restore(checkpoint)
-        run.go()
+        config = _config(options, model, loader, validation, processes)
+        epoch = sum(file.tokens for file in loader.dataset.manifest.data_files)
+        carry_out(options, config, processes, loader, epoch, validation)
+
+
+class Batches(Protocol):
+    """An endless stream of batches, which goes on from where its state was taken."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def carry_out(
+    options: TrainOptions,
+    config: RunConfig,
+    processes: Processes,
+    batches: Batches,
+    epoch: int,
+    validation: Iterable[Batch] | None,
+) -> None:
+    """Begins a run, or goes on with it from its last checkpoint.
+
+    Args:
+      options: how it trains.
+      config: what decides its result; it goes on only with the same.
+      processes: those that train together.
+      batches: this process's share of what is learnt.
+      epoch: tokens that the data has.
+      validation: this process's share of what to evaluate on.
+
+    Raises:
+      UsageError: the output holds something else.
+      CorpusmillError: the loss or the gradient is no number any more.
+    """
+    checkpoint = None
+    if processes.is_first:
+        claim(options.output, config)
+        checkpoint = next(reversed(checkpoints.complete(options.output)), None)
+    checkpoint = processes.share(checkpoint)
+    trainer = Trainer(options, ModelConfig(**config.model), processes)
+    run = _Run(options, processes, trainer, batches, epoch, validation)
+    if checkpoint is not None:
+        run.restore(checkpoint)
+    run.go()
 
 
 def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
@@ -98,11 +136,12 @@ class _Run:
         options: TrainOptions,
         processes: Processes,
         trainer: Trainer,
-        loader: Loader,
-        validation: Loader | None,
+        batches: Batches,
+        epoch: int,
+        validation: Iterable[Batch] | None,
     ) -> None:
         self._options, self._processes, self._trainer = options, processes, trainer
-        self._loader, self._validation = loader, validation
+        self._batches, self._epoch, self._validation = batches, epoch, validation
         self._meter = Meter()
         self._report: Report | None = None
 
@@ -110,7 +149,7 @@ class _Run:
         """Puts everything back to where it was at a checkpoint."""
         checkpoint = checkpoints.load(folder)
         self._trainer.restore(checkpoint)
-        self._loader.load_state_dict(checkpoint.state["loader"])
+        self._batches.load_state_dict(checkpoint.state["loader"])
         self._meter = Meter(checkpoint.state["tokens"], checkpoint.state["seconds"])
 
     def go(self) -> None:
@@ -134,7 +173,7 @@ class _Run:
         options, processes = self._options, self._processes
         sequences = options.batch_size * options.accumulate * processes.ranks
         in_all = options.steps * sequences * options.length
-        epochs = in_all / sum(file.tokens for file in self._loader.dataset.manifest.data_files)
+        epochs = in_all / self._epoch
         precision = str(matrix_type(options.precision, processes.device)).removeprefix("torch.")
         self._say(
             f"model {options.model} in {precision} on {processes.ranks} {processes.device.type};"
@@ -145,7 +184,7 @@ class _Run:
             self._say(f"going on after step {self._trainer.step:,}")
 
     def _take_steps(self) -> None:
-        batches = iter(self._loader)
+        batches = iter(self._batches)
         on_cpu = self._processes.device.type == "cpu"
         while self._trainer.step < self._options.steps:
             outcome = self._trainer.take_step(list(islice(batches, self._options.accumulate)))
@@ -166,7 +205,7 @@ class _Run:
         if self._report is not None:
             self._report.steps(lines)
 
-    def _validate(self, batches: Loader) -> None:
+    def _validate(self, batches: Iterable[Batch]) -> None:
         self._tell_steps()
         result = evaluate(self._trainer.objective, batches, self._processes)
         if self._report is not None:
@@ -185,7 +224,7 @@ class _Run:
         """Writes a checkpoint, after its metrics: those of later steps are dropped on resuming."""
         self._tell_steps()
         state = {
-            "loader": self._loader.state_dict(),
+            "loader": self._batches.state_dict(),
             "tokens": self._meter.tokens,
             "seconds": self._meter.seconds,
         }
@@ -210,14 +249,25 @@ def main(argv: Sequence[str]) -> None:
         " torchrun --nproc-per-node 2 -m pipelines.cli train ...",
         "corpusmill train --tokens tokens --output run --model 3m --steps 1000",
     )
-    fields = dataclasses.fields(TrainOptions)
+    set_defaults(parser, TrainOptions)
+    _add_data_arguments(parser.add_argument_group("data"))
+    learning = parser.add_argument_group("what is learnt, and how")
+    _add_objective_arguments(learning)
+    add_learning_arguments(learning)
+    running = parser.add_argument_group("running; may change when a run goes on")
+    add_run_arguments(running)
+    running.add_argument(
+        "--workers", type=int, metavar="N", help="processes that read data; 0: this one"
+    )
+    train(TrainOptions(**vars(parse_known(parser, argv)[0])))
+
+
+def set_defaults(parser: argparse.ArgumentParser, options: type[Any]) -> None:
+    """Gives options the defaults of the fields of a dataclass."""
+    fields = dataclasses.fields(options)
     parser.set_defaults(
         **{each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
     )
-    _add_data_arguments(parser.add_argument_group("data"))
-    _add_learning_arguments(parser.add_argument_group("what is learnt, and how"))
-    _add_run_arguments(parser.add_argument_group("running; may change when a run goes on"))
-    train(TrainOptions(**vars(parse_known(parser, argv)[0])))
 
 
 def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
@@ -228,14 +278,10 @@ def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
     add("--output", required=True, metavar="DIR", help="folder or URL of the run")
     add("--length", type=int, metavar="N", help="tokens of a sequence")
-    add("--batch-size", type=int, metavar="N", help="sequences in a micro-batch")
-    add("--accumulate", type=int, metavar="N", help="micro-batches of each process in a step")
-    add("--seed", type=int, metavar="N", help="of the first parameters and the data's order")
 
 
-def _add_learning_arguments(group: argparse._ArgumentGroup) -> None:
+def _add_objective_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", choices=SIZES, help="parameters without the embedding")
     add(
         "--objective",
         choices=OBJECTIVES,
@@ -243,6 +289,15 @@ def _add_learning_arguments(group: argparse._ArgumentGroup) -> None:
     )
     add("--mix", type=float, metavar="SHARE", help="of the targets in the loss, 0 to 1")
     add("--mix-schedule", choices=MIX_SCHEDULES, help="of that share over the run")
+
+
+def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
+    """Options of `TrainOptions` that say how any model learns."""
+    add = group.add_argument
+    add("--model", choices=SIZES, help="parameters without the embedding")
+    add("--batch-size", type=int, metavar="N", help="sequences in a micro-batch")
+    add("--accumulate", type=int, metavar="N", help="micro-batches of each process in a step")
+    add("--seed", type=int, metavar="N", help="of the first parameters and the data's order")
     add("--steps", type=int, required=True, metavar="N", help="optimizer steps in all")
     add("--optimizer", choices=OPTIMIZERS, help="what turns gradients into steps")
     add("--learning-rate", type=float, metavar="RATE", help="the highest one")
@@ -253,11 +308,11 @@ def _add_learning_arguments(group: argparse._ArgumentGroup) -> None:
     add("--precision", choices=PRECISIONS, help="of matrices; auto: bfloat16 on GPUs that can")
 
 
-def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
+def add_run_arguments(group: argparse._ArgumentGroup) -> None:
+    """Options of `TrainOptions` that decide nothing but how a run goes."""
     add = group.add_argument
     add("--validate-every", type=int, metavar="N", help="steps between two evaluations")
     add("--checkpoint-every", type=int, metavar="N", help="steps between two checkpoints")
     add("--keep", type=int, metavar="N", help="checkpoints that are kept")
-    add("--workers", type=int, metavar="N", help="processes that read data; 0: this one")
     add("--device", choices=DEVICES, help="auto: a GPU, if there is one")
     add("--parallel", choices=PARALLEL, help="how processes of torchrun share the work")

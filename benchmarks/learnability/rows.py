@@ -46,18 +46,22 @@ _NGRAM = ("--model", "ngram", "--counts", "{counts}")
 _STATIC = ("--codec", "static-ac", "--counts", "{counts}")
 _EQUAL_INFO = ("--codec", "equal-info", *_NGRAM, "--window-bits")
 
+_HALVES = ("--token-bits", "8")
+
 ROWS = (
     Row("bytes", ("--codec", "bytes"), is_main=True),
-    Row("subword [v=65k]"),
-    Row("AC [v=256]", ("--codec", "ac", *_NGRAM, "--token-bits", "8")),
-    Row("AC [v=65k]", ("--codec", "ac", *_NGRAM, "--token-bits", "16"), is_main=True),
-    Row("StaticAC [v=256]", (*_STATIC, "--token-bits", "8")),
-    Row("EqualInfoAC [b=16, v=256]", (*_EQUAL_INFO, "16", "--token-bits", "8")),
-    Row("EqualInfoAC [b=16, v=65k]", ("--codebook", "{coder}"), is_main=True),
-    Row("EqualInfoAC [b=32, v=65k]", (*_EQUAL_INFO, "32", "--token-bits", "16")),
-    Row("optimal, greedy [v=65k]", ("--codebook", "{greedy}"), is_main=True),
-    Row("optimal, flexible [v=65k]", ("--codebook", "{flexible}", "--parse", "flexible")),
+    Row("AC [v=256]", ("--codec", "ac", *_NGRAM, *_HALVES), is_main=True),
+    Row("StaticAC [v=256]", (*_STATIC, *_HALVES)),
     Row("GZip [v=256]", ("--codec", "gzip")),
-    Row("EqualInfoAC of M1 [b=16, v=65k]", ("--codebook", "{m1_coder}")),
-    Row("optimal of M1, greedy [v=65k]", ("--codebook", "{m1_greedy}")),
+    Row("EqualInfoAC [b=16, v=256]", ("--codebook", "{coder}", *_HALVES), is_main=True),
+    Row("EqualInfoAC [b=32, v=256]", (*_EQUAL_INFO, "32", *_HALVES)),
+    Row("optimal, greedy [v=256]", ("--codebook", "{greedy}", *_HALVES), is_main=True),
+    Row("subword [v=65k]"),
+    Row("AC [v=65k]", ("--codec", "ac", *_NGRAM, "--token-bits", "16")),
+    Row("EqualInfoAC [b=16, v=65k]", ("--codebook", "{coder}")),
+    Row("EqualInfoAC [b=32, v=65k]", (*_EQUAL_INFO, "32", "--token-bits", "16")),
+    Row("optimal, greedy [v=65k]", ("--codebook", "{greedy}")),
+    Row("optimal, flexible [v=65k]", ("--codebook", "{flexible}")),
+    Row("EqualInfoAC of M1 [b=16, v=256]", ("--codebook", "{m1_coder}", *_HALVES)),
+    Row("optimal of M1, greedy [v=256]", ("--codebook", "{m1_greedy}", *_HALVES)),
 )

@@ -13,6 +13,7 @@ from compress.byte_models.loading import (
 )
 from compress.byte_models.ngram import NgramModel
 from compress.byte_models.static import StaticModel
+from compress.byte_models.transformer import TransformerModel
 from compress.byte_models.window_starts import WindowStartsModel
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ModelState",
     "NgramModel",
     "StaticModel",
+    "TransformerModel",
     "WindowStartsModel",
     "model_files",
     "ngram_model",

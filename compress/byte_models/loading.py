@@ -1,19 +1,24 @@
 """Byte models from counts, and on disk.
 
-A saved model is a folder (or URL) with the model's columns as `.npy` files and, written last,
-`model.json`: `kind`, what else the model is made of, and its content hash.
+A saved model is a folder (or URL) with the model's columns as `.npy` files, or a transformer's
+tensors in `weights.safetensors`, and, written last, `model.json`: `kind`, what else the model is
+made of, and its content hash.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from compress.byte_models.base import PRECISION, ByteModel
 from compress.byte_models.ngram import NgramModel
 from compress.byte_models.static import StaticModel
+from compress.byte_models.transformer import TransformerModel
 from corpus import storage
 from corpus.datasets import read_manifest
 from corpus.errors import DataError, DatasetError, UsageError
@@ -23,6 +28,8 @@ from ngram_agg.packing import Packing
 from ngram_agg.saved_columns import open_columns, save_column
 
 MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+SavedModel = StaticModel | NgramModel | TransformerModel
 # Contexts seen once take most of the memory and say next to nothing.
 _MIN_COUNT = 2
 
@@ -70,17 +77,25 @@ def model_files(model: ByteModel) -> dict[str, Callable[[str], None]]:
       UsageError: models of this kind cannot be saved.
     """
     fields: dict[str, Any] = {"kind": model.kind, "precision": model.precision}
-    if isinstance(model, NgramModel):
-        columns = dict(model.table.columns)
-        fields["context_bytes"] = model.context_bytes
-    elif isinstance(model, StaticModel):
-        columns = {"counts": model.counts}
-    else:
-        raise UsageError(f"a byte model of the kind {model.kind} cannot be saved")
+    files: dict[str, Callable[[str], None]]
+    match model:
+        case TransformerModel():
+            weights = safetensors.numpy.save(dict(model.tensors))
+            files = {WEIGHTS_FILE: partial(storage.write_bytes, data=weights)}
+        case NgramModel():
+            files = _column_files(model.table.columns)
+            fields["context_bytes"] = model.context_bytes
+        case StaticModel():
+            files = _column_files({"counts": model.counts})
+        case _:
+            raise UsageError(f"a byte model of the kind {model.kind} cannot be saved")
     fields["content_hash"] = model.content_hash
     data = json.dumps(fields, indent=1, sort_keys=True).encode() + b"\n"
-    files = {f"{name}.npy": partial(save_column, values) for name, values in columns.items()}
     return {**files, MODEL_FILE: partial(storage.write_bytes, data=data)}
+
+
+def _column_files(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Callable[[str], None]]:
+    return {f"{name}.npy": partial(save_column, values) for name, values in columns.items()}
 
 
 def save_model(model: ByteModel, folder: str) -> None:
@@ -90,7 +105,7 @@ def save_model(model: ByteModel, folder: str) -> None:
             write(path)
 
 
-def open_model(folder: str) -> StaticModel | NgramModel:
+def open_model(folder: str) -> SavedModel:
     """A saved model, memory-mapped where it is local.
 
     Raises:
@@ -105,19 +120,25 @@ def open_model(folder: str) -> StaticModel | NgramModel:
     except ValueError as error:
         raise DataError(f"{url} is damaged: {error}") from error
     try:
-        columns = open_columns(folder, fields)
-        model: StaticModel | NgramModel
-        if fields["kind"] == "static":
-            model = StaticModel(columns["counts"], fields["precision"])
-        else:
-            packing = _bytes_packing(fields["context_bytes"])
-            model = NgramModel(FullTable(packing, columns), fields["precision"])
+        model = _make_model(folder, fields)
         found = model.content_hash
-    except (KeyError, TypeError, ValueError) as error:
+    except (FileNotFoundError, KeyError, SafetensorError, TypeError, ValueError) as error:
         raise DataError(f"the byte model {folder} is damaged: {error}") from error
     if found != fields["content_hash"]:
         raise DataError(f"the byte model {folder} is damaged: its content hash differs")
     return model
+
+
+def _make_model(folder: str, fields: dict[str, Any]) -> SavedModel:
+    kind, precision = fields["kind"], fields["precision"]
+    if kind == TransformerModel.kind:
+        data = storage.read_bytes(storage.join(folder, WEIGHTS_FILE))
+        return TransformerModel(safetensors.numpy.load(data), precision)
+    columns = open_columns(folder, fields)
+    if kind == StaticModel.kind:
+        return StaticModel(columns["counts"], precision)
+    packing = _bytes_packing(fields["context_bytes"])
+    return NgramModel(FullTable(packing, columns), precision)
 
 
 def _bytes_manifest(counts: str) -> Any:

@@ -1,5 +1,6 @@
 """The codec that walks a codebook."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import Codebook, Ids
 from compress.codecs.base import Codec, sums_by_document
+from corpus.errors import DataError, UsageError
 
 CODEBOOK_FILE = "tokenizer.codebook"
 
@@ -18,44 +20,84 @@ CODEBOOK_FILE = "tokenizer.codebook"
 class CodebookCodec(Codec):
     """A codebook, and how it parses: by default as `Codebook.encode` does.
 
+    Attributes:
+      book: the codebook.
+      parse: see `Codebook.encode`.
+      token_bits: of an id; None where codes are the ids. With 8, a code of 16 bits is two ids, the
+        upper bits first.
+
     Raises:
-      UsageError: there is no such parse.
+      UsageError: there is no such parse, or the codes have no two halves of this size.
     """
 
     book: Codebook
     parse: str | None = None
+    token_bits: int | None = None
     kind = "codebook"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parse", self.book.resolve_parse(self.parse))
+        if self.token_bits == self.book.window_bits:
+            object.__setattr__(self, "token_bits", None)
+        if self.token_bits is not None and (self.token_bits, self.book.window_bits) != (8, 16):
+            raise UsageError(
+                f"codes of {self.book.window_bits} bits cannot be cut into ids of"
+                f" {self.token_bits} bits; codes of 16 bits can, into ids of 8 bits"
+            )
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {"parse": self.parse}
+        return {"parse": self.parse, "token_bits": self.token_bits or self.book.window_bits}
 
     @property
     def vocab_size(self) -> int:
-        return self.book.vocab_size
+        return self.book.vocab_size if self.token_bits is None else 1 << self.token_bits
 
     @property
     def window_ids(self) -> int:
-        return 1
+        return 1 if self.token_bits is None else 2
 
     @cached_property
     def content_hash(self) -> str:
-        return self.book.content_hash
+        if self.token_bits is None:
+            return self.book.content_hash
+        return hashlib.sha256(f"halves of {self.book.content_hash}".encode()).hexdigest()
 
     @property
     def files(self) -> dict[str, Callable[[str], None]]:
         return {**super().files, CODEBOOK_FILE: self.book.write}
 
     def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
-        return self.book.encode_batch(documents, self.parse)
+        codes, offsets = self.book.encode_batch(documents, self.parse)
+        if self.token_bits is None:
+            return codes, offsets
+        return codes.astype(">u2").view(np.uint8).astype(self.dtype), 2 * offsets
 
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
-        return self.book.decode_batch(ids, offsets)
+        if self.token_bits is None:
+            return self.book.decode_batch(ids, offsets)
+        if (np.diff(offsets) % 2).any():
+            raise DataError("its last code has one id, codes have two")
+        return self.book.decode_batch(_joined(ids), np.asarray(offsets) // 2)
 
     def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
-        # Every id is a document, so decoding them finds those outside the codebook.
-        single = self.book.decode_batch(ids, np.arange(len(ids) + 1))
-        return sums_by_document(single.lengths(), offsets)
+        added = np.zeros(len(ids), np.int64)
+        if self.token_bits is None:
+            added[:] = self._lengths(ids)
+        else:
+            # A code's text is known from its second id on.
+            second = np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))
+            places = np.flatnonzero(second % 2)
+            added[places] = self._lengths(_joined(ids[(places[:, None] + [-1, 0]).ravel()]))
+        return sums_by_document(added, offsets)
+
+    def _lengths(self, codes: Ids) -> Offsets:
+        # Every code is a document, so decoding them finds those outside the codebook.
+        return self.book.decode_batch(codes, np.arange(len(codes) + 1)).lengths()
+
+
+def _joined(halves: Ids) -> Ids:
+    """The codes of their upper and lower bits in turn."""
+    if len(halves) and halves.max() > 255:
+        raise DataError(f"id {halves.max()} is outside the vocabulary of 256")
+    return halves.astype(np.uint8).view(">u2").astype(np.uint16)

@@ -45,7 +45,7 @@ def open_codec(folder: str) -> Codec:
 
 def _open_codebook(folder: str, marker: Mapping[str, Any]) -> Codec:
     book = Codebook.open(storage.join(folder, CODEBOOK_FILE))
-    return CodebookCodec(book, marker.get("parse", "greedy"))
+    return CodebookCodec(book, marker.get("parse", "greedy"), marker.get("token_bits"))
 
 
 def _open_equal_info(folder: str, marker: Mapping[str, Any]) -> Codec:

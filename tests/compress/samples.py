@@ -7,7 +7,7 @@ import json
 import numpy as np
 from hypothesis import strategies as st
 
-from compress.byte_models import NgramModel, StaticModel
+from compress.byte_models import NgramModel, StaticModel, TransformerModel
 from compress.byte_strings import ByteStrings
 from ngram_agg.full_tables import backward_run, build_table
 from ngram_agg.runs import count_ngrams
@@ -57,6 +57,32 @@ def ngram(documents=TEXT, order=3, precision=14, min_count=2):
     )
     backward = backward_run(run, range(order + 1), min_count)
     return NgramModel(build_table(run.packing, [backward], min_count), precision)
+
+
+def tiny_transformer(length, *, scale=1.0, precision=16, seed=0):
+    """Two layers of random weights, those of layers `scale` times as large."""
+    width, heads, mlp_width = 8, 2, 12
+    raw = np.random.PCG64(seed)
+
+    def weights(*shape):
+        values = raw.random_raw(int(np.prod(shape))) >> np.uint64(40)
+        return (values.astype(np.float64) / 2**23 - 1).reshape(shape)
+
+    parameters = {"embedding.weight": weights(257, width), "norm.weight": 1 + weights(width)}
+    for layer in range(2):
+        block = f"blocks.{layer}"
+        parameters |= {
+            f"{block}.attention_norm.weight": 1 + weights(width),
+            f"{block}.mlp_norm.weight": 1 + weights(width),
+            **{
+                f"{block}.attention.{name}.weight": scale * weights(width, width)
+                for name in ("query", "key", "value", "output")
+            },
+            f"{block}.mlp.gate.weight": scale * weights(mlp_width, width),
+            f"{block}.mlp.inner.weight": scale * weights(mlp_width, width),
+            f"{block}.mlp.output.weight": scale * weights(width, mlp_width),
+        }
+    return TransformerModel.quantized(parameters, heads, length, precision)
 
 
 def frequencies(model, prefix):

@@ -1,11 +1,12 @@
 import gzip
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import ByteStrings, CodebookCodec, open_codec
+from compress import ByteStrings, CodebookCodec, CodebookTokenizer, open_codec
 from compress.codecs import BASELINES, CODEBOOK_FILE, BytesCodec, GzipCodec, expect_codec
 from corpus import storage
 from corpus.errors import DataError, UsageError
@@ -110,3 +111,40 @@ def test_another_codebook_than_expected_is_refused(tmp_path):
 def test_there_are_two_parses():
     with pytest.raises(UsageError, match="parse 'best' is none of greedy, flexible"):
         CodebookCodec(small_book(), "best")
+
+
+@given(documents=st.lists(st.binary(max_size=80) | st.text("the cat", max_size=80).map(str.encode)))
+def test_codes_cut_in_halves(documents):
+    book = small_book(16)
+    codec = CodebookCodec(book, token_bits=8)
+    strings = ByteStrings.of(documents)
+    ids, offsets = codec.encode_batch(strings)
+    codes, code_offsets = book.encode_batch(strings)
+    assert ids.tolist() == [half for code in codes.tolist() for half in divmod(code, 256)]
+    assert (offsets == 2 * code_offsets).all()
+    assert list(codec.decode_batch(ids, offsets)) == documents
+    ends = codec.text_ends(ids, offsets)
+    known = CodebookCodec(book).text_ends(codes, code_offsets)
+    assert (ends[1::2] == known).all()
+    for first, last in itertools.pairwise(offsets):
+        assert (
+            ends[first:last:2] == [0, *ends[first + 1 : last - 1 : 2]][: (last - first) // 2]
+        ).all()
+    if len(ids):
+        cut = codec.text_ends(ids[:-1], np.minimum(offsets, len(ids) - 1))
+        assert (cut == ends[:-1]).all()
+
+
+def test_halves_that_are_none(tmp_path):
+    codec = CodebookCodec(small_book(16), token_bits=8)
+    with pytest.raises(DataError, match="its last code has one id"):
+        codec.decode_batch(np.array([1], np.uint16), np.array([0, 1]))
+    with pytest.raises(DataError, match="id 256 is outside the vocabulary of 256"):
+        codec.decode_batch(np.array([1, 256], np.uint16), np.array([0, 2]))
+    with pytest.raises(UsageError, match="codes of 17 bits cannot be cut into ids of 8 bits"):
+        CodebookCodec(small_book(17), token_bits=8)
+    folder = save(codec, tmp_path)
+    assert open_codec(folder).description == codec.description
+    with pytest.raises(UsageError, match="codes cut in halves"):
+        CodebookTokenizer.from_pretrained(folder)
+    assert codec.content_hash != codec.book.content_hash

@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 from compress import FreezeOptions, freeze, ngram_model, static_model
+from compress.byte_models import save_model
 from pipelines import cli
+from tests.compress.samples import tiny_transformer
 
 HERE = Path(__file__).parent
 KINDS = ("tokens", "counts", "distributions", "targets", "compressed", "examples")
@@ -32,6 +34,8 @@ def make(folder: Path) -> None:
     for name, (model, options) in CODEBOOKS.items():
         book = freeze(model(counts, _PRECISION), options, {"corpus": "golden"})
         book.write(str(folder / "codebooks" / name))
+    # Its tables are what this machine's functions give; elsewhere they may differ in the last bit.
+    save_model(tiny_transformer(8), str(folder / "m1"))
     codebook = str(folder / "codebooks" / "optimal.codebook")
     cutting = ("--group", "2", "--piece-bytes", "16", "--length", "4", "--seed", "1")
     _run(
@@ -47,6 +51,6 @@ def _run(*commands: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for kind in (*KINDS, "codebooks"):
+    for kind in (*KINDS, "codebooks", "m1"):
         shutil.rmtree(HERE / kind, ignore_errors=True)
     make(HERE)

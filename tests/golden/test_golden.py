@@ -1,5 +1,6 @@
 """The formats as they are on disk: a change here is a breaking change."""
 
+import hashlib
 import json
 
 import pyarrow as pa
@@ -7,7 +8,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from compress import Codebook
+from compress import ByteStrings, Codebook
+from compress.byte_models import open_model, save_model
+from tests.compress.samples import HARD, frequencies
 from tests.golden.make import CODEBOOKS, HERE, KINDS, make
 
 # Bytes are a function of the data and of pyarrow; the golden ones are of this release.
@@ -79,6 +82,20 @@ def test_codebooks_have_the_golden_bytes(name, made):
     assert book.content_hash == content_hash
     assert book.encode("the cat, thé".encode()).tolist() == ids
     assert book.decode(ids) == "the cat, thé".encode()
+
+
+def test_the_transformer_has_the_golden_frequencies(tmp_path):
+    model = open_model(str(HERE / "m1"))
+    assert model.content_hash == "1a7b10f9282327639d4bac17b68bcecf3b46afe502dd1bd25238a1cb12ddefd1"
+    assert frequencies(model, b"the cat")[97:105] == [58, 9, 8, 441, 339, 133, 16, 65]
+    found = model.frequencies(ByteStrings.of(HARD)).astype("<u4")
+    assert (
+        hashlib.sha256(found.tobytes()).hexdigest()
+        == "106ff68c1a4eac6c3c500640637d1530e304bfce3aa1329b57cb07dca3729358"
+    )
+    save_model(model, str(tmp_path))
+    for name in ("model.json", "weights.safetensors"):
+        assert (tmp_path / name).read_bytes() == (HERE / "m1" / name).read_bytes()
 
 
 def test_the_golden_counts_are_what_anyone_would_count():

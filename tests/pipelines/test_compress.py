@@ -52,6 +52,7 @@ def test_a_dataset_has_its_codebook_and_says_so(compressed, codebook):
         "vocabulary_size": 4096,
         "end_of_document": None,
         "parse": "greedy",
+        "token_bits": 12,
         "window_ids": 1,
     }
     copy = compressed / TOKENIZER_FOLDER / CODEBOOK_FILE

@@ -1,0 +1,210 @@
+"""`corpusmill train-m1`: a transformer byte model from text, made exact at the end."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.byte_models import TransformerModel, save_model
+from compress.byte_strings import ByteStrings
+from compress.samples import check_bytes, documents_text, sample_text
+from corpus.arguments import make_parser, parse_known
+from corpus.datasets import read_manifest
+from corpus.errors import UsageError
+from corpus.tokenizers import describe_tokenizer, load_tokenizer
+from trainer import checkpoints
+from trainer.byte_runs import START, STARTS, ByteRuns, RunOptions
+from trainer.data import Batch
+from trainer.distributed import Processes, joined
+from trainer.evaluate import evaluate
+from trainer.models import ModelConfig, Transformer
+from trainer.objective import Objective
+from trainer.runs import RunConfig
+from trainer.train import add_learning_arguments, add_run_arguments, carry_out, set_defaults
+from trainer.training import TrainOptions
+
+# More text is left aside: all of it is held in memory, and a small model learns no more from it.
+_TEXT_BYTES = 1 << 30
+# The text to validate on is a sample of runs, always the same.
+_VALIDATION_TEXT_BYTES = 64 << 20
+_VALIDATION_BYTES = 1 << 16
+_VALIDATION_RUNS = 256
+_LENGTHS = {"anywhere": 64, "documents": 256}
+
+
+@dataclasses.dataclass(frozen=True)
+class M1Options:
+    """A run of `train-m1`.
+
+    Attributes:
+      training: how it trains; `tokens` is empty where `input` is given.
+      input: patterns of documents.
+      starts: where runs start (`RunOptions`).
+
+    Raises:
+      UsageError: there is not exactly one kind of text.
+    """
+
+    training: TrainOptions
+    input: tuple[str, ...]
+    starts: str
+
+    def __post_init__(self) -> None:
+        if bool(self.training.tokens) == bool(self.input):
+            raise UsageError("give either --tokens DIR or --input GLOB: what is learnt")
+
+    @property
+    def runs(self) -> RunOptions:
+        """The runs that are learnt; raises UsageError where there are none such."""
+        training = self.training
+        return RunOptions(self.starts, training.length, training.batch_size, training.seed)
+
+
+def train_m1(options: M1Options) -> None:
+    """Trains a byte model, or goes on with it; its folder becomes that of a saved `ByteModel`.
+
+    Raises:
+      UsageError: before any work: something doesn't fit, or the output holds something else.
+      CorpusmillError: the loss or the gradient is no number any more.
+    """
+    training, runs = options.training, options.runs
+    with joined(training.device) as processes:
+        text, held_out = _text(options), _held_out(options)
+        batches = ByteRuns(text, runs, processes.rank, processes.ranks)
+        config = _config(options, text, held_out, processes)
+        validation = _validation(options, held_out, processes)
+        carry_out(training, config, processes, batches, len(text.data), validation)
+        if processes.is_first:
+            # Alone, because the others have nothing more to do.
+            alone = Processes(torch.device("cpu"))
+            _finish(training, config, _validation(options, held_out, alone), alone)
+
+
+def _text(options: M1Options) -> ByteStrings:
+    if options.input:
+        return documents_text(options.input, _TEXT_BYTES)
+    return _tokens_text(options.training.tokens, _TEXT_BYTES)
+
+
+def _held_out(options: M1Options) -> ByteStrings | None:
+    validate = options.training.validate
+    return None if validate is None else _tokens_text(validate, _VALIDATION_TEXT_BYTES)
+
+
+def _tokens_text(tokens: str, most_bytes: int) -> ByteStrings:
+    manifest = read_manifest(tokens, "tokens")
+    check_bytes(tokens, manifest)
+    return sample_text(tokens, manifest, most_bytes)
+
+
+def _validation(
+    options: M1Options, text: ByteStrings | None, processes: Processes
+) -> ByteRuns | None:
+    if text is None:
+        return None
+    runs = RunOptions(options.starts, options.training.length, _VALIDATION_RUNS, seed=0)
+    count = max(1, _VALIDATION_BYTES // (runs.length * runs.batch_size))
+    return ByteRuns(text, runs, processes.rank, processes.ranks, count)
+
+
+def _config(
+    options: M1Options, text: ByteStrings, held_out: ByteStrings | None, processes: Processes
+) -> RunConfig:
+    training = options.training
+    tokenizer = describe_tokenizer(load_tokenizer("bytes"))
+    return RunConfig(
+        options={**training.decisive(processes), "starts": options.starts},
+        model=dataclasses.asdict(ModelConfig.of(training.model, START + 1)),
+        tokenizer=tokenizer,
+        data={"text": _hash(text), "validate": None if held_out is None else _hash(held_out)},
+        places={
+            "text": training.tokens or " ".join(options.input),
+            "validate": training.validate,
+        },
+    )
+
+
+def _hash(text: ByteStrings) -> str:
+    digest = hashlib.sha256(text.offsets.astype("<i8").tobytes())
+    digest.update(np.ascontiguousarray(text.data).data)
+    return digest.hexdigest()
+
+
+def _finish(
+    training: TrainOptions, config: RunConfig, validation: ByteRuns | None, alone: Processes
+) -> None:
+    """Saves the exact model of the last checkpoint, and says what exactness costs."""
+    parameters = checkpoints.load_model(checkpoints.find(training.output)[1])
+    heads = config.model["heads"]
+    arrays = {name: tensor.numpy() for name, tensor in parameters.items()}
+    model = TransformerModel.quantized(arrays, heads, training.length)
+    save_model(model, training.output)
+    print(f"byte model {training.output}: id {model.content_hash}")
+    if validation is None:
+        return
+    network = Transformer(ModelConfig(**config.model))
+    network.load_state_dict(parameters)
+    floating = evaluate(Objective(network, torch.float32), validation, alone)
+    print(f"  {'bits per byte, float':<28}{floating.bits_per_byte:>16.4f}")
+    print(f"  {'bits per byte, exact':<28}{bits_per_byte(model, validation):>16.4f}")
+
+
+def bits_per_byte(model: TransformerModel, batches: Iterable[Batch]) -> float:
+    """What the bytes of runs take if they are coded with a model's frequencies."""
+    bits, count = 0.0, 0
+    for batch in batches:
+        following = batch.next_tokens.numpy()
+        state = model.start(len(following))
+        for place in range(following.shape[1]):
+            rows = np.flatnonzero(following[:, place] >= 0)
+            read = following[rows, place]
+            bits -= float(np.log2(state.frequencies()[rows, read] / 2**model.precision).sum())
+            count += len(rows)
+            state.read(rows, read.astype(np.uint8))
+    return bits / count
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill train-m1`"""
+    parser = make_parser(
+        "train-m1",
+        "Trains a transformer that predicts bytes, M1, and saves it as a byte model in exact"
+        " integer arithmetic. Run again, it goes on from the last checkpoint.",
+        "corpusmill train-m1 --tokens byte-tokens --output m1 --steps 2000",
+    )
+    set_defaults(parser, TrainOptions)
+    # Short runs are learnt in short runs.
+    parser.set_defaults(tokens="", input=[], length=None, batch_size=64, warmup=100)
+    data = parser.add_argument_group("data").add_argument
+    data("--tokens", metavar="DIR", help="folder or URL of a tokens dataset of bytes")
+    data(
+        "--input",
+        action="append",
+        metavar="GLOB",
+        help="documents instead, as tokenize reads them; may be repeated",
+    )
+    data("--validate", metavar="DIR", help="tokens dataset of bytes to evaluate on")
+    data("--output", required=True, metavar="DIR", help="folder or URL of the run and the model")
+    data(
+        "--starts",
+        choices=STARTS,
+        default="anywhere",
+        help="where the runs that are learnt start: anywhere, as windows do, or where they do in"
+        " documents that are coded as a whole",
+    )
+    data(
+        "--length",
+        type=int,
+        metavar="N",
+        help="bytes of a run, and the longest context (default: 64; 256 with --starts documents)",
+    )
+    add_learning_arguments(parser.add_argument_group("what is learnt, and how"))
+    add_run_arguments(parser.add_argument_group("running; may change when a run goes on"))
+    given: dict[str, Any] = vars(parse_known(parser, argv)[0])
+    inputs, starts = tuple(given.pop("input")), given.pop("starts")
+    length = given.pop("length")
+    training = TrainOptions(**given, length=_LENGTHS[starts] if length is None else length)
+    train_m1(M1Options(training, inputs, starts))
