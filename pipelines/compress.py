@@ -43,8 +43,9 @@ def codec_config(codec: Codec) -> dict[str, Any]:
 
 def describe_codec(codec: Codec) -> str:
     """The line that a job says about it."""
-    name = " ".join([codec.kind, *map(str, codec.options.values())])
-    return f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"
+    options = [f"{name} {value}" for name, value in codec.options.items() if value is not None]
+    known = ", ".join([codec.kind, *options, f"{codec.vocab_size:,} ids", codec.content_hash])
+    return f"codec: {known.replace('_', ' ')}"
 
 
 def load_encoder(folder: str, content_hash: str) -> CodecEncoder:

@@ -47,7 +47,7 @@ class CodebookCodec(Codec):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {"parse": self.parse, "token_bits": self.token_bits or self.book.window_bits}
+        return {"parse": self.parse, "token_bits": self.token_bits}
 
     @property
     def vocab_size(self) -> int:

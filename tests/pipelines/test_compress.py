@@ -52,7 +52,7 @@ def test_a_dataset_has_its_codebook_and_says_so(compressed, codebook):
         "vocabulary_size": 4096,
         "end_of_document": None,
         "parse": "greedy",
-        "token_bits": 12,
+        "token_bits": None,
         "window_ids": 1,
     }
     copy = compressed / TOKENIZER_FOLDER / CODEBOOK_FILE
@@ -184,7 +184,7 @@ def test_a_dry_run_writes_nothing(compressed, codebook, tmp_path, capsys):
     assert command("compress", "--input", source, "--codebook", codebook, *arguments) == 0
     assert command("decompress", "--input", compressed, *arguments) == 0
     printed = capsys.readouterr().out
-    assert "codec: codebook greedy, 4,096 ids" in printed
+    assert "codec: codebook, parse greedy, 4,096 ids" in printed
     assert f"input: {len(HARD_TEXTS)} documents" in printed
     assert printed.count("would write the") == 2
     assert not out.exists()
