@@ -90,4 +90,7 @@ def main(argv: Sequence[str]) -> None:
     codec = chosen_codec(arguments)
     job = make_job(find_documents(document_options(arguments)), codec, arguments.output)
     name = " ".join([codec.kind, *map(str, codec.options.values())])
-    job.run(run, [f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"])
+    description = [f"codec: {name}, {codec.vocab_size:,} ids, {codec.content_hash}"]
+    if not codec.is_lossless:
+        description.append("this codec loses text: many documents will not come back")
+    job.run(run, description)

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from compress.codecs import Codec, expect_codec
-from compress.compressed import read_documents
+from compress.compressed import decoded_documents, read_documents
 from corpus import parquet, storage
 from corpus.arguments import make_parser
 from corpus.datasets import (
@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> None:
     )
     for line in sample(arguments.dataset, manifest):
         print(line)
+    if manifest.tokenizer.get("lossy"):
+        print(f"     {_lost(arguments.dataset, manifest)}")
 
 
 def find_faults(folder: str, manifest: Manifest) -> Iterator[str]:
@@ -129,6 +131,18 @@ def _check_compressed(folder: str, record: FileRecord, manifest: Manifest) -> No
         _expect("rows", file.metadata.num_rows, record.rows)
         row_groups = file.num_row_groups
     _expect("tokens", sum(map(len, read_row_groups(url, 0, row_groups))), record.tokens)
+
+
+def _lost(folder: str, manifest: Manifest) -> str:
+    """How many documents a codec that loses text has lost; a wrong byte is always one too many."""
+    codec = _codec(folder, manifest)
+    lost = total = 0
+    for record in manifest.data_files:
+        url = storage.join(folder, record.name)
+        for _, documents, lengths in decoded_documents(url, codec):
+            lost += int((documents.lengths() != lengths).sum())
+            total += len(lengths)
+    return f"{lost:,} of {total:,} documents ({lost / total:.1%}) do not come back"
 
 
 def _codec(folder: str, manifest: Manifest) -> Codec:
