@@ -41,6 +41,8 @@ class CodecEncoder:
 def read_documents(url: str, codec: Codec) -> Iterator[tuple[list[str], ByteStrings]]:
     """The documents in a file of a compressed dataset, in its order.
 
+    Those of a codec that loses text are what it makes of them.
+
     Yields:
       Ids and contents of documents, about a row group at a time; a document is in memory as a
       whole.
@@ -49,6 +51,21 @@ def read_documents(url: str, codec: Codec) -> Iterator[tuple[list[str], ByteStri
       DataError: the file can't be read, or what it holds of a document, which is named, isn't what
         `compress` writes.
     """
+    for names, documents, lengths in decoded_documents(url, codec):
+        wrong = np.flatnonzero(documents.lengths() != lengths)
+        if len(wrong) and codec.is_lossless:
+            number = int(wrong[0])
+            raise DataError(
+                f"document {names[number]!r}: its ids are of {documents.lengths()[number]} bytes,"
+                f" its byte_length is {lengths[number]}"
+            )
+        yield names, documents
+
+
+def decoded_documents(
+    url: str, codec: Codec
+) -> Iterator[tuple[list[str], ByteStrings, npt.NDArray[np.uint32]]]:
+    """As `read_documents`, with the length that each document had, whether it has it or not."""
     # Of a document whose last row is still to come.
     held: list[Ids] = []
     try:
@@ -64,7 +81,7 @@ def read_documents(url: str, codec: Codec) -> Iterator[tuple[list[str], ByteStri
                     bounds = np.concatenate([[0], ends + sum(map(len, held))])
                     ended = names.filter(pa.array(is_last)).to_pylist()
                     whole = np.concatenate([*held, ids[: ends[-1]]])
-                    yield ended, _decode(codec, ended, whole, bounds, lengths[is_last])
+                    yield ended, _decode(codec, ended, whole, bounds), lengths[is_last]
                     held, ids = [], ids[ends[-1] :]
                 if len(ids):
                     held.append(ids)
@@ -74,12 +91,10 @@ def read_documents(url: str, codec: Codec) -> Iterator[tuple[list[str], ByteStri
         raise DataError(f"document {names[-1].as_py()!r}: its last row is missing in {url}")
 
 
-def _decode(
-    codec: Codec, names: Sequence[str], ids: Ids, bounds: Offsets, lengths: npt.NDArray[np.uint32]
-) -> ByteStrings:
-    """Documents of these names, ids and lengths in bytes."""
+def _decode(codec: Codec, names: Sequence[str], ids: Ids, bounds: Offsets) -> ByteStrings:
+    """Documents of these names and ids."""
     try:
-        documents = codec.decode_batch(ids, bounds)
+        return codec.decode_batch(ids, bounds)
     except DataError:
         for number, name in enumerate(names):
             one = ids[bounds[number] : bounds[number + 1]]
@@ -88,11 +103,3 @@ def _decode(
             except DataError as error:
                 raise DataError(f"document {name!r}: {error}") from error
         raise
-    wrong = np.flatnonzero(documents.lengths() != lengths)
-    if len(wrong):
-        number = int(wrong[0])
-        raise DataError(
-            f"document {names[number]!r}: its ids are of {documents.lengths()[number]} bytes,"
-            f" its byte_length is {lengths[number]}"
-        )
-    return documents

@@ -9,6 +9,7 @@ from compress import (
     CodebookCodec,
     Codec,
     EqualInfoCodec,
+    PaddedCodec,
     StaticArithmeticCodec,
     SubwordCodec,
 )
@@ -16,17 +17,19 @@ from compress.bits import TOKEN_BITS
 from compress.codebook import PARSES
 from compress.codecs import BASELINES
 from compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
+from compress.codecs.padded import PADDINGS
 from corpus.arguments import Parser
 from corpus.errors import UsageError
 from corpus.tokenizers import load_tokenizer
 from pipelines.byte_models import ModelChoice, add_model_arguments
 
 _TOKEN_BITS = 16
+_WINDOW_BITS = 16
 _MODEL = ("model", "counts", "token_bits")
 # What each codec takes, and what it needs.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     CodebookCodec.kind: ("codebook", "parse", "token_bits"),
-    EqualInfoCodec.kind: (*_MODEL, "window_bits", "reset"),
+    EqualInfoCodec.kind: (*_MODEL, "window_bits", "reset", "padding"),
     ArithmeticCodec.kind: _MODEL,
     StaticArithmeticCodec.kind: _MODEL,
     SubwordCodec.kind: ("tokenizer",),
@@ -69,6 +72,11 @@ def add_codec_arguments(parser: Parser) -> None:
         " many windows, or 'never'",
     )
     add(
+        "--padding",
+        choices=PADDINGS,
+        help="equal-info: the paper's windows instead of lossless ones; 'zeros' loses text",
+    )
+    add(
         "--token-bits",
         type=int,
         choices=TOKEN_BITS,
@@ -96,8 +104,13 @@ def chosen_codec(arguments: argparse.Namespace) -> Codec:
         return ArithmeticCodec(model, token_bits)
     if kind == StaticArithmeticCodec.kind:
         return StaticArithmeticCodec(model, token_bits)
+    window_bits = arguments.window_bits or _WINDOW_BITS
     reset = {None: 1, 0: None}.get(arguments.reset, arguments.reset)
-    return EqualInfoCodec(model, token_bits, arguments.window_bits or 16, reset)
+    if arguments.padding is None:
+        return EqualInfoCodec(model, token_bits, window_bits, reset)
+    if reset != 1:
+        raise UsageError(f"--padding {arguments.padding} goes with --reset window only")
+    return PaddedCodec(model, token_bits, window_bits, arguments.padding)
 
 
 def _check_options(kind: str, given: dict[str, Any]) -> None:

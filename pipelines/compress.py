@@ -41,11 +41,14 @@ def codec_config(codec: Codec) -> dict[str, Any]:
     return {"codec": codec.kind, "codec_hash": codec.content_hash, **codec.options}
 
 
-def describe_codec(codec: Codec) -> str:
-    """The line that a job says about it."""
+def describe_codec(codec: Codec) -> list[str]:
+    """The lines that a job says about it."""
     options = [f"{name} {value}" for name, value in codec.options.items() if value is not None]
     known = ", ".join([codec.kind, *options, f"{codec.vocab_size:,} ids", codec.content_hash])
-    return f"codec: {known.replace('_', ' ')}"
+    lines = [f"codec: {known.replace('_', ' ')}"]
+    if not codec.is_lossless:
+        lines.append("this codec loses text: many documents will not come back")
+    return lines
 
 
 def load_encoder(folder: str, content_hash: str) -> CodecEncoder:
@@ -100,4 +103,4 @@ def main(argv: Sequence[str]) -> None:
         parser.error("the following arguments are required: --input and --output, or --stdin")
     codec = chosen_codec(arguments)
     job = make_job(find_documents(document_options(arguments)), codec, arguments.output)
-    job.run(run, [describe_codec(codec)])
+    job.run(run, describe_codec(codec))

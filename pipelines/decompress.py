@@ -8,6 +8,7 @@ from functools import partial
 import apache_beam as beam
 import orjson
 
+from compress.byte_strings import ByteStrings
 from compress.codebook import Codebook
 from compress.codecs import expect_codec
 from compress.compressed import read_documents
@@ -117,6 +118,11 @@ def decompress_file(plan: DecompressPlan, record: FileRecord) -> Completion:
     text_bytes = 0
     with plan.writer.new_file(part) as file, open(file.path, "wb") as out:
         for names, documents in read_documents(storage.join(plan.input, record.name), codec):
+            if not codec.is_lossless:
+                # What comes out instead of a text needn't be one.
+                documents = ByteStrings.of(
+                    document.decode(errors="replace").encode() for document in documents
+                )
             out.writelines(map(json_line, names, documents))
             file.rows += len(names)
             text_bytes += int(documents.lengths().sum())

@@ -75,4 +75,4 @@ def main(argv: Sequence[str]) -> None:
     codec = chosen_codec(arguments)
     documents = find_documents(document_options(arguments))
     job = make_job(documents, codec, options, arguments.output)
-    job.run(run, [describe_codec(codec)])
+    job.run(run, describe_codec(codec))

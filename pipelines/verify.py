@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from compress.codecs import Codec, expect_codec
-from compress.compressed import read_documents
+from compress.compressed import decoded_documents, read_documents
 from compress.examples import check_trimmed
 from corpus import parquet, storage
 from corpus.arguments import make_parser
@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> None:
     )
     for line in sample(arguments.dataset, manifest):
         print(line)
+    if manifest.tokenizer.get("lossy"):
+        print(f"     {_lost(arguments.dataset, manifest)}")
 
 
 def find_faults(folder: str, manifest: Manifest) -> Iterator[str]:
@@ -138,6 +140,18 @@ def _check_examples(folder: str, record: FileRecord, manifest: Manifest) -> None
         _check_compressed(folder, record, manifest)
     else:
         check_trimmed(storage.join(folder, record.name), _codec(folder, manifest), length)
+
+
+def _lost(folder: str, manifest: Manifest) -> str:
+    """How many documents a codec that loses text has lost; a wrong byte is always one too many."""
+    codec = _codec(folder, manifest)
+    lost = total = 0
+    for record in manifest.data_files:
+        url = storage.join(folder, record.name)
+        for _, documents, lengths in decoded_documents(url, codec):
+            lost += int((documents.lengths() != lengths).sum())
+            total += len(lengths)
+    return f"{lost:,} of {total:,} documents ({lost / total:.1%}) do not come back"
 
 
 def _codec(folder: str, manifest: Manifest) -> Codec:

@@ -9,6 +9,7 @@ from compress.codecs.baselines import BytesCodec, GzipCodec
 from compress.codecs.equal_info import EqualInfoCodec
 from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
 from compress.codecs.opening import BASELINES, expect_codec, open_codec, read_marker
+from compress.codecs.padded import PaddedCodec
 from compress.codecs.subword import SubwordCodec
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Codec",
     "EqualInfoCodec",
     "GzipCodec",
+    "PaddedCodec",
     "StaticArithmeticCodec",
     "SubwordCodec",
     "expect_codec",

@@ -30,6 +30,11 @@ class Codec(abc.ABC):
         return {}
 
     @property
+    def is_lossless(self) -> bool:
+        """Whether every document comes back; only one baseline loses text."""
+        return True
+
+    @property
     def vocab_size(self) -> int:
         """How many ids there are."""
         return 256
@@ -55,12 +60,14 @@ class Codec(abc.ABC):
     @property
     def description(self) -> dict[str, Any]:
         """What a manifest says of the codec, where others say it of a tokenizer."""
+        lossy = {} if self.is_lossless else {"lossy": True}
         return {
             "kind": self.kind,
             "content_hash": self.content_hash,
             "vocabulary_size": self.vocab_size,
             "end_of_document": None,
             "window_ids": self.window_ids,
+            **lossy,
             **self.options,
         }
 

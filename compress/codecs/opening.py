@@ -12,6 +12,7 @@ from compress.codecs.base import Codec
 from compress.codecs.baselines import BytesCodec, GzipCodec
 from compress.codecs.equal_info import EqualInfoCodec
 from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from compress.codecs.padded import PaddedCodec
 from compress.codecs.subword import SubwordCodec
 from corpus import storage
 from corpus.errors import DataError, UsageError, one_line
@@ -49,9 +50,10 @@ def _open_codebook(folder: str, marker: Mapping[str, Any]) -> Codec:
 
 
 def _open_equal_info(folder: str, marker: Mapping[str, Any]) -> Codec:
-    return EqualInfoCodec(
-        open_model(folder), marker["token_bits"], marker["window_bits"], marker["reset"]
-    )
+    sizes = marker["token_bits"], marker["window_bits"]
+    if "padding" in marker:
+        return PaddedCodec(open_model(folder), *sizes, marker["padding"])
+    return EqualInfoCodec(open_model(folder), *sizes, marker["reset"])
 
 
 def _open_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:

@@ -6,18 +6,61 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import ByteStrings, CodebookCodec, CodebookTokenizer, open_codec
+from compress import (
+    ArithmeticCodec,
+    ByteStrings,
+    CodebookCodec,
+    CodebookTokenizer,
+    EqualInfoCodec,
+    PaddedCodec,
+    StaticArithmeticCodec,
+    open_codec,
+)
 from compress.codecs import BASELINES, CODEBOOK_FILE, BytesCodec, GzipCodec, expect_codec
 from corpus import storage
 from corpus.errors import DataError, UsageError
 from tests.codebooks import small_book
+from tests.compress.samples import ngram, static
 
+WINDOWED = [
+    EqualInfoCodec(ngram(), token_bits, window_bits, reset)
+    for token_bits, window_bits, reset in [
+        (16, 16, 1),
+        (8, 16, 2),
+        (16, 20, 1),
+        (8, 20, None),
+        (16, 24, 1),
+        (16, 32, 1),
+        (16, 32, 3),
+        (8, 33, 1),
+        (16, 64, 1),
+        (8, 64, None),
+        (16, 128, 1),
+        (16, 128, None),
+    ]
+]
+MODELLED = [
+    *WINDOWED,
+    EqualInfoCodec(static(), 8, 15),
+    EqualInfoCodec(ngram(precision=24), 16, 128, 2),
+    ArithmeticCodec(ngram()),
+    ArithmeticCodec(ngram(precision=24), 8),
+    ArithmeticCodec(ngram(precision=9), 16),
+    StaticArithmeticCodec(static(), 8),
+    PaddedCodec(ngram(), 16, 16, "delay"),
+    PaddedCodec(ngram(), 8, 64, "delay"),
+]
 CODECS = [
     CodebookCodec(small_book()),
     CodebookCodec(small_book(), "flexible"),
     CodebookCodec(small_book(17)),
     *(codec() for codec in BASELINES.values()),
+    *MODELLED,
 ]
+
+
+def name_of(codec):
+    return "-".join([codec.kind, *map(str, codec.options.values())])
 
 
 def save(codec, folder):
@@ -26,7 +69,7 @@ def save(codec, folder):
     return str(folder)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", CODECS, ids=name_of)
 @given(documents=st.lists(st.binary(max_size=80) | st.text("the cat", max_size=80).map(str.encode)))
 def test_every_codec_gives_back_what_it_took(codec, documents):
     strings = ByteStrings.of([b"before", *documents])
@@ -38,7 +81,7 @@ def test_every_codec_gives_back_what_it_took(codec, documents):
     assert list(codec.decode_batch(ids, offsets)) == documents
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", CODECS, ids=name_of)
 def test_text_ends_say_what_a_beginning_of_the_ids_stands_for(codec):
     documents = [b"the cat sat on the mat", b"", b"the dog" * 30]
     ids, offsets = codec.encode_batch(ByteStrings.of(documents))
@@ -47,17 +90,23 @@ def test_text_ends_say_what_a_beginning_of_the_ids_stands_for(codec):
         own = slice(*offsets[number : number + 2])
         assert len(ends[own]) == 0 or ends[own][-1] == len(document)
         assert (np.diff(ends[own]) >= 0).all()
-        if codec.kind != "gzip":
-            for i, end in enumerate(ends[own], 1):
+        if codec.window_ids:
+            for i in range(codec.window_ids, len(ends[own]) + 1, codec.window_ids):
                 beginning = ids[own][:i]
-                assert codec.decode_batch(beginning, np.array([0, i]))[0] == document[:end]
+                decoded = codec.decode_batch(beginning, np.array([0, i]))[0]
+                assert decoded == document[: ends[own][i - 1]]
+        # What follows doesn't matter.
+        for i in range(1, len(ends[own])):
+            assert (
+                codec.text_ends(ids[own][:i], np.array([0, i])).tolist() == ends[own][:i].tolist()
+            )
 
 
 def test_large_codebooks_have_wide_ids():
     assert CodebookCodec(small_book(17)).dtype == np.uint32
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", CODECS, ids=name_of)
 def test_a_codec_is_kept_as_a_folder(codec, tmp_path):
     folder = save(codec, tmp_path)
     found = open_codec(folder)
