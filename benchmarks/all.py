@@ -21,6 +21,7 @@ _NAMES = (
     "loader",
     "step",
     "codebook",
+    "codecs",
     "encodings",
 )
 _RESULTS = pathlib.Path(__file__).parent / "results"
