@@ -21,6 +21,7 @@ _NAMES = (
     "loader",
     "step",
     "codebook",
+    "codecs",
     "encodings",
     "plan",
 )

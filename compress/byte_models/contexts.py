@@ -19,7 +19,7 @@ from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing
 
 # 8 MiB of frequencies.
-_REMEMBERED = 1 << 13
+REMEMBERED = 1 << 13
 _NOTHING = -1
 
 
@@ -54,8 +54,17 @@ class Contexts(NamedTuple):
     sums: npt.NDArray[np.uint32]
 
 
-def table_contexts(table: FullTable, added: Words, precision: int) -> Contexts:
-    """The contexts of a table, with work space for one thread."""
+def table_contexts(
+    table: FullTable, added: Words, precision: int, remembered: int = REMEMBERED
+) -> Contexts:
+    """The contexts of a table, with work space for one thread.
+
+    Args:
+      table: with the empty context.
+      added: see `Contexts`.
+      precision: see `Contexts`.
+      remembered: how many contexts' frequencies are remembered, a power of two.
+    """
     return Contexts(
         **{name: read_only(column) for name, column in table.columns.items()},
         added=added,
@@ -63,8 +72,8 @@ def table_contexts(table: FullTable, added: Words, precision: int) -> Contexts:
         rows=np.empty(len(added), np.int64),
         probabilities=np.empty(256, np.uint64),
         counts=np.empty(257, np.uint64),
-        remembered=np.full(_REMEMBERED, _NOTHING),
-        sums=np.empty((_REMEMBERED, 257), np.uint32),
+        remembered=np.full(remembered, _NOTHING),
+        sums=np.empty((remembered, 257), np.uint32),
     )
 
 

@@ -15,6 +15,7 @@ from compress.byte_models.base import (
     check_precision,
 )
 from compress.byte_models.contexts import (
+    REMEMBERED,
     Contexts,
     find_contexts,
     key_words,
@@ -64,16 +65,16 @@ class NgramModel:
     def frequencies(self, prefixes: ByteStrings) -> Frequencies:
         """As `ByteModel.frequencies`."""
         out = np.empty((len(prefixes), 256), np.uint32)
-        _frequencies(self.contexts(), read_only(prefixes.data), read_only(prefixes.offsets), out)
+        _frequencies(self.contexts(1), read_only(prefixes.data), read_only(prefixes.offsets), out)
         return out
 
     def start(self, texts: int) -> ModelState:
         """As `ByteModel.start`."""
         return PrefixState(self, texts)
 
-    def contexts(self) -> Contexts:
-        """What the model knows, for compiled coders; for one thread."""
-        return table_contexts(self.table, self._key_words, self.precision)
+    def contexts(self, remembered: int = REMEMBERED) -> Contexts:
+        """What the model knows, for compiled coders: see `table_contexts`."""
+        return table_contexts(self.table, self._key_words, self.precision, remembered)
 
     @cached_property
     def _key_words(self) -> Words:

@@ -14,6 +14,7 @@ from compress.byte_models.base import (
     check_precision,
 )
 from compress.byte_models.contexts import (
+    REMEMBERED,
     Contexts,
     find_contexts,
     key_words,
@@ -49,7 +50,7 @@ class StaticModel:
 
     def frequencies(self, prefixes: ByteStrings) -> Frequencies:
         """As `ByteModel.frequencies`; all rows are equal."""
-        contexts = self.contexts()
+        contexts = self.contexts(1)
         row = np.empty(256, np.uint32)
         mix_contexts(contexts, find_contexts(contexts, read_only(row.view(np.uint8)), 0, 0), row)
         return np.tile(row, (len(prefixes), 1))
@@ -58,7 +59,7 @@ class StaticModel:
         """As `ByteModel.start`."""
         return PrefixState(self, texts)
 
-    def contexts(self) -> Contexts:
-        """What the model knows, for compiled coders; for one thread."""
+    def contexts(self, remembered: int = REMEMBERED) -> Contexts:
+        """What the model knows, for compiled coders: see `table_contexts`."""
         table = only_context(self.counts)
-        return table_contexts(table, key_words(table.packing), self.precision)
+        return table_contexts(table, key_words(table.packing), self.precision, remembered)

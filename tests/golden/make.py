@@ -9,10 +9,20 @@ from pipelines import cli
 from tests.compress.samples import tiny_transformer
 
 HERE = Path(__file__).parent
+CODEC_FOLDER = "codecs"
 KINDS = ("tokens", "counts", "distributions", "targets", "compressed", "examples")
 CODEBOOKS = {
     "coder.codebook": (static_model, FreezeOptions("coder", 9)),
     "optimal.codebook": (ngram_model, FreezeOptions("optimal", 9)),
+}
+# Folder of a compressed dataset -> the codec's options.
+CODECS = {
+    "equal-info": ["--codec", "equal-info", "--window-bits", "64", "--reset", "2"],
+    "equal-info-24": ["--codec", "equal-info", "--window-bits", "24"],
+    "ac": ["--codec", "ac"],
+    "static-ac": ["--codec", "static-ac", "--token-bits", "8"],
+    "delay": ["--codec", "equal-info", "--padding", "delay"],
+    "zeros": ["--codec", "equal-info", "--padding", "zeros"],
 }
 # With frequencies so coarse, windows of 9 bits have codes for all bytes.
 _PRECISION = 9
@@ -42,6 +52,9 @@ def make(folder: Path) -> None:
         ["compress", "--input", source, "--codebook", codebook, "--output", compressed],
         ["examples", "--input", source, "--codebook", codebook, "--output", examples, *cutting],
     )
+    for name, options in CODECS.items():
+        output = str(folder / CODEC_FOLDER / name)
+        _run(["compress", "--input", source, *options, "--counts", counts, "--output", output])
 
 
 def _run(*commands: list[str]) -> None:
@@ -51,6 +64,6 @@ def _run(*commands: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for kind in (*KINDS, "codebooks", "m1"):
+    for kind in (*KINDS, "codebooks", "m1", CODEC_FOLDER):
         shutil.rmtree(HERE / kind, ignore_errors=True)
     make(HERE)

@@ -8,13 +8,15 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from compress import ByteStrings, Codebook
+from compress import ByteStrings, Codebook, open_codec
 from compress.byte_models import open_model, save_model
+from compress.compressed import read_documents
 from tests.compress.samples import HARD, frequencies
-from tests.golden.make import CODEBOOKS, HERE, KINDS, make
+from tests.golden.make import CODEBOOKS, CODEC_FOLDER, CODECS, HERE, KINDS, make
 
 # Bytes are a function of the data and of pyarrow; the golden ones are of this release.
 PYARROW = "25."
+FOLDERS = [*KINDS, *(f"{CODEC_FOLDER}/{name}" for name in CODECS)]
 # Their ids, and the ids of a text.
 GOLDEN_CODEBOOKS = {
     "coder.codebook": (
@@ -39,7 +41,7 @@ def files(folder, suffix):
     return sorted(path.relative_to(folder) for path in folder.rglob(f"*{suffix}"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_tables_have_the_golden_schema_and_rows(kind, made):
     names = files(HERE / kind, ".parquet")
     assert names
@@ -50,7 +52,7 @@ def test_tables_have_the_golden_schema_and_rows(kind, made):
         assert found.equals(golden)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_files_have_the_golden_bytes(kind, made):
     if not pa.__version__.startswith(PYARROW):
         pytest.xfail(f"the golden bytes are of pyarrow {PYARROW}x, this is {pa.__version__}")
@@ -58,7 +60,7 @@ def test_files_have_the_golden_bytes(kind, made):
         assert (made / kind / name).read_bytes() == (HERE / kind / name).read_bytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_manifests_have_the_golden_contents(kind, made):
     golden, found = (
         json.loads((folder / kind / "manifest.json").read_text()) for folder in (HERE, made)
@@ -96,6 +98,20 @@ def test_the_transformer_has_the_golden_frequencies(tmp_path):
     save_model(model, str(tmp_path))
     for name in ("model.json", "weights.safetensors"):
         assert (tmp_path / name).read_bytes() == (HERE / "m1" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_golden_ids_of_codecs_are_still_decoded(name):
+    folder = HERE / CODEC_FOLDER / name
+    codec = open_codec(str(folder / "tokenizer"))
+    texts = [json.loads(line)["text"] for line in (HERE / "corpus.jsonl").read_text().splitlines()]
+    found = []
+    for file in sorted(folder.glob("part-*.parquet")):
+        for _, documents in read_documents(str(file), codec):
+            found += [document.decode(errors="replace") for document in documents]
+    assert len(found) == len(texts)
+    if codec.is_lossless:
+        assert found == texts
 
 
 def test_the_golden_counts_are_what_anyone_would_count():

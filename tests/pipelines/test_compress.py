@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from compress import save_model
 from compress.codecs import CODEBOOK_FILE
 from corpus import storage
 from corpus.datasets import TOKENIZER_FOLDER, FileRecord, read_manifest
+from corpus.tokenizers.hugging_face import _BYTE_OF
 from corpus.tokens import tokens_schema
 from tests.codebooks import HARD_TEXTS, small_book
-from tests.pipelines.samples import command, write_jsonl
+from tests.compress.samples import ngram
+from tests.pipelines.samples import command, tokenize, write_jsonl
 from tests.pipelines.test_bad_input import dead_letters, error_of
+
+# A text that takes the windows of `--padding delay` long is not among them.
+SHORT_TEXTS = [text[:400] for text in HARD_TEXTS]
+BYTE_LEVEL = json.dumps(
+    {
+        "version": "1.0",
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False},
+        "model": {
+            "type": "BPE",
+            "vocab": {letter: number for number, letter in enumerate(sorted(_BYTE_OF))},
+            "merges": [],
+        },
+    }
+)
 
 PART = "part-00000-of-00001.parquet"
 
@@ -51,9 +70,9 @@ def test_a_dataset_has_its_codebook_and_says_so(compressed, codebook):
         "content_hash": small_book().content_hash,
         "vocabulary_size": 4096,
         "end_of_document": None,
+        "window_ids": 1,
         "parse": "greedy",
         "token_bits": None,
-        "window_ids": 1,
     }
     copy = compressed / TOKENIZER_FOLDER / CODEBOOK_FILE
     assert copy.read_bytes() == codebook.read_bytes()
@@ -63,14 +82,82 @@ def test_a_dataset_has_its_codebook_and_says_so(compressed, codebook):
     assert [row["byte_length"] for row in rows] == [len(text.encode()) for text in HARD_TEXTS]
 
 
-@pytest.mark.parametrize("codec", ["bytes", "gzip"])
-def test_baselines_are_compressed_in_the_same_way(codec, tmp_path, capsys):
-    source = write_jsonl(tmp_path / "in.jsonl", HARD_TEXTS)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A counts dataset of bytes, and a saved byte model."""
+    folder = tmp_path_factory.mktemp("models")
+    source = write_jsonl(folder / "in.jsonl", ["the cat sat on the mat"] * 20)
+    assert tokenize(source, folder / "tokens") == 0
+    counts = ("--input", folder / "tokens", "--output", folder / "counts", "--max-order", 2)
+    assert command("count", *counts) == 0
+    save_model(ngram(), str(folder / "model"))
+    (folder / "tokenizer.json").write_text(BYTE_LEVEL)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "tokenizer"),
+    [
+        ("bytes", {"window_ids": 1}),
+        ("gzip", {"window_ids": None}),
+        (
+            "equal-info --counts counts",
+            {"window_bits": 16, "token_bits": 16, "reset": 1, "window_ids": 1, "model": "ngram"},
+        ),
+        ("equal-info --model model --window-bits 24", {"window_ids": 3}),
+        ("equal-info --counts counts --window-bits 32 --reset 2", {"reset": 2, "window_ids": 2}),
+        ("equal-info --counts counts --reset never --token-bits 8", {"reset": None}),
+        ("equal-info --counts counts --padding delay", {"padding": "delay"}),
+        ("ac --counts counts --token-bits 8", {"vocabulary_size": 256, "window_ids": None}),
+        ("static-ac --counts counts", {"model": "static"}),
+        ("subword --tokenizer tokenizer.json", {"tokenizer": "huggingface"}),
+    ],
+)
+def test_every_codec_is_used_in_the_same_way(
+    options, tokenizer, models, tmp_path, monkeypatch, capsys
+):
+    source = write_jsonl(tmp_path / "in.jsonl", SHORT_TEXTS)
     small, back = tmp_path / "small", tmp_path / "back"
-    assert command("compress", "--input", source, "--codec", codec, "--output", small) == 0
+    monkeypatch.chdir(models)
+    arguments = ("compress", "--input", source, "--codec", *options.split(), "--output", small)
+    assert command(*arguments) == 0
+    assert tokenizer.items() <= read_manifest(str(small), "compressed").tokenizer.items()
+    assert command(*arguments) == 0
+    assert "is complete" in capsys.readouterr().out
     assert command("verify", small) == 0
     assert command("decompress", "--input", small, "--output", back) == 0
-    assert texts_of(back) == HARD_TEXTS
+    assert texts_of(back) == SHORT_TEXTS
+
+
+def test_what_is_lost_is_said(models, tmp_path, monkeypatch, capsys):
+    texts = ["the cat and the mat on the log"] * 5 + ["", "thé"]
+    source = write_jsonl(tmp_path / "in.jsonl", texts)
+    small, back = tmp_path / "small", tmp_path / "back"
+    monkeypatch.chdir(models)
+    options = ("--codec", "equal-info", "--counts", "counts", "--padding", "zeros")
+    assert command("compress", "--input", source, *options, "--output", small) == 0
+    captured = capsys.readouterr()
+    assert "this codec loses text" in captured.out + captured.err
+    assert read_manifest(str(small)).tokenizer["lossy"] is True
+    assert command("verify", small) == 0
+    assert re.search(r"\d of 7 documents \(\d+\.\d%\) do not come back", capsys.readouterr().out)
+    assert command("decompress", "--input", small, "--output", back) == 0
+    found = texts_of(back)
+    assert len(found) == 7
+    assert found != texts
+
+
+def test_another_model_in_the_dataset_is_refused(models, tmp_path, capsys):
+    source = write_jsonl(tmp_path / "in.jsonl", ["the cat"])
+    small = tmp_path / "small"
+    options = ("--codec", "ac", "--counts", models / "counts")
+    assert command("compress", "--input", source, *options, "--output", small) == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    for file in (models / "model").iterdir():
+        shutil.copy(file, copy / TOKENIZER_FOLDER)
+    assert command("decompress", "--input", copy, "--output", tmp_path / "back") == 1
+    assert "but the dataset was made with" in error_of(capsys)
 
 
 def test_verify_shows_the_first_document(compressed, tmp_path, capsys):
@@ -151,10 +238,11 @@ def test_bad_records_are_treated_as_by_tokenize(codebook, tmp_path, capsys):
     assert read_manifest(str(output)).counters["documents"] == 4
 
 
-def test_bad_usage_is_named_before_any_work(compressed, codebook, tmp_path, capsys):
+def test_bad_usage_is_named_before_any_work(compressed, codebook, models, tmp_path, capsys):
     out = tmp_path / "out"
     source = write_jsonl(tmp_path / "in.jsonl", ["a"])
     (tmp_path / "text").write_text("no codebook")
+    windows = ("--codec", "equal-info", "--model", models / "model")
     read = ("compress", "--input", source, "--output", out)
     back = ("decompress", "--input", compressed, "--output", out)
     for arguments, message in [
@@ -163,6 +251,21 @@ def test_bad_usage_is_named_before_any_work(compressed, codebook, tmp_path, caps
         ((*read, "--codebook", codebook, "--codec", "gzip"), "for --codec codebook only"),
         ((*read, "--codebook", codebook, "--parse", "best"), "invalid choice: 'best'"),
         ((*read, "--codebook", codebook, "--stdin"), "without --input and --output"),
+        (("compress", "--codec", "gzip", "--stdin"), "--stdin is for --codec codebook only"),
+        ((*read, "--codec", "gzip", "--window-bits", "32"), "equal-info only, not gzip"),
+        ((*read, "--codec", "ac", "--reset", "never"), "--reset is for --codec equal-info only"),
+        ((*read, "--codec", "bytes", "--model", "static"), "--model is for --codec equal-info,"),
+        ((*read, "--codec", "equal-info"), "--model ngram is made of counts: give --counts"),
+        ((*read, "--codec", "equal-info", "--reset", "0"), "'0' is not 'window', 'never' or"),
+        ((*read, "--codec", "equal-info", "--window-bits", "8"), "invalid choice: 8"),
+        ((*read, "--codec", "ac", "--token-bits", "12"), "invalid choice: 12"),
+        ((*read, "--codec", "subword"), "--codec subword needs a tokenizer: give --tokenizer"),
+        (
+            (*read, *windows, "--window-bits", "12", "--token-bits", "16"),
+            "use windows of at least 16 bits or ids of 8 bits",
+        ),
+        ((*read, *windows, "--reset", "2", "--padding", "zeros"), "with --reset window only"),
+        ((*read, *windows, "--window-bits", "128", "--padding", "zeros"), "accepted are 14"),
         (("compress", "--input", source, "--codebook", codebook), "--input and --output, or"),
         ((*read, "--codebok", codebook), "unknown option --codebok; did you mean --codebook?"),
         ((*back, "--codebook", codebook), "a compressed dataset has its own"),
