@@ -16,6 +16,7 @@ from pipelines.documents import (
     EncodeJob,
     FoundDocuments,
     add_document_arguments,
+    add_input_argument,
     document_options,
     find_documents,
 )
@@ -72,12 +73,7 @@ def _parser() -> Parser:
         "  corpusmill compress --codebook english.codebook --stdin < text > ids",
     )
     add = parser.add_argument
-    add(
-        "--input",
-        action="append",
-        metavar="GLOB",
-        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
-    )
+    add_input_argument(parser, required=False)
     add("--output", metavar="DIR", help="folder or URL of the compressed dataset")
     add_codec_arguments(parser)
     add("--stdin", action="store_true", help="read standard input, write to standard output")

@@ -359,6 +359,17 @@ def _finish(
     )
 
 
+def add_input_argument(parser: Parser, *, required: bool = True) -> None:
+    """`--input` of commands that read documents."""
+    parser.add_argument(
+        "--input",
+        action="append",
+        required=required,
+        metavar="GLOB",
+        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
+    )
+
+
 def add_document_arguments(parser: Parser) -> None:
     """The options of commands that read documents, but for `--input`."""
     add = parser.add_argument

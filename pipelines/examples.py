@@ -15,6 +15,7 @@ from pipelines.documents import (
     EncodeJob,
     FoundDocuments,
     add_document_arguments,
+    add_input_argument,
     document_options,
     find_documents,
 )
@@ -48,13 +49,7 @@ def _parser() -> Parser:
         "corpusmill examples --input 'wiki/*.jsonl' --codebook english.codebook --output examples",
     )
     add = parser.add_argument
-    add(
-        "--input",
-        action="append",
-        required=True,
-        metavar="GLOB",
-        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
-    )
+    add_input_argument(parser)
     add("--output", required=True, metavar="DIR", help="folder or URL of the examples dataset")
     add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
     add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")

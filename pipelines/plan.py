@@ -28,6 +28,7 @@ from pipelines.counts_parts import FAN_IN, partition_rows
 from pipelines.documents import (
     FoundDocuments,
     add_document_arguments,
+    add_input_argument,
     document_options,
     find_documents,
 )
@@ -305,13 +306,7 @@ def main(argv: Sequence[str]) -> None:
     )
     keep = CountOptions("", "")
     add = parser.add_argument
-    add(
-        "--input",
-        action="append",
-        required=True,
-        metavar="GLOB",
-        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
-    )
+    add_input_argument(parser)
     add("--tokenizer", required=True, help="as tokenize takes it")
     add("--max-order", type=int, default=keep.max_order, metavar="N", help="as count takes it")
     add("--run-tokens", type=positive, default=keep.run_tokens, metavar="N", help="as count does")

@@ -11,6 +11,7 @@ from pipelines.documents import (
     EncodeJob,
     FoundDocuments,
     add_document_arguments,
+    add_input_argument,
     document_options,
     find_documents,
 )
@@ -39,13 +40,7 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill tokenize --input 'wiki/*.jsonl.gz' --tokenizer tokenizer.json --output tokens",
     )
     add = parser.add_argument
-    add(
-        "--input",
-        action="append",
-        required=True,
-        metavar="GLOB",
-        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
-    )
+    add_input_argument(parser)
     add(
         "--tokenizer",
         required=True,
