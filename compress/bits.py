@@ -20,8 +20,6 @@ Codes = npt.NDArray[np.uint64]
 
 def check_sizes(code_bits: int, token_bits: int) -> None:
     """Raises UsageError where the number of codes would not follow from the number of ids."""
-    if token_bits not in TOKEN_BITS:
-        raise UsageError(f"ids of {token_bits} bits are not supported; accepted are 8 and 16")
     if code_bits < token_bits:
         raise UsageError(
             f"windows of {code_bits} bits cannot be told apart in ids of {token_bits} bits; use"

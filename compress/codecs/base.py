@@ -41,10 +41,7 @@ class Codec(abc.ABC):
 
     @property
     def window_ids(self) -> int | None:
-        """After so many ids, again and again, a window ends where an id ends; None without windows.
-
-        What comes after it doesn't depend on where in a window it stands.
-        """
+        """After so many ids, again and again, a window ends where an id does; None without."""
         return None
 
     @property

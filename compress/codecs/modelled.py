@@ -38,7 +38,9 @@ class ModelCodec(Codec):
 
     def __post_init__(self) -> None:
         if self.token_bits not in TOKEN_BITS:
-            raise UsageError(f"ids of {self.token_bits} bits are not possible; accepted: 8, 16")
+            raise UsageError(
+                f"ids of {self.token_bits} bits are not possible; accepted are 8 and 16"
+            )
 
     @property
     def vocab_size(self) -> int:
