@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 from corpus.errors import UsageError
@@ -88,6 +88,19 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 0.1% or 0.001")
     return value
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Reads an argument from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number from {least} to {most}"
+            )
+        return int(text)
+
+    return read
 
 
 def positive(text: str) -> int:

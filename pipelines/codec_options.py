@@ -18,7 +18,7 @@ from compress.codebook import PARSES
 from compress.codecs import BASELINES
 from compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from compress.codecs.padded import PADDINGS
-from corpus.arguments import Parser
+from corpus.arguments import Parser, whole_number
 from corpus.errors import UsageError
 from corpus.tokenizers import load_tokenizer
 from pipelines.byte_models import ModelChoice, add_model_arguments
@@ -59,8 +59,7 @@ def add_codec_arguments(parser: Parser) -> None:
     group.set_defaults(model=None)
     add(
         "--window-bits",
-        type=int,
-        choices=range(MIN_WINDOW_BITS, MAX_WINDOW_BITS + 1),
+        type=whole_number(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
         metavar="N",
         help="equal-info: bits of a window, 9 to 128 (default: 16)",
     )

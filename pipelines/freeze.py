@@ -13,7 +13,7 @@ from compress.codebook import PARSES
 from compress.freeze import ALLOCATIONS, MAX_WINDOW_BITS
 from compress.samples import check_bytes, sample_text
 from corpus import storage
-from corpus.arguments import make_parser, parse_known
+from corpus.arguments import make_parser, parse_known, whole_number
 from corpus.datasets import describe_differences, read_manifest
 from corpus.errors import DataError, UsageError
 from pipelines.byte_models import ModelChoice, add_model_arguments
@@ -176,8 +176,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add(
         "--window-bits",
-        type=int,
-        choices=range(_MIN_WINDOW_BITS, MAX_WINDOW_BITS + 1),
+        type=whole_number(_MIN_WINDOW_BITS, MAX_WINDOW_BITS),
         default=keep.window_bits,
         metavar="N",
         help="bits of a code, 16 to 24: the codebook has 2^N strings",

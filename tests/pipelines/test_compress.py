@@ -257,7 +257,10 @@ def test_bad_usage_is_named_before_any_work(compressed, codebook, models, tmp_pa
         ((*read, "--codec", "bytes", "--model", "static"), "--model is for --codec equal-info,"),
         ((*read, "--codec", "equal-info"), "--model ngram is made of counts: give --counts"),
         ((*read, "--codec", "equal-info", "--reset", "0"), "'0' is not 'window', 'never' or"),
-        ((*read, "--codec", "equal-info", "--window-bits", "8"), "invalid choice: 8"),
+        (
+            (*read, "--codec", "equal-info", "--window-bits", "8"),
+            "'8' is not a whole number from 9 to 128",
+        ),
         ((*read, "--codec", "ac", "--token-bits", "12"), "invalid choice: 12"),
         ((*read, "--codec", "subword"), "--codec subword needs a tokenizer: give --tokenizer"),
         (

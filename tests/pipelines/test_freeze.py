@@ -85,7 +85,7 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window-bits", "15"], "--window-bits: invalid choice: 15 (choose from 16, 17"),
+        (["--window-bits", "15"], "--window-bits: '15' is not a whole number from 16 to 24"),
         (["--window-bits", "many"], "--window-bits"),
         (["--alocation", "coder"], "did you mean --allocation?"),
         (["--model", "transformer"], "--counts is for --model ngram and static only"),
