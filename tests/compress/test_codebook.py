@@ -180,7 +180,7 @@ def test_text_is_cut_as_the_strings_were_fitted_for(books):
         assert fitted.encode_batch(text)[0].tolist() == ids
         assert fitted.encode_batch(text, "greedy")[0].tolist() == greedy
         assert fitted.encode_batch(text, "flexible")[0].tolist() == flexible
-        assert CodebookCodec(fitted).options == {"parse": parse}
+        assert CodebookCodec(fitted).options == {"parse": parse, "token_bits": None}
         assert CodebookTokenizer(fitted).parse == parse
         whole = b"".join(text)
         assert [*itertools.chain(*encode_stream(fitted, [whole]))] == fitted.encode(whole).tolist()
