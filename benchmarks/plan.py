@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from benchmarks import data, measure
 from corpus.inputs import ReadOptions, find_inputs
 from corpus.sampling import Sample, sample_documents
-from pipelines.count import CountOptions
 from pipelines.plan import Estimates, Measurement, PlanOptions
 from pipelines.plan import measure as run_jobs
 
@@ -22,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     paths, tokenizer = data.documents(arguments.corpus, only_wiki=True)
     files = find_inputs(list(map(str, paths)), ReadOptions())
     texts = sample_documents(files, ReadOptions(), sum(file.size for file in files)).texts
-    options = PlanOptions(str(tokenizer), CountOptions("", ""), 1, None)
+    options = PlanOptions(str(tokenizer))
     with measure.silence():
         # The jobs on all of the text halved and halved again; `run_jobs` shuffles.
         actual = list(run_jobs(Sample(texts, 1), options))

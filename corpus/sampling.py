@@ -4,9 +4,9 @@ import bisect
 import itertools
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from corpus import storage
 from corpus.formats import open_table
@@ -34,7 +34,7 @@ class Sample:
     texts: tuple[str, ...]
     stored_bytes: int
 
-    @property
+    @cached_property
     def text_bytes(self) -> int:
         """Of the texts in UTF-8."""
         return sum(len(text.encode()) for text in self.texts)
@@ -90,7 +90,7 @@ def _pieces(files: Sequence[InputFile], options: ReadOptions, most_bytes: int) -
 def _row_groups(file: InputFile, offsets: Sequence[int], options: ReadOptions) -> Iterator[Piece]:
     with open_table(file.url, file.format, file.compression) as table:
         count = table.num_row_groups
-    for group, _ in sorted(Counter(offset * count // file.size for offset in offsets).items()):
+    for group in sorted({offset * count // file.size for offset in offsets}):
         yield _texts(_segment(file, group, group + 1), options), file.size // count
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus import storage
 from corpus.arguments import make_parser, parse_known, positive
 from corpus.datasets import Manifest, read_manifest
 from corpus.errors import DataError
@@ -54,15 +55,13 @@ class PlanOptions:
 
     Attributes:
       tokenizer: as `tokenize` takes it.
-      count: options of the count job; input and output don't matter.
-      sample_mib: about how much of the input is measured, as stored.
-      text_gib: text of the whole corpus; None for that of the input.
+      max_order: as `count` takes it, and so are the others.
     """
 
     tokenizer: str
-    count: CountOptions
-    sample_mib: int
-    text_gib: float | None
+    max_order: int = CountOptions.max_order
+    run_tokens: int = CountOptions.run_tokens
+    partition_mib: int = CountOptions.partition_mib
 
 
 @dataclass(frozen=True)
@@ -144,11 +143,11 @@ class Estimates:
     @property
     def runs(self) -> int:
         """Spilled runs of the count job."""
-        return max(1, round(self.tokens / self.options.count.run_tokens))
+        return max(1, round(self.tokens / self.options.run_tokens))
 
     def spilled_rows(self) -> Range:
         """N-grams in all spilled runs."""
-        per_run = min(self.tokens, self.options.count.run_tokens)
+        per_run = min(self.tokens, self.options.run_tokens)
         longest = [part.distinct[-1] for part in self.measured]
         if per_run <= self.most.tokens:
             sizes = [part.tokens for part in self.measured]
@@ -157,7 +156,7 @@ class Estimates:
         return self.grown(longest, per_run).times(self.tokens / per_run)
 
     def partitions(self) -> Range:
-        rows = partition_rows(self.options.count.partition_mib)
+        rows = partition_rows(self.options.partition_mib)
         low, high = self.distinct()[-1].times(1 / rows)
         return Range(*(min(MOST_PARTITIONS, max(1, round(each))) for each in (low, high)))
 
@@ -207,7 +206,7 @@ def _measure_part(texts: Sequence[str], options: PlanOptions, folder: str) -> Me
     documents = os.path.join(folder, "documents.jsonl")
     with open(documents, "w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
-    max_order = str(options.count.max_order)
+    max_order = str(options.max_order)
     jobs: tuple[tuple[Any, list[str]], ...] = (
         (tokenize, ["--input", documents, "--tokenizer", options.tokenizer]),
         (count, ["--input", place["tokens"], "--max-order", max_order]),
@@ -228,7 +227,7 @@ def _distinct_by_length(counts: str, manifest: Manifest) -> tuple[int, ...]:
     distinct = np.zeros(packing.length, np.int64)
     previous: list[Any] = [None] * packing.length
     for file in manifest.data_files:
-        for run in read_counts(os.path.join(counts, file.name), packing):
+        for run in read_counts(storage.join(counts, file.name), packing):
             for length in range(1, packing.length + 1):
                 shorter = run.shortened(length)
                 goes_on = shorter.key(0) == previous[length - 1]
@@ -263,7 +262,7 @@ def report(estimates: Estimates, found: FoundDocuments, sample: Sample, text: fl
     partitions = estimates.partitions()
     reads = partitions.times(estimates.runs)
     spilled = estimates.spilled_rows().times(_SPILLED_ROW * estimates.merges() / 2**30)
-    memory = _WORKER_BYTES + _BYTES_PER_TOKEN * min(options.count.run_tokens, estimates.tokens)
+    memory = _WORKER_BYTES + _BYTES_PER_TOKEN * min(options.run_tokens, estimates.tokens)
     rows += [
         ("scratch of count, GiB", None, spilled),
         ("spilled runs", None, _both(estimates.runs)),
@@ -279,7 +278,7 @@ def report(estimates: Estimates, found: FoundDocuments, sample: Sample, text: fl
         factor = int(np.ceil(reads.high / _MANY_READS))
         lines.append(
             f"{reads.high:,.0f} range reads are many: count with --run-tokens"
-            f" {options.count.run_tokens * min(factor, 8)} and more memory a worker, or with a"
+            f" {options.run_tokens * min(factor, 8)} and more memory a worker, or with a"
             " larger --partition-mib"
         )
     return lines
@@ -304,7 +303,7 @@ def main(argv: Sequence[str]) -> None:
         " they are run here on a sample at five sizes, and what they made is extrapolated.",
         "corpusmill plan --input 'gs://bucket/crawl/*.jsonl.gz' --tokenizer tokenizer.json",
     )
-    keep = CountOptions("", "")
+    keep = PlanOptions
     add = parser.add_argument
     add_input_argument(parser)
     add("--tokenizer", required=True, help="as tokenize takes it")
@@ -337,21 +336,18 @@ def main(argv: Sequence[str]) -> None:
     # An order that doesn't fit the vocabulary fails here.
     Packing.of(describe_tokenizer(load_tokenizer(arguments.tokenizer)), arguments.max_order + 1)
     options = PlanOptions(
-        arguments.tokenizer,
-        CountOptions("", "", arguments.max_order, arguments.run_tokens, arguments.partition_mib),
-        arguments.sample_mib,
-        arguments.text_gib,
+        arguments.tokenizer, arguments.max_order, arguments.run_tokens, arguments.partition_mib
     )
     found = find_documents(document_options(arguments))
-    sample = sample_documents(found.files, found.options.read, options.sample_mib << 20)
+    sample = sample_documents(found.files, found.options.read, arguments.sample_mib << 20)
     if len(sample.texts) < _LEAST_DOCUMENTS:
         raise DataError(
             f"the sample has {len(sample.texts)} documents, {_LEAST_DOCUMENTS} are needed: give a"
             " larger --sample-mib"
         )
     text = found.size * sample.text_bytes / sample.stored_bytes
-    if options.text_gib is not None:
-        text = options.text_gib * 2**30
+    if arguments.text_gib is not None:
+        text = arguments.text_gib * 2**30
     measured = list(measure(sample, options))
     tokens = measured[-1].tokens * text / sample.text_bytes
     print("\n".join(report(Estimates(measured, tokens, options), found, sample, text)))

@@ -7,7 +7,6 @@ import pytest
 
 from corpus.datasets import read_manifest
 from corpus.sampling import Sample
-from pipelines.count import CountOptions
 from pipelines.plan import Estimates, PlanOptions, measure
 from tests.pipelines.samples import command, write_jsonl
 
@@ -20,7 +19,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def estimates():
-    options = PlanOptions("bytes", CountOptions("", "", max_order=2), 1, None)
+    options = PlanOptions("bytes", max_order=2)
     measured = list(measure(Sample(tuple(TEXTS), 1000), options))
     return Estimates(measured, measured[-1].tokens, options)
 
