@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from compress import ByteModel, ngram_model, open_model, static_model
@@ -59,7 +60,11 @@ class ModelChoice:
         return self.model if self.counts is None else f"{self.model} of {self.counts}"
 
     def open(self) -> ByteModel:
-        """Makes or opens the model; raises what `identity` raises."""
+        """Makes or opens the model, once; raises what `identity` raises."""
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> ByteModel:
         if self.counts is None:
             return open_model(self.model)
         return COUNTED[self.model](self.counts)
