@@ -45,7 +45,7 @@ class ClusterError(Exception):
 def up(folder: Path, workers: int, cores: int, memory: str) -> None:
     """Starts what isn't running, and waits until all workers have joined."""
     state = read_state(folder)
-    if state and alive_workers(state) == workers:
+    if state and not ended(state) and alive_workers(state) == workers:
         print(describe(folder, state))
         return
     down(folder)
@@ -126,11 +126,15 @@ def start(name: str, command: list[str], folder: Path, state: dict) -> None:
 def wait_for(workers: int, folder: Path, state: dict) -> None:
     until = time.monotonic() + SECONDS_TO_START
     while alive_workers(state) != workers:
-        ended = [pid for pid, began in state["sessions"] if started_at(pid) != began]
-        if ended or time.monotonic() > until:
-            what = "ended" if ended else f"is not up after {SECONDS_TO_START} s"
+        if ended(state) or time.monotonic() > until:
+            what = "ended" if ended(state) else f"is not up after {SECONDS_TO_START} s"
             raise ClusterError(f"the cluster {what}; see the logs in {folder}/logs")
         time.sleep(0.2)
+
+
+def ended(state: dict) -> bool:
+    """Whether one of the cluster's processes is no more; the master notices a while later."""
+    return any(started_at(leader) != began for leader, began in state["sessions"])
 
 
 def alive_workers(state: dict) -> int | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from corpus.datasets import read_manifest
 from tests.cluster.engines import ROOT, Engine, cluster, cluster_state
 from tests.codebooks import small_book
 from tests.integration.samples import random_texts, run, write_jsonl
@@ -60,6 +61,8 @@ def job(tmp_path_factory):
     small_book().write(str(folder / "codebook"))
     for name, arguments in commands(folder).items():
         run(*arguments, "--output", folder / name)
+    for name in ("tokens", "counts", "distributions", "merged", "compressed"):
+        assert len(read_manifest(str(folder / name)).data_files) > 2, name
     return folder
 
 
@@ -67,7 +70,7 @@ def commands(job):
     """Name of the dataset -> the command that makes it from those before it, less its output."""
     enrich = ("enrich", "--tokens", job / "tokens", "--counts", job / "counts", "--max-order", 2)
     documents = ("--input", job / "corpus", "--shard-mib", 1)
-    counts = ("--run-tokens", 200_000, "--partition-mib", 1)
+    counts = ("--max-order", 5, "--run-tokens", 200_000, "--partition-mib", 1)
     return {
         "tokens": ("tokenize", *documents, "--tokenizer", "bytes"),
         "some-tokens": ("tokenize", "--input", job / "corpus" / "0.jsonl", "--tokenizer", "bytes"),
@@ -76,7 +79,15 @@ def commands(job):
         "distributions": ("distributions", "--input", job / "counts"),
         "targets-by-broadcast": (*enrich, "--join", "broadcast"),
         "targets-by-shuffle": (*enrich, "--join", "shuffle"),
-        "merged": ("merge", "--input", job / "counts", "--input", job / "some-counts"),
+        "merged": (
+            "merge",
+            "--input",
+            job / "counts",
+            "--input",
+            job / "some-counts",
+            "--partition-mib",
+            1,
+        ),
         "compressed": ("compress", *documents, "--codebook", job / "codebook"),
         "documents": ("decompress", "--input", job / "compressed"),
     }

@@ -83,6 +83,13 @@ def python_workers(folder):
     return [each for each in cluster_processes(folder) if _parent(each) in daemons]
 
 
+def alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _session(pid):
     try:
         return os.getsid(pid)
