@@ -146,7 +146,8 @@ def test_a_master_that_is_not_there(job, tmp_path):
     assert f"no Spark master at --spark_master_url {NO_MASTER}" in done.stderr
 
 
-def test_a_cluster_goes_up_once_and_down_without_a_trace(tmp_path):
+def test_a_cluster_goes_up_once_and_down_without_a_trace(tmp_path, request):
+    request.addfinalizer(lambda: cluster("down", tmp_path))  # twice does no harm
     first = cluster("up", tmp_path)
     state = cluster_state(tmp_path)
     assert cluster("up", tmp_path) == first
@@ -162,7 +163,6 @@ def test_a_cluster_goes_up_once_and_down_without_a_trace(tmp_path):
     assert not {*leaders} & {each.pid for each in running}
     cluster("down", tmp_path)
     assert not any(map(alive, running))
-    cluster("down", tmp_path)
 
 
 def test_a_cluster_without_java_says_what_to_install(tmp_path):
