@@ -10,10 +10,10 @@ export PIP_FIND_LINKS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test lint format bench constraints clean recreate
+.PHONY: help setup quickstart test cluster-test lint format bench constraints clean recreate
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
 		| awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 setup: $(VENV)/.installed ## create .venv and install corpusmill with what the tests need
@@ -23,6 +23,9 @@ quickstart: $(VENV)/.installed-base ## a small corpus through every step, in a m
 
 test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+cluster-test: $(VENV)/.installed-cluster ## run all pipelines on Spark and Prism, and kill parts of them
+	$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
 
 lint: setup ## check style, format and types
 	$(BIN)/ruff check .
@@ -43,7 +46,7 @@ constraints: setup ## resolve constraints.txt again (UPGRADE=1: to the newest ve
 		--output-file constraints.txt
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cluster build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Created again where its interpreter has gone.
@@ -68,6 +71,20 @@ $(VENV)/.installed-base: setup.py constraints.txt $(VENV)/pyvenv.cfg
 $(VENV)/.installed: $(VENV)/.installed-base
 	@echo 'installing what the tests need into $(VENV), PyTorch too: takes a few minutes'
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+# Spark needs Java, Prism is built with Go; both as new as what Debian's and Go's own tools give.
+$(VENV)/.installed-cluster: $(VENV)/.installed
+	@command -v java >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -qq -y default-jre-headless; } || { \
+		echo 'error: Spark needs Java 17 or newer: apt-get install default-jre-headless' >&2; exit 1; }
+	@command -v go >/dev/null || { \
+		echo 'error: Prism is built with Go 1.21 or newer, which is not installed' >&2; exit 1; }
+	@echo 'installing PySpark into $(VENV), building Prism in .cluster: takes some minutes'
+	@$(PIP) install --quiet -c constraints.txt -e '.[spark]'
+	@beam=$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("apache-beam"))') \
+		&& GOBIN=$(CURDIR)/.cluster/bin go install \
+		github.com/apache/beam/sdks/v2/go/cmd/prism@v$$beam
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

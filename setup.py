@@ -38,6 +38,7 @@ REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
     "gcp": [f"apache-beam[gcp]{BEAM}", "build>=1.2", "gcsfs>=2024.6"],
     "report": REPORT,
+    "spark": ["pyspark>=3.5,<4"],
     "train": TRAIN,
     "test": [
         *REPORT,

@@ -3,13 +3,13 @@
 Exit codes: 0 done, 1 failed at work, 2 bad usage.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
 
 from corpus.errors import CorpusmillError, UsageError
 from corpus.version import __version__
@@ -37,7 +37,7 @@ COMMANDS = {
 }
 
 # Packages that only some commands need -> the extra of setup.py that brings them.
-EXTRAS = {"tensorboard": "train", "torch": "train"}
+EXTRAS = {"pyspark": "spark", "tensorboard": "train", "torch": "train"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, rest = _command(argv)
         if command is None:
             return 0
-        _import(COMMANDS[command][0]).main(rest)
+        with _missing_extras():
+            importlib.import_module(COMMANDS[command][0]).main(rest)
     except CorpusmillError as error:
         print(f"corpusmill: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -67,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _import(module: str) -> ModuleType:
+@contextlib.contextmanager
+def _missing_extras() -> Iterator[None]:
+    """Names what to install; a command or a runner imports it when it is needed."""
     try:
-        return importlib.import_module(module)
+        yield
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise

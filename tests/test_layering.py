@@ -21,6 +21,7 @@ MAY_IMPORT = {
 # Modules and packages outside which a library is not imported.
 ONLY_IN = {
     "apache_beam": {"pipelines"},
+    "pyspark": {"pipelines/spark.py"},
     "torch": {"trainer"},
 }
 

@@ -1,0 +1,111 @@
+"""The engines that pipelines are run on, each as the options that a user would type."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "deploy" / "spark" / "cluster.py"
+SECONDS = 800
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Options of a command and variables of its environment."""
+
+    options: tuple[str, ...]
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def start(self, *arguments):
+        """A command in a process group of its own."""
+        command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments), *self.options]
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **self.environment},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments):
+        """A command that must succeed; returns what it printed."""
+        return finish(self.start(*arguments))
+
+
+def finish(process):
+    try:
+        printed, _ = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, printed
+    return printed
+
+
+def cluster(action, folder):
+    command = [sys.executable, CLUSTER, action, "--folder", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cluster_state(folder):
+    return json.loads((folder / "cluster.json").read_text())
+
+
+def cluster_processes(folder):
+    """The living processes of a cluster: by session, as nothing that it starts leaves its own."""
+    leaders = {leader for leader, _ in cluster_state(folder)["sessions"]}
+    return [each for each in psutil.process_iter() if _session(each.pid) in leaders]
+
+
+def executors(folder):
+    return [
+        each
+        for each in cluster_processes(folder)
+        if any("CoarseGrainedExecutorBackend" in word for word in _command_line(each))
+    ]
+
+
+def python_workers(folder):
+    """The processes in which executors run Python: children of a daemon of the same name."""
+    daemons = {
+        each.pid for each in cluster_processes(folder) if "pyspark.daemon" in _command_line(each)
+    }
+    return [each for each in cluster_processes(folder) if _parent(each) in daemons]
+
+
+def alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _session(pid):
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _command_line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _parent(process):
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None

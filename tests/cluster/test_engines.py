@@ -1,0 +1,59 @@
+"""Every pipeline on every engine: the data files are the same bytes. docs/engines.md says so."""
+
+import os
+import re
+
+import pytest
+
+from tests.cluster.conftest import commands
+from tests.cluster.engines import ROOT
+from tests.integration.samples import assert_same_data
+
+DOCUMENT = ROOT / "docs" / "engines.md"
+ENGINES = {
+    "processes": "two processes",
+    "spark": "Spark 3.5, standalone, two workers",
+    "prism": "Prism",
+}
+# What a user calls it -> the dataset of the job that it makes.
+PIPELINES = {
+    "tokenize": "tokens",
+    "count": "counts",
+    "distributions": "distributions",
+    "enrich --join broadcast": "targets-by-broadcast",
+    "enrich --join shuffle": "targets-by-shuffle",
+    "merge": "merged",
+    "compress": "compressed",
+    "decompress": "documents",
+}
+results: dict[tuple[str, str], str] = {}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_the_same_bytes(pipeline, engine, job, tmp_path, request):
+    results[pipeline, engine] = "fails"
+    dataset = PIPELINES[pipeline]
+    output = tmp_path / dataset
+    request.getfixturevalue(engine).run(*commands(job)[dataset], "--output", output)
+    results[pipeline, engine] = "other bytes"
+    assert_same_data(output, job / dataset)
+    results[pipeline, engine] = "same bytes"
+
+
+def table():
+    rows = [["pipeline", *ENGINES.values()], ["---"] * (1 + len(ENGINES))]
+    for pipeline in PIPELINES:
+        rows.append([f"`{pipeline}`", *(results[pipeline, engine] for engine in ENGINES)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def test_the_table_in_the_documentation_is_what_was_found():
+    if len(results) < len(PIPELINES) * len(ENGINES):
+        pytest.skip("only some of the pipelines and engines ran")
+    text = DOCUMENT.read_text()
+    found = re.search(r"(?<=<!-- results -->\n).*?(?=<!-- end -->)", text, re.DOTALL)
+    if os.environ.get("CORPUSMILL_UPDATE_DOCS") == "1":
+        DOCUMENT.write_text(text[: found.start()] + table() + text[found.end() :])
+    else:
+        assert found[0] == table(), "CORPUSMILL_UPDATE_DOCS=1 make cluster-test writes it"

@@ -1,0 +1,73 @@
+"""What a portable runner (Dataflow, Flink, Spark with Beam's job server) gets to run."""
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.common_urns import (
+    combine_components,
+    composites,
+    deprecated_primitives,
+)
+from apache_beam.runners.portability.portable_runner import PortableRunner
+
+from corpus import storage
+from ngram_agg.targets import TargetOptions
+from pipelines import count, distributions, enrich, merge
+from tests.pipelines.samples import command
+
+SPLITTABLE = deprecated_primitives.READ.urn, "beam:transform:sdf_"
+
+
+@pytest.fixture(scope="module")
+def pipelines(job, tmp_path_factory):
+    """Name -> pipeline, with outputs that are claimed and never written."""
+    folder = tmp_path_factory.mktemp("never")
+    tokens, counts, more = (str(job / "tokens"), str(job / "counts"), str(folder / "more"))
+    assert command("count", "--input", tokens, "--output", more) == 0
+
+    def enriched(join):
+        targets = TargetOptions(max_order=3)
+        options = enrich.EnrichOptions(tokens, counts, str(folder / join), targets, join)
+        return enrich.build_pipeline(options)
+
+    built = {
+        "count": count.build_pipeline(count.CountOptions(tokens, str(folder / "counts"))),
+        "distributions": distributions.build_pipeline(
+            distributions.DistributionsOptions(counts, str(folder / "distributions"))
+        ),
+        "merge": merge.build_pipeline(merge.MergeOptions((counts, more), str(folder / "merged"))),
+        "broadcast": enriched("broadcast"),
+        "shuffle": enriched("shuffle"),
+    }
+    yield built
+    storage.remove_tree(str(folder))
+
+
+def optimized(pipeline):
+    """The pipeline as the portable runner submits it, with no option of its own."""
+    proto = pipeline.to_runner_api(
+        default_environment=beam.transforms.environments.EmbeddedPythonEnvironment()
+    )
+    return PortableRunner._optimize_pipeline(proto, PipelineOptions([])).components.transforms
+
+
+@pytest.mark.parametrize("name", ["count", "distributions", "merge", "broadcast", "shuffle"])
+def test_combining_begins_before_the_shuffle(name, pipelines):
+    """Each combine is cut in three, so that accumulators cross the shuffle and not elements."""
+    urns = [transform.spec.urn for transform in optimized(pipelines[name]).values()]
+    combines = urns.count(composites.COMBINE_PER_KEY.urn)
+    assert combines >= 1
+    for part in (
+        combine_components.COMBINE_PER_KEY_PRECOMBINE,
+        combine_components.COMBINE_PER_KEY_MERGE_ACCUMULATORS,
+        combine_components.COMBINE_PER_KEY_EXTRACT_OUTPUTS,
+    ):
+        assert urns.count(part.urn) == combines
+
+
+@pytest.mark.parametrize("name", ["count", "distributions", "merge", "broadcast", "shuffle"])
+def test_reads_need_no_help_to_spread(name, pipelines):
+    """No splittable read, which Spark would run as one task: a list is dealt out by a reshuffle."""
+    urns = [transform.spec.urn for transform in optimized(pipelines[name]).values()]
+    assert not [urn for urn in urns if urn.startswith(SPLITTABLE)]
+    assert composites.RESHUFFLE.urn in urns
