@@ -14,6 +14,7 @@ from compress.codecs.opening import (
     expect_codec,
     open_codec,
     read_marker,
+    runs_network,
 )
 from compress.codecs.padded import PaddedCodec
 from compress.codecs.subword import SubwordCodec
@@ -34,5 +35,6 @@ __all__ = [
     "expect_codec",
     "open_codec",
     "read_marker",
+    "runs_network",
     "sums_by_document",
 ]

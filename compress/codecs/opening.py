@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from compress.byte_models import on_device, open_model
+from compress.byte_models import TransformerModel, on_device, open_model
 from compress.codebook import Codebook
 from compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
 from compress.codecs.base import Codec
@@ -119,6 +119,11 @@ def expect_codec(folder: str, content_hash: str, device: str = "cpu") -> Codec:
             f" {content_hash}"
         )
     return codec_on_device(codec, device)
+
+
+def runs_network(codec: Codec) -> bool:
+    """Whether a codec asks a network for the frequencies of each byte."""
+    return isinstance(codec, ModelCodec) and codec.model.kind == TransformerModel.kind
 
 
 def codec_on_device(codec: Codec, device: str) -> Codec:
