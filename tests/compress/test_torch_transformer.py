@@ -1,6 +1,8 @@
 """The transformer on devices of PyTorch, beside the oracle and the model that it is made of."""
 
+import dataclasses
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ from hypothesis import strategies as st
 from compress import ArithmeticCodec, ByteStrings, EqualInfoCodec
 from compress.byte_models import on_device, open_model
 from compress.byte_models.torch_transformer import TorchTransformer
-from compress.codecs import PaddedCodec, codec_on_device
+from compress.codecs import PaddedCodec, codec_on_device, open_codec
+from compress.compressed import read_documents
 from compress.tally import tally
 from corpus.errors import CorpusmillError, DataError, UsageError
 from tests.compress.samples import HARD, TEXT, ngram, tiny_transformer
 from tests.compress.test_transformer import LENGTH, oracle
-from tests.golden.make import HERE
+from tests.golden.make import CODEC_FOLDER, HERE
 
 DEVICES = [
     "cpu",
@@ -214,6 +217,17 @@ def test_a_full_table_is_no_error(device, monkeypatch):
     codec = EqualInfoCodec(TorchTransformer(model_of(), device), 16, 32)
     expected = EqualInfoCodec(model_of(), 16, 32).encode_batch(documents)[0]
     assert codec.encode_batch(documents)[0].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["m1-ac", "m1-equal-info"])
+def test_the_golden_ids_are_decoded(name, device):
+    codec = open_codec(str(HERE / CODEC_FOLDER / name / "tokenizer"))
+    [file] = (HERE / CODEC_FOLDER / name).glob("part-*.parquet")
+    lines = (HERE / "corpus.jsonl").read_text().splitlines()
+    codec = dataclasses.replace(codec, model=TorchTransformer(codec.model, device))
+    found = [text.decode() for _, texts in read_documents(str(file), codec) for text in texts]
+    assert found == [json.loads(line)["text"] for line in lines]
 
 
 @pytest.mark.parametrize("device", DEVICES)
