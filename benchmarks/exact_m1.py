@@ -157,11 +157,11 @@ def some_of(documents: Sequence[bytes], kilobytes: float) -> list[bytes]:
 
 def without_table(model: TransformerModel) -> TransformerModel:
     """The same model, with a table that has the empty prefix only."""
-    prefixes = transformer_state._TABLE_PREFIXES
-    transformer_state._TABLE_PREFIXES = 1
+    size = transformer_state._TABLE_BYTES
+    transformer_state._TABLE_BYTES = 0
     same = TransformerModel(model.tensors, model.precision)
     same.start(1)
-    transformer_state._TABLE_PREFIXES = prefixes
+    transformer_state._TABLE_BYTES = size
     return same
 
 

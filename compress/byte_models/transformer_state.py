@@ -19,8 +19,8 @@ from compress.byte_strings import Bytes, Offsets
 # The token that stands before every prefix.
 START = 256
 
-# Prefixes in a table, of 8 KB each at the size 3m.
-_TABLE_PREFIXES = 1 << 17
+# A table's memory when it is full; a prefix takes 8 KB at the size 3m.
+_TABLE_BYTES = 1 << 30
 # A prefix is remembered if the one before it has been read so often: most are never read again.
 _VISITS = 4
 _ZERO = np.zeros(1, np.int64)
@@ -79,7 +79,8 @@ class PrefixTable:
 
         Only devices that have memory of their own take all of it.
         """
-        prefixes = _TABLE_PREFIXES
+        size_of_one = network.new_cache(1).nbytes + 256 * (4 + 4) + 8
+        prefixes = max(1, _TABLE_BYTES // size_of_one)
         self.network = network
         self.cache = network.new_cache(prefixes)
         self._longer = np.zeros((prefixes, 256), np.int32)

@@ -167,7 +167,17 @@ class EqualInfoCodec(ModelCodec):
         codes = np.concatenate([np.empty((0, 2), np.uint64), *(each for each, _ in documents)])
         # A code that says nothing stands behind those of most documents.
         firsts = np.cumsum([0, *(len(each) for each, _ in documents)], dtype=np.int64)[:-1]
-        lanes = Lanes(self.model, np.flatnonzero(counts), most_lanes)
+        # What the model reads between two of its starts is decoded by itself.
+        step = self.reset or int(counts.max(initial=1))
+        pieces_of = -(-counts // step)
+        bounds_of = np.cumsum([0, *pieces_of], dtype=np.int64)
+        document = np.repeat(np.arange(len(documents)), pieces_of)
+        before = (np.arange(len(document)) - bounds_of[document]) * step
+        is_last = before + step >= counts[document]
+        firsts = firsts[document] + before
+        lefts = np.where(is_last, lefts[document], 0)
+        counts = np.where(is_last, counts[document] - before, step)
+        lanes = Lanes(self.model, np.arange(len(document)), most_lanes)
         place = np.zeros(lanes.number, np.int64)
         registers = self._fresh_registers(lanes.number)
         owners, text, known = [], [np.empty(0, np.uint8)], [_NOTHING]
@@ -177,16 +187,17 @@ class EqualInfoCodec(ModelCodec):
                 *(lanes.sums(), self.model.precision, codes, firsts[own], counts[own], lefts[own]),
                 *(place, active, self.window_bits, self.reset or 0, registers),
             )
-            owners.append(own[active[wrote]])
+            writers = own[active[wrote]]
+            owners.append(writers)
             text.append(found[wrote])
-            known.append(bits[wrote])
+            known.append(before[writers] * self.window_bits + bits[wrote])
             lanes.read(active[wrote], found[wrote])
-            lanes.restart(active[due])
+            lanes.restart(active[due & ~is_done])
             refilled = lanes.end_documents(active[is_done])
             place[refilled] = 0
             registers[refilled] = self._fresh_registers(len(refilled))
-        data, bounds = by_document(owners, text, len(documents))
-        return data, bounds, by_document(owners, known, len(documents))[0]
+        data, bounds = by_document(owners, text, len(document))
+        return data, bounds[bounds_of], by_document(owners, known, len(document))[0]
 
     def _fresh_registers(self, number: int) -> Codes:
         registers = np.zeros((number, coding.REGISTERS), np.uint64)

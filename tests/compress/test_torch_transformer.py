@@ -211,7 +211,7 @@ def test_prefixes_in_the_table_are_not_computed():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_full_table_is_no_error(device, monkeypatch):
-    monkeypatch.setattr("compress.byte_models.transformer_state._TABLE_PREFIXES", 3)
+    monkeypatch.setattr("compress.byte_models.transformer_state._TABLE_BYTES", 7000)
     monkeypatch.setattr("compress.byte_models.transformer_state._VISITS", 0)
     documents = ByteStrings.of(DOCUMENTS)
     codec = EqualInfoCodec(TorchTransformer(model_of(), device), 16, 32)
