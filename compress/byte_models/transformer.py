@@ -407,12 +407,15 @@ def _attend(
     for row in range(len(queries)):
         seen = positions[row] + 1
         for head in range(0, queries.shape[1], head_size):
+            # Parts of rows, because places that are added up are not known to be positive, and
+            # then the loops are not vectorized.
+            query = queries[row, head : head + head_size]
             best = np.int64(-(1 << 62))
             for j in range(seen):
-                slot = paths[row, j]
+                key = keys[paths[row, j], head : head + head_size]
                 product = np.int64(0)
-                for i in range(head, head + head_size):
-                    product += np.int64(queries[row, i]) * np.int64(keys[slot, i])
+                for i in range(head_size):
+                    product += np.int64(query[i]) * np.int64(key[i])
                 scores[j] = product >> shift
                 best = max(best, scores[j])
             sums[:] = 0
@@ -420,11 +423,11 @@ def _attend(
             for j in range(seen):
                 below = best - scores[j]
                 if below < len(exponentials):
-                    slot = paths[row, j]
+                    value = values[paths[row, j], head : head + head_size]
                     weight = np.int64(exponentials[below])
                     total += weight
                     for i in range(head_size):
-                        sums[i] += weight * np.int64(values[slot, head + i])
+                        sums[i] += weight * np.int64(value[i])
             for i in range(head_size):
                 out[row, head + i] = sums[i] // total
 
