@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from compress.codebook import Codebook
-from compress.codecs import CodebookCodec, Codec, expect_codec
+from compress.codecs import CodebookCodec, Codec, codec_on_device, expect_codec
 from compress.compressed import CodecEncoder
 from compress.streams import encode_stream
 from corpus import storage
@@ -70,7 +70,7 @@ def describe_codec(codec: Codec) -> list[str]:
 
 def load_encoder(folder: str, content_hash: str, device: str = "cpu") -> CodecEncoder:
     """What workers encode with, from a folder with the codec of this hash."""
-    return CodecEncoder(expect_codec(folder, content_hash, device))
+    return CodecEncoder(codec_on_device(expect_codec(folder, content_hash), device))
 
 
 def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Iterator[bytes]:

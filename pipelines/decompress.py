@@ -10,7 +10,7 @@ import orjson
 
 from compress.byte_strings import ByteStrings
 from compress.codebook import Codebook
-from compress.codecs import Codec, expect_codec
+from compress.codecs import Codec, codec_on_device, expect_codec
 from compress.compressed import read_documents
 from compress.streams import decode_stream
 from corpus import storage
@@ -101,7 +101,7 @@ class DecompressFiles:
     plan: DecompressPlan
 
     def load(self) -> Codec:
-        return expect_codec(*self.plan.codec, self.plan.device)
+        return codec_on_device(expect_codec(*self.plan.codec), self.plan.device)
 
     def run(self, codec: Codec, record: FileRecord) -> str:
         writer, part = self.plan.writer, documents_name(record)

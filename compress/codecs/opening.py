@@ -96,18 +96,11 @@ def read_marker(folder: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def expect_codec(folder: str, content_hash: str, device: str = "cpu") -> Codec:
+def expect_codec(folder: str, content_hash: str) -> Codec:
     """The codec in a folder of a dataset, opened once in a process.
-
-    Args:
-      folder: path or URL.
-      content_hash: of the codec that is expected.
-      device: what computes its model; see `on_device`.
 
     Raises:
       DataError: it isn't there, is damaged, or isn't the one with this hash.
-      UsageError: it doesn't run on the device.
-      CorpusmillError: the device doesn't compute what it should.
     """
     try:
         codec = open_codec(folder)
@@ -118,7 +111,7 @@ def expect_codec(folder: str, content_hash: str, device: str = "cpu") -> Codec:
             f"the {codec.kind} in {folder} is {codec.content_hash}, but the dataset was made with"
             f" {content_hash}"
         )
-    return codec_on_device(codec, device)
+    return codec
 
 
 def runs_network(codec: Codec) -> bool:
