@@ -14,9 +14,11 @@ import operator
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -139,11 +141,18 @@ def _connected(master: str) -> Iterator[pyspark.SparkContext]:
     if active is not None and active.master == master:
         yield active
         return
+    on_interrupt = signal.getsignal(signal.SIGINT)
     context = _connect(master)
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own handler fails: it asks Java to cancel on the connection that is in use.
+        signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield context
     finally:
-        context.stop()
+        # A thread has a connection of its own; an interrupted one waits for an answer on its.
+        stopping = threading.Thread(target=context.stop)
+        stopping.start()
+        stopping.join()
 
 
 def _connect(master: str) -> pyspark.SparkContext:
@@ -186,7 +195,7 @@ def _expect_master(master: str) -> None:
             return
         except (OSError, ValueError, OverflowError) as error:
             errors.append(str(error))
-    raise UsageError(f"no Spark master at --spark_master_url {master}: {'; '.join(errors)}")
+    raise UsageError(f"no Spark at --spark_master_url {master}: {'; '.join(errors)}")
 
 
 class _Translation:

@@ -11,6 +11,10 @@ from tests.cluster.engines import ROOT, Engine, cluster, cluster_state
 from tests.codebooks import small_book
 from tests.integration.samples import random_texts, run, write_jsonl
 
+# Each job starts three of these for some seconds, too short to pay for Java's better compiler.
+JVMS = ("driver", "executor")
+JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -25,6 +29,8 @@ def spark_cluster(tmp_path_factory):
     """Folder of a Spark cluster that is up, and that every driver from now on is configured for."""
     folder = tmp_path_factory.mktemp("cluster")
     cluster("up", folder)
+    with open(folder / "conf" / "spark-defaults.conf", "a") as configuration:
+        configuration.writelines(f"spark.{each}.extraJavaOptions {JAVA}\n" for each in JVMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_CONF_DIR", str(folder / "conf"))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")

@@ -163,9 +163,10 @@ def test_what_it_lacks_is_refused_before_it_connects(transform, reason):
         pipeline.run()
 
 
-def test_a_master_that_is_not_there(job, tmp_path):
+@pytest.mark.parametrize("master", [NO_MASTER, "yarn"])
+def test_a_master_that_is_not_there(master, job, tmp_path):
     arguments = [*commands(job)["counts"], "--output", tmp_path / "counts"]
-    options = ["--runner=pipelines.spark.PySparkRunner", f"--spark_master_url={NO_MASTER}"]
+    options = ["--runner=pipelines.spark.PySparkRunner", f"--spark_master_url={master}"]
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *map(str, arguments), *options],
         capture_output=True,
@@ -173,7 +174,8 @@ def test_a_master_that_is_not_there(job, tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert f"no Spark master at --spark_master_url {NO_MASTER}" in done.stderr
+    assert f"error: no Spark at --spark_master_url {master}: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("master", ["", "127.0.0.1:7077", "spark://", "local[", "http://a:1"])
@@ -191,7 +193,7 @@ def test_one_of_several_masters_is_enough():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         runner._expect_master(f"spark://127.0.0.1:9,127.0.0.1:{port}")
-    with pytest.raises(UsageError, match="no Spark master at"):
+    with pytest.raises(UsageError, match="no Spark at"):
         runner._expect_master(f"spark://127.0.0.1:9,127.0.0.1:{port}")
 
 
@@ -209,6 +211,8 @@ def test_an_error_in_a_task_is_one_line(spark, tmp_path):
 
 
 def test_an_interrupted_job_frees_the_cluster(job, spark, spark_cluster, tmp_path):
+    # Children of a process in the background ignore interrupts, unless it handles them itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = tmp_path / "counts"
     process = spark.start(*commands(job)["counts"], "--output", output)
     wait_for(lambda: completed(output, "run-"), process)
