@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import operator
 import os
 import re
 import shutil
@@ -53,9 +52,14 @@ _LACKING = "PySparkRunner has none; another runner may"
 _TASKS_PER_CORE = 2
 # Keys whose accumulators a task holds before it hands them on, as in Beam's own worker.
 _COMBINED_KEYS = 100_000
+# PySpark holds up to 1,000 pairs, whatever their size, before it hands them to a shuffle.
+_PIECE_BYTES = 64 << 10
 # Of a group, in memory; the rest waits on disk.
 _GROUP_BYTES = 64 << 20
 _LENGTH_BYTES = 8
+
+_Piece = tuple[tuple[bytes, int, int, int], bytes]
+"""((key, partition, number of the value in it, number of the piece), piece of the value)"""
 
 
 class PySparkRunner(PipelineRunner):
@@ -272,9 +276,9 @@ class _Translation:
         return self._grouped(combined, keys, accumulators).mapPartitions(_Merge(code))
 
     def _grouped(self, encoded: pyspark.RDD, keys: Coder, values: Coder) -> pyspark.RDD:
-        # Sorted, as Spark's own groups have to fit in memory; and by a hash of our own, as
-        # Python's of strings is another one in each process.
-        ordered = encoded.repartitionAndSortWithinPartitions(self._tasks, zlib.crc32)
+        # Sorted, as Spark's own groups have to fit in memory.
+        pieces = encoded.mapPartitionsWithIndex(_cut)
+        ordered = pieces.repartitionAndSortWithinPartitions(self._tasks, _hash_of_key)
         return ordered.mapPartitions(_Grouped(keys, values))
 
 
@@ -386,16 +390,30 @@ class _Merge:
         fn.teardown()
 
 
+def _cut(partition: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[_Piece]:
+    """Cuts encoded values to pieces that go through a shuffle one by one."""
+    for number, (key, value) in enumerate(pairs):
+        for piece, first in enumerate(range(0, len(value) or 1, _PIECE_BYTES)):
+            yield (key, partition, number, piece), value[first : first + _PIECE_BYTES]
+
+
+def _hash_of_key(place: tuple[bytes, int, int, int]) -> int:
+    # Python's own hash of bytes is another one in each process.
+    return zlib.crc32(place[0])
+
+
 @dataclasses.dataclass(frozen=True)
 class _Grouped:
-    """(key, value), encoded and in the order of the keys -> (key, values)"""
+    """Pieces in their order -> (key, values)"""
 
     keys: Coder
     values: Coder
 
-    def __call__(self, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[Any, "_Group"]]:
-        for key, group in itertools.groupby(pairs, operator.itemgetter(0)):
-            yield self.keys.decode(key), _Group((value for _, value in group), self.values)
+    def __call__(self, pieces: Iterable[_Piece]) -> Iterator[tuple[Any, "_Group"]]:
+        for key, group in itertools.groupby(pieces, lambda piece: piece[0][0]):
+            by_value = itertools.groupby(group, lambda piece: piece[0][:3])
+            whole = (b"".join(piece for _, piece in value) for _, value in by_value)
+            yield self.keys.decode(key), _Group(whole, self.values)
 
 
 class _Group:

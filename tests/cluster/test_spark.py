@@ -94,6 +94,20 @@ def test_dealing_does_not_depend_on_the_order_in_which_a_shuffle_brings_the_elem
     assert {task for task, _ in deal(3, range(100))} == set(range(3, 103))
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_values_are_cut_to_pieces_and_come_together_again(size, monkeypatch):
+    monkeypatch.setattr(runner, "_PIECE_BYTES", size)
+    text = beam.coders.BytesCoder()
+    values = {b"a": [b"", b"12", b"123", b"1234" * 9], b"": [b"123456"], b"b": [b""]}
+    pairs = [(key, value) for key, group in values.items() for value in group]
+    pieces = [*runner._cut(1, pairs), *runner._cut(0, pairs)]
+    assert all(len(piece) <= size for _, piece in pieces)
+    groups = runner._Grouped(text, text)(sorted(pieces))
+    assert {key: list(group) for key, group in groups} == {
+        key: 2 * group for key, group in values.items()
+    }
+
+
 @pytest.mark.parametrize("limit", [0, 100, 1 << 20])
 def test_a_group_can_be_gone_through_again_whether_in_memory_or_on_disk(limit, monkeypatch):
     monkeypatch.setattr(runner, "_GROUP_BYTES", limit)
