@@ -17,15 +17,16 @@ LATER = [("counts", "run-"), ("targets-by-broadcast", "part-"), ("targets-by-shu
 
 
 @pytest.mark.parametrize(("dataset", "prefix"), JOBS)
-def test_a_job_survives_a_python_worker_and_an_executor(
+def test_a_job_survives_its_python_workers_and_an_executor(
     dataset, prefix, job, spark, spark_cluster, tmp_path
 ):
     output = tmp_path / dataset
     process = spark.start(*commands(job)[dataset], "--output", output)
     wait_for(lambda: completed(output, prefix), process)
+    # All of them, as some wait for work; another one comes for a task that is tried again.
     workers = wait_for(lambda: python_workers(spark_cluster), process)
-    workers[0].send_signal(signal.SIGKILL)
-    # A task has been given to another worker: the job has got over the first loss.
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
     wait_for(lambda: set(python_workers(spark_cluster)) - set(workers), process)
     [victim, *_] = wait_for(lambda: executors(spark_cluster), process)
     assert not (output / "manifest.json").exists(), "the job was over before the kill"
