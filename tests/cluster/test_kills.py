@@ -11,12 +11,11 @@ from tests.cluster.engines import executors, finish, python_workers
 from tests.cluster.waiting import completed, wait_for
 from tests.integration.samples import assert_same_data
 
+
 # The dataset, and the parts of it after the first of which something is killed.
-JOBS = [("counts", "run-"), ("targets-by-broadcast", "table-"), ("targets-by-shuffle", "table-")]
-LATER = [("counts", "run-"), ("targets-by-broadcast", "part-"), ("targets-by-shuffle", "table-")]
-
-
-@pytest.mark.parametrize(("dataset", "prefix"), JOBS)
+@pytest.mark.parametrize(
+    ("dataset", "prefix"), [("counts", "run-"), ("targets-by-shuffle", "table-")]
+)
 def test_a_job_survives_its_python_workers_and_an_executor(
     dataset, prefix, job, spark, spark_cluster, tmp_path
 ):
@@ -35,7 +34,9 @@ def test_a_job_survives_its_python_workers_and_an_executor(
     assert_same_data(output, job / dataset)
 
 
-@pytest.mark.parametrize(("dataset", "prefix"), LATER)
+@pytest.mark.parametrize(
+    ("dataset", "prefix"), [("counts", "run-"), ("targets-by-broadcast", "part-")]
+)
 def test_after_the_driver_dies_a_second_run_makes_what_is_missing(
     dataset, prefix, job, spark, spark_cluster, tmp_path
 ):
