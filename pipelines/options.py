@@ -11,7 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    AzureOptions,
+    DirectOptions,
+    HadoopFileSystemOptions,
+    PipelineOptions,
+    S3Options,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -19,6 +26,9 @@ from corpus.arguments import Parser, parse_known
 from corpus.errors import UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
+# Of Beam's own filesystems. Ours are fsspec's, which find credentials in the environment; an option
+# would hand them to the runner, where a job's description shows them.
+_NOT_OURS = (AzureOptions, HadoopFileSystemOptions, S3Options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +61,13 @@ class RunOptions:
     def is_local(self) -> bool:
         return self.runner == LOCAL_RUNNER
 
+    @property
+    def beam_options(self) -> PipelineOptions:
+        return PipelineOptions(list(self.beam_arguments))
+
     def new_pipeline(self) -> beam.Pipeline:
         """An empty pipeline; without a runner among the options it runs in this process."""
-        options = PipelineOptions(list(self.beam_arguments))
+        options = self.beam_options
         if not self.is_local:
             return beam.Pipeline(options=options)
         options.view_as(DirectOptions).direct_num_workers = self.workers
@@ -90,6 +104,8 @@ def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, 
 def _beam_option_names() -> set[str]:
     names: set[str] = set()
     for options in PipelineOptions.__subclasses__():
+        if options in _NOT_OURS:
+            continue
         add: Callable[[argparse.ArgumentParser], None] | None = getattr(
             options, "_add_argparse_args", None
         )
