@@ -18,6 +18,7 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
@@ -36,12 +37,8 @@ _DISTRIBUTION = "corpusmill"
 _EXTRAS = ("gcp", "s3")
 
 
-def check(options: PipelineOptions, writer: DatasetWriter) -> None:
-    """Refuses before any work what Dataflow would refuse later.
-
-    Raises:
-      UsageError: an option or a package is missing, or the output is on this machine.
-    """
+def check_options(options: PipelineOptions) -> None:
+    """Raises UsageError where an option or the user's credentials are missing, before any work."""
     given = options.view_as(GoogleCloudOptions)
     missing = [name for name in _NEEDED if not getattr(given, name)]
     if missing:
@@ -49,8 +46,26 @@ def check(options: PipelineOptions, writer: DatasetWriter) -> None:
             f"{RUNNER} needs --project, --region and --temp_location gs://BUCKET/FOLDER;"
             f" --{missing[0]} is missing"
         )
-    if importlib.util.find_spec("gcsfs") is None:
-        raise UsageError(f"{RUNNER} needs more packages: pip install 'corpusmill[gcp]'")
+    if not given.no_auth:
+        _expect_credentials()
+
+
+def _expect_credentials() -> None:
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    try:
+        google.auth.default()
+    except DefaultCredentialsError as error:
+        # Beam would go on without them, and Dataflow would refuse a nameless user.
+        raise UsageError(
+            "there are no credentials for Google's cloud: run gcloud auth application-default"
+            " login, or set GOOGLE_APPLICATION_CREDENTIALS"
+        ) from error
+
+
+def check_output(writer: DatasetWriter) -> None:
+    """Raises UsageError where workers don't see the output."""
     if storage.is_local(writer.folder):
         raise UsageError(
             f"output {writer.folder} is on this machine, where Dataflow's workers don't see it;"
@@ -75,6 +90,8 @@ def submit(pipeline: beam.Pipeline, writer: DatasetWriter) -> PipelineResult | N
     cloud = pipeline.options.view_as(GoogleCloudOptions)
     setup = pipeline.options.view_as(SetupOptions)
     cloud.job_name = cloud.job_name or job_name(writer)
+    # Else Beam uploads a list of what is installed here, with URLs of repositories as they are.
+    pipeline.options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     with tempfile.TemporaryDirectory() as folder:
         setup.extra_packages = [*(setup.extra_packages or []), str(write_wheel(Path(folder)))]
         try:
@@ -97,6 +114,15 @@ def submit(pipeline: beam.Pipeline, writer: DatasetWriter) -> PipelineResult | N
         file=sys.stderr,
     )
     return result
+
+
+def failure(error: Exception) -> CorpusmillError | None:
+    """What Dataflow says of a job that failed, in one line; None where it is not of Dataflow."""
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
+
+    if isinstance(error, DataflowRuntimeException):
+        return CorpusmillError(" ".join(str(error).split()))
+    return None
 
 
 def job_name(writer: DatasetWriter) -> str:

@@ -40,7 +40,7 @@ def run_job(
     """
     on_dataflow = options.runner == dataflow.RUNNER
     if on_dataflow:
-        dataflow.check(options.beam_options, writer)
+        dataflow.check_output(writer)
     if options.dry_run:
         print("\n".join([*description, f"would write the {writer.kind} dataset {writer.folder}"]))
         return
@@ -80,7 +80,7 @@ def _cause(error: Exception) -> Exception:
         return type(error)(_BEAM_ADDITION.sub("", str(error)))
     found = _OUR_ERROR.findall(str(error))
     if not found:
-        return error
+        return dataflow.failure(error) or error
     name, message = found[-1]
     kind = getattr(errors, name, errors.CorpusmillError)
     return kind(_BEAM_ADDITION.sub("", message))

@@ -24,6 +24,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from corpus.arguments import Parser, parse_known
 from corpus.errors import UsageError
+from pipelines import dataflow
 
 LOCAL_RUNNER = "FnApiRunner"
 # Of Beam's own filesystems. Ours are fsspec's, which find credentials in the environment; an option
@@ -52,6 +53,8 @@ class RunOptions:
             raise UsageError(
                 f"--workers is for the local runner only; give {self.runner} its own options"
             )
+        if self.runner == dataflow.RUNNER:
+            dataflow.check_options(self.beam_options)
 
     @property
     def runner(self) -> str:
@@ -66,10 +69,17 @@ class RunOptions:
         return PipelineOptions(list(self.beam_arguments))
 
     def new_pipeline(self) -> beam.Pipeline:
-        """An empty pipeline; without a runner among the options it runs in this process."""
+        """An empty pipeline; without a runner among the options it runs in this process.
+
+        Raises:
+          UsageError: Beam refuses the options.
+        """
         options = self.beam_options
         if not self.is_local:
-            return beam.Pipeline(options=options)
+            try:
+                return beam.Pipeline(options=options)
+            except ValueError as error:
+                raise UsageError(" ".join(str(error).split())) from error
         options.view_as(DirectOptions).direct_num_workers = self.workers
         environment = None
         if self.workers > 1:

@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,9 +23,9 @@ import fsspec
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
-from apache_beam.runners.portability.prism_runner import PrismRunner
+from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from tests.cloud.servers import free_port
+from tests.cloud.servers import free_port, listens, serving
 
 SECONDS_TO_ANSWER = 40
 
@@ -62,7 +63,8 @@ class Service(http.server.ThreadingHTTPServer):
         thread.start()
         # So long, in order that nobody has to ask again.
         thread.join(SECONDS_TO_ANSWER)
-        return job
+        # What has failed is only said when somebody asks, as by Dataflow.
+        return {**job, "currentState": "JOB_STATE_RUNNING"} if "messages" in job else job
 
     def _run(self, job: dict) -> None:
         try:
@@ -109,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(worker) -> Iterator[Service]:
+def service(worker) -> Iterator[Service]:
     server = Service(worker)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -158,10 +160,14 @@ class Workers:
     are what the staged wheel requires is checked when it is installed.
     """
 
-    def __init__(self, folder: Path, prism: str) -> None:
+    def __init__(self, folder: Path, prism: str, ending: contextlib.ExitStack) -> None:
+        """Starts Prism; `ending` ends it, and what else is started."""
         self._folder = folder
-        self._prism = prism
-        self._pools: dict[str, tuple[subprocess.Popen, str]] = {}
+        self._ending = ending
+        self._pools: dict[str, str] = {}
+        port = free_port()
+        self._options = [f"--job_endpoint=localhost:{port}"]
+        self._start("prism", port, [prism, f"--job_port={port}", "--serve_http=false"])
 
     def __call__(self, job: dict) -> None:
         pipeline = pipeline_of(job)
@@ -172,57 +178,59 @@ class Workers:
                 endpoint={"url": endpoint}
             ).SerializeToString()
             del environment.dependencies[:]
-        options = PipelineOptions([f"--prism_location={self._prism}"])
-        PrismRunner().run_portable_pipeline(pipeline, options).wait_until_finish()
-
-    def close(self) -> None:
-        for process, _ in self._pools.values():
-            process.terminate()
-            process.wait()
+        result = PortableRunner().run_portable_pipeline(pipeline, PipelineOptions(self._options))
+        result.wait_until_finish()
 
     def _pool(self, packages: dict[str, bytes]) -> str:
         """Where workers wait that have these packages."""
         key = hashlib.sha256(repr(sorted(packages.items())).encode()).hexdigest()[:8]
         if key not in self._pools:
-            python = self._install(self._folder / key, packages)
+            programs = self._install(self._folder / key, packages)
             port = free_port()
-            command = [python, "-m", "apache_beam.runners.worker.worker_pool_main"]
-            with open(self._folder / f"{key}.log", "wb") as log:
-                process = subprocess.Popen(
-                    [*command, f"--service_port={port}"],
-                    cwd=self._folder,
-                    env=without_our_path(),
-                    stdout=log,
-                    stderr=log,
-                )
-            self._pools[key] = (process, f"localhost:{port}")
-        return self._pools[key][1]
+            command = [programs / "python", "-m", "apache_beam.runners.worker.worker_pool_main"]
+            self._start(key, port, [*command, f"--service_port={port}"], programs)
+            self._pools[key] = f"localhost:{port}"
+        return self._pools[key]
 
-    def _install(self, folder: Path, packages: dict[str, bytes]) -> str:
-        """What the boot sequence of a worker's container does with packages."""
-        python = str(folder / "env" / "bin" / "python")
-        run(sys.executable, "-m", "venv", "--without-pip", str(folder / "env"))
+    def _start(self, name: str, port: int, command: list, programs: Path = Path("/bin")) -> None:
+        log, env = self._folder / f"{name}.log", clean(programs)
+        server = serving(command, lambda: listens(port), log, cwd=self._folder, env=env)
+        self._ending.enter_context(server)
+
+    def _install(self, folder: Path, packages: dict[str, bytes]) -> Path:
+        """What the boot sequence of a worker's container does; returns where `python` is."""
+        programs = folder / "env" / "bin"
+        run(sys.executable, "-m", "venv", "--without-pip", folder / "env")
         [site] = (folder / "env" / "lib").glob("python*/site-packages")
         # A plain path: the .pth files there, such as that of an editable corpusmill, are not read.
         (site / "packages.pth").write_text(sysconfig.get_path("purelib"))
-        names = packages["extra_packages.txt"].decode().split()
-        for name in names:
+        for name in packages["extra_packages.txt"].decode().split():
             (folder / name).write_bytes(packages[name])
-            pip = (sys.executable, "-m", "pip", "--python", python, "install", "--no-index")
-            run(*pip, "--force-reinstall", "--no-deps", str(folder / name))
-            run(*pip, str(folder / name))
-        found = run(python, "-c", "import pipelines.count, corpus; print(corpus.__file__)")
+            pip = (sys.executable, "-m", "pip", "--python", programs / "python", "install")
+            run(*pip, "--no-index", "--force-reinstall", "--no-deps", folder / name)
+            run(*pip, "--no-index", folder / name)
+        # Beam's worker pool starts `python`, whatever it runs itself.
+        found = run("python", "-c", "import corpus; print(corpus.__file__)", programs=programs)
         assert found.startswith(str(site)), found
-        return python
+        return programs
 
 
-def without_our_path() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+def clean(programs: Path) -> dict[str, str]:
+    """The variables of this process, but for those by which Python finds this repository."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**kept, "PATH": f"{programs}:{kept['PATH']}"}
 
 
-def run(*command: str) -> str:
+def run(*command, programs: Path = Path("/bin")) -> str:
+    environment = clean(programs)
+    program = shutil.which(command[0], path=environment["PATH"])
     done = subprocess.run(
-        command, env=without_our_path(), cwd="/", capture_output=True, text=True, check=False
+        [program, *command[1:]],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import fsspec
@@ -72,13 +72,15 @@ class Store:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], url: str, log: Path) -> Iterator[None]:
-    """A server that answers at `url` while the block runs."""
+def serving(
+    command: Sequence[str], is_up: Callable[[], bool], log: Path, **options
+) -> Iterator[None]:
+    """A server that is up while the block runs; `options` are those of Popen."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **options)
     try:
         until = time.monotonic() + SECONDS_TO_START
-        while not answers(url):
+        while not is_up():
             assert process.poll() is None, f"{command[0]} ended: {log.read_text()}"
             assert time.monotonic() < until, f"{command[0]} isn't up: {log.read_text()}"
             time.sleep(0.05)
@@ -94,6 +96,14 @@ def answers(url: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("localhost", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
@@ -112,7 +122,8 @@ def gcs(folder: Path) -> Iterator[Store]:
     command = [program, "-scheme", "http", "-host", "127.0.0.1", "-backend", "memory"]
     command += ["-port", address.partition(":")[2], "-external-url", f"http://{address}"]
     command += ["-public-host", address]
-    with serving(command, f"http://{address}/storage/v1/b", folder / "gcs.log"):
+    url = f"http://{address}/storage/v1/b"
+    with serving(command, lambda: answers(url), folder / "gcs.log"):
         create = urllib.request.Request(
             f"http://{address}/storage/v1/b?project=test",
             data=b'{"name": "mill"}',
@@ -128,7 +139,8 @@ def s3(folder: Path, secret: str) -> Iterator[Store]:
     program = Path(sys.executable).with_name("moto_server")
     address = f"127.0.0.1:{free_port()}"
     command = [str(program), "-H", "127.0.0.1", "-p", address.partition(":")[2]]
-    with serving(command, f"http://{address}/moto-api/", folder / "s3.log"):
+    url = f"http://{address}/moto-api/"
+    with serving(command, lambda: answers(url), folder / "s3.log"):
         create = urllib.request.Request(f"http://{address}/mill", method="PUT")
         urllib.request.urlopen(create).close()
         yield Store(

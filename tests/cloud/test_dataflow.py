@@ -1,14 +1,24 @@
 """Jobs as Dataflow gets them, and what becomes of them where they are run."""
 
+import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
+from google.cloud.dataflow_v1beta3.types import Job, JobType
+from google.protobuf import json_format
 
+from corpus.datasets import DatasetWriter
 from pipelines import cli
+from pipelines.dataflow import job_name, write_wheel
+from tests.cloud import dataflow
 from tests.cloud.conftest import steps
-from tests.cloud.dataflow import Workers, options_of, packages_of, pipeline_of, serving
+from tests.cloud.dataflow import Workers, options_of, packages_of, pipeline_of, read
 from tests.cloud.secrets import holds, plant
 from tests.cloud.servers import ROOT
 from tests.integration.samples import assert_same_data
@@ -20,10 +30,9 @@ JOBS = ["tokens", "counts", "distributions", "targets", "compressed", "documents
 def service(gcs, tmp_path_factory):
     found = os.environ.get("CORPUSMILL_PRISM") or shutil.which("prism", path=ROOT / ".cluster/bin")
     assert found, "Prism is missing: make cluster-test builds it, or set CORPUSMILL_PRISM=PATH"
-    workers = Workers(tmp_path_factory.mktemp("workers"), found)
-    with serving(workers) as server:
-        yield server
-    workers.close()
+    with contextlib.ExitStack() as ending:
+        workers = Workers(tmp_path_factory.mktemp("workers"), found, ending)
+        yield ending.enter_context(dataflow.service(workers))
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +76,70 @@ def test_what_is_submitted_makes_the_bytes_of_a_local_run(
     assert_same_data(tmp_path / "data", job / dataset)
 
 
-def check_request(job):
-    """What Dataflow's API asks of a job, and that it is what was asked for."""
-    [pool] = job["environment"]["workerPools"]
-    assert pool["machineType"] == "n2-standard-4"
-    assert pool["autoscalingSettings"]["maxNumWorkers"] == 7
-    assert job["type"] == "JOB_TYPE_BATCH"
-    assert job["name"].startswith("corpusmill-")
-    assert options_of(job)["region"] == "europe-west4"
-    packages = {package["name"]: package["location"] for package in pool["packages"]}
-    [wheel] = [name for name in packages if name.endswith(".whl")]
-    assert wheel.startswith("corpusmill-")
-    assert set(packages) == set(packages_of(pipeline_of(job)))
+def check_request(submitted):
+    """That it is what Dataflow's API takes, to the last field, and what was asked for."""
+    kept = {key: value for key, value in submitted.items() if key != "messages"}
+    job = Job(json_format.ParseDict(kept, Job.pb(Job())))
+    assert job.type_ == JobType.JOB_TYPE_BATCH
+    assert re.fullmatch("corpusmill-[a-z]+-[0-9a-f]{12}", job.name)
+    assert options_of(submitted)["region"] == "europe-west4"
+    [pool] = job.environment.worker_pools
+    assert pool.machine_type == "n2-standard-4"
+    assert pool.autoscaling_settings.max_num_workers == 7
+    packages = {package.name: package.location for package in pool.packages}
+    assert set(packages) == set(packages_of(pipeline_of(submitted)))
+    assert [name for name in packages if re.fullmatch(r"corpusmill-.*-none-any\.whl", name)]
     assert all(place.startswith("storage.googleapis.com/mill/") for place in packages.values())
-    assert "use_multiple_sdk_containers" in job["environment"]["experiments"]
+    # One process a core, as Python needs it.
+    assert "use_multiple_sdk_containers" in job.environment.experiments
+
+
+def test_a_job_that_runs_is_not_started_again(service, inputs, gcs, capsys, monkeypatch):
+    output = gcs.place / "dataflow" / "twice"
+    command = [*map(str, steps(inputs)["tokens"]), "--output", str(output), *options(service, gcs)]
+    running = {
+        "id": "first",
+        "name": job_name(DatasetWriter(str(output), "tokens", {})),
+        "clientRequestId": "of another launch",
+        "currentState": "JOB_STATE_RUNNING",
+    }
+    monkeypatch.setitem(service.jobs, "first", running)
+    assert cli.main(command) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "is running already and will finish gs://mill/dataflow/twice" in error
+
+
+def test_a_job_that_fails_says_why(service, inputs, gcs, capsys):
+    """What a worker raised, in one line, and no manifest."""
+    output = gcs.place / "dataflow" / "bad"
+    bad = [*map(str, steps(inputs)["tokens"]), "--text-field", "body", "--output", str(output)]
+    assert cli.main([*bad, *options(service, gcs)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("corpusmill: error: ")
+    assert "records are bad" in error
+    assert "manifest.json" not in gcs.files(output)
+
+
+def test_the_template_is_a_job_that_somebody_else_starts(service, inputs, gcs, job, tmp_path):
+    """As Dataflow's launcher calls it; what is in the template then runs."""
+    output = gcs.place / "dataflow" / "from-template"
+    place = f"{gcs.place}/launches/job_object"
+    arguments = shlex.join([*map(str, steps(inputs)["tokens"][1:]), "--output", str(output)])
+    command = [sys.executable, ROOT / "deploy/dataflow/template.py", "--command=tokenize"]
+    command += [f"--arguments={arguments}", f"--template_location={place}"]
+    launched = subprocess.run(
+        [*command, *options(service, gcs)], capture_output=True, text=True, check=False
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert f"wrote the template {place}" in launched.stdout
+    submitted = json.loads(read(place))
+    check_request(submitted)
+    service.worker(submitted)
+    assert_same_data(gcs.download(output, tmp_path), job / "tokens")
+
+
+def test_the_wheel_is_the_same_each_time(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    assert write_wheel(first).read_bytes() == write_wheel(second).read_bytes()
