@@ -31,9 +31,10 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _CHUNK = 1 << 20
 # A server that says nothing for so long is asked again.
 _SECONDS_OF_SILENCE = 120
-# A password before a host, or a parameter that only its owner should know.
+# A password before a host (slashes may be in it, so that it isn't a port), or a parameter that only
+# its owner should know.
 _CREDENTIAL = re.compile(
-    r"\w+://[^/@]*:[^/@]*@"
+    r"\w+://[^/@]*:(?!\d+/)[^@]*@"
     r"|https?://.*[?&][^=&]*(token|secret|sig|password|credential|key)[^=&]*=",
     re.IGNORECASE,
 )

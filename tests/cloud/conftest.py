@@ -91,7 +91,8 @@ def steps(place: Place) -> dict[str, tuple]:
         "codebook": ("freeze", "--counts", place / "byte-counts"),
         "compressed": ("compress", *documents, "--codebook", place / "codebook"),
         "coded": (
-            *("compress", *documents, "--codec", "equal-info", "--model", "ngram"),
+            *("compress", "--input", place / "input" / "held-out.jsonl"),
+            *("--codec", "equal-info", "--model", "ngram"),
             *("--counts", place / "byte-counts"),
         ),
         "documents": ("decompress", "--input", place / "compressed"),

@@ -2,6 +2,7 @@
 
 import base64
 import bz2
+import contextlib
 import io
 import json
 import re
@@ -9,7 +10,7 @@ import zipfile
 import zlib
 
 # As Beam writes functions down: bzip2 or zlib, in base64.
-_PICKLED = re.compile(rb"(?:QlpoO|eJ)[A-Za-z0-9+/]{16,}={0,2}")
+_PICKLED = re.compile(rb"(?:QlpoO|eJ|eN)[A-Za-z0-9+/]{16,}={0,2}")
 
 
 def plant(secret: str, patch, folder) -> None:
@@ -42,8 +43,8 @@ def _layers(data: bytes):
             for name in archive.namelist():
                 yield from _layers(archive.read(name))
     for found in _PICKLED.findall(data):
-        packed = base64.b64decode(found + b"=" * (-len(found) % 4))
-        try:
-            yield bz2.decompress(packed) if packed.startswith(b"BZh") else zlib.decompress(packed)
-        except (OSError, ValueError, zlib.error):
-            continue
+        # What stands behind it, if that looks like base64 too, does no harm.
+        packed = base64.b64decode(found[: len(found) // 4 * 4])
+        for decompressor in (bz2.BZ2Decompressor(), zlib.decompressobj()):
+            with contextlib.suppress(OSError, zlib.error):
+                yield decompressor.decompress(packed)

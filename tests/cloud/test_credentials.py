@@ -3,12 +3,25 @@
 import os
 import subprocess
 import sys
+import zipfile
+from functools import partial
 
 import pytest
+from apache_beam.internal import pickler
 
 from pipelines import cli
 from tests.cloud.conftest import steps
 from tests.cloud.secrets import holds, plant
+
+
+def test_the_search_finds_what_is_there(secret, tmp_path):
+    function = partial(print, secret)
+    for use_zlib in (False, True):
+        assert holds(b"before" + pickler.dumps(function, use_zlib=use_zlib) + b"\n", secret)
+    with zipfile.ZipFile(tmp_path / "wheel", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("module.py", f"KEY = {secret!r}")
+    assert holds((tmp_path / "wheel").read_bytes(), secret)
+    assert not holds(pickler.dumps(partial(print, "nothing")), secret)
 
 
 @pytest.mark.parametrize("protocol", ["gs", "s3"])

@@ -8,8 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from google.cloud.dataflow_v1beta3.types import ParameterType, TemplateMetadata
-from google.protobuf import json_format
 
 from pipelines import cli
 from pipelines.options import parse_job
@@ -52,6 +50,10 @@ def metadata():
 
 def test_the_template_is_what_googles_api_takes(metadata):
     """An unknown field or a value of another type would be an error."""
+    # Here, because these files are also looked at where Google's packages are missing.
+    from google.cloud.dataflow_v1beta3.types import ParameterType, TemplateMetadata
+    from google.protobuf import json_format
+
     read = json_format.ParseDict(metadata, TemplateMetadata.pb(TemplateMetadata()))
     assert read.name
     for parameter in read.parameters:

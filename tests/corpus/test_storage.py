@@ -15,6 +15,7 @@ SECRET = "a-secret"
     "url",
     [
         f"s3://key:{SECRET}@bucket/tokens",
+        f"s3://key:with/slash/{SECRET}@bucket/tokens",
         f"ftp://user:{SECRET}@host/file",
         f"https://host/file.jsonl?X-Amz-Signature={SECRET}",
         f"https://host/file.jsonl?version=1&access_token={SECRET}",
@@ -27,7 +28,13 @@ def test_credentials_in_urls_are_refused_and_not_repeated(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["gs://bucket/??/key=5/*.parquet", "https://host/file?version=1", "a/b:c@d?token=1"]
+    "url",
+    [
+        "gs://bucket/??/key=5/*.parquet",
+        "https://host/file?version=1",
+        "https://host:80/a@b",
+        "a/b:c@d?token=1",
+    ],
 )
 def test_other_urls_pass(url):
     storage.filesystem(url)
