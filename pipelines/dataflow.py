@@ -120,9 +120,11 @@ def failure(error: Exception) -> CorpusmillError | None:
     """What Dataflow says of a job that failed, in one line; None where it is not of Dataflow."""
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 
-    if isinstance(error, DataflowRuntimeException):
-        return CorpusmillError(" ".join(str(error).split()))
-    return None
+    if not isinstance(error, DataflowRuntimeException):
+        return None
+    # The last line is the cause, or that of a worker's traceback.
+    lines = str(error).strip().splitlines()
+    return CorpusmillError(" ".join(dict.fromkeys([lines[0], lines[-1]])))
 
 
 def job_name(writer: DatasetWriter) -> str:

@@ -1,8 +1,9 @@
 """What is refused before a job is submitted to Dataflow; tests/cloud submits jobs."""
 
 import pytest
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 
-from pipelines import cli
+from pipelines import cli, dataflow
 
 OPTIONS = ["--runner=DataflowRunner", "--project=p-1", "--region=r", "--temp_location=gs://b/t"]
 NO_ACCOUNT = "--no_auth"
@@ -26,3 +27,16 @@ def test_refused(options, said, job, tmp_path, capsys):
     assert said in error
     assert "a-secret" not in error
     assert not (tmp_path / "counts").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("Workflow failed. Causes: no quota", "Dataflow pipeline failed. Error: Workflow failed."),
+        ("Traceback:\n  File x\nKeyError: 'y'", "Dataflow pipeline failed. Error: KeyError: 'y'"),
+    ],
+)
+def test_what_dataflow_says_becomes_one_line(said, line):
+    error = DataflowRuntimeException(f"Dataflow pipeline failed. Error:\n{said}", None)
+    assert str(dataflow.failure(error)).startswith(line)
+    assert dataflow.failure(ValueError(said)) is None
