@@ -3,17 +3,17 @@
 So a model that is slow with one text and fast with many is asked about many at once.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.byte_models.base import ByteModel
 from compress.byte_strings import Bytes, Offsets
+from compress.tally import count
 
-# Enough to keep a network busy; each may hold a cache of its own.
-_MOST = 256
+Result = TypeVar("Result")
 
 
 class Lanes:
@@ -25,14 +25,15 @@ class Lanes:
       active: int64, the lanes that have one.
     """
 
-    def __init__(self, model: ByteModel, documents: npt.NDArray[np.int64]) -> None:
+    def __init__(self, model: ByteModel, documents: npt.NDArray[np.int64], most: int) -> None:
         """Begins the first documents.
 
         Args:
           model: what reads.
           documents: numbers of all that will be read.
+          most: lanes that there may be.
         """
-        self.number = min(_MOST, len(documents))
+        self.number = min(most, len(documents))
         self._waiting = documents[self.number :]
         self.documents = documents[: self.number].copy()
         self.active = np.arange(self.number)
@@ -50,12 +51,15 @@ class Lanes:
 
     def read(self, lanes: Offsets, following: Bytes) -> None:
         """Reads one more byte in these lanes."""
+        count("lane_steps", self.number)
+        count("bytes_read", len(lanes))
         if len(lanes):
             assert self._state is not None
             self._state.read(lanes, following)
 
     def restart(self, lanes: Offsets) -> None:
         """Starts the model afresh in these lanes."""
+        count("model_starts", len(lanes))
         if len(lanes):
             assert self._state is not None
             self._state.restart(lanes)
@@ -69,6 +73,22 @@ class Lanes:
         if len(refilled) < len(lanes):
             self.active = np.setdiff1d(self.active, lanes[len(refilled) :])
         return refilled
+
+
+def with_fewer_lanes(most: int, work: Callable[[int], Result]) -> Result:
+    """What `work` returns when it may use so many lanes, or half of them and so on.
+
+    Raises:
+      MemoryError: there is too little memory even for one lane.
+    """
+    while True:
+        try:
+            return work(most)
+        except MemoryError:
+            if most == 1:
+                raise
+        # Here, where the error no longer holds on to what was in memory.
+        most //= 2
 
 
 def by_document(

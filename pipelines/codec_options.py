@@ -14,14 +14,16 @@ from compress import (
     SubwordCodec,
 )
 from compress.bits import TOKEN_BITS
+from compress.byte_models import DEVICES
 from compress.codebook import PARSES
-from compress.codecs import BASELINES
+from compress.codecs import BASELINES, codec_on_device, runs_network
 from compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from compress.codecs.padded import PADDINGS
 from corpus.arguments import Parser, whole_number
 from corpus.errors import UsageError
 from corpus.tokenizers import load_tokenizer
 from pipelines.byte_models import ModelChoice, add_model_arguments
+from pipelines.options import RunOptions
 
 _TOKEN_BITS = 16
 _WINDOW_BITS = 16
@@ -110,6 +112,30 @@ def chosen_codec(arguments: argparse.Namespace) -> Codec:
     if reset != 1:
         raise UsageError(f"--padding {arguments.padding} goes with --reset window only")
     return PaddedCodec(model, token_bits, window_bits, arguments.padding)
+
+
+def add_device_argument(parser: Parser) -> None:
+    """`--device` of commands that run a codec."""
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="equal-info, ac: what computes a transformer byte model; the data is the same",
+    )
+
+
+def check_device(codec: Codec, device: str, run: RunOptions) -> None:
+    """Raises UsageError where the codec has nothing for a device to do, or there is none here.
+
+    The machines of another runner are asked when they load the model.
+    """
+    if device != "cpu" and not runs_network(codec):
+        raise UsageError(
+            f"--device {device} is for codecs with a transformer byte model only, not"
+            f" {', '.join(map(str, (codec.kind, *codec.options.values())))}"
+        )
+    if run.is_local:
+        codec_on_device(codec, device)
 
 
 def _check_options(kind: str, given: dict[str, Any]) -> None:

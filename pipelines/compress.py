@@ -11,7 +11,12 @@ from compress.streams import encode_stream
 from corpus import storage
 from corpus.arguments import Parser, make_parser
 from corpus.datasets import DatasetWriter
-from pipelines.codec_options import add_codec_arguments, chosen_codec
+from pipelines.codec_options import (
+    add_codec_arguments,
+    add_device_argument,
+    check_device,
+    chosen_codec,
+)
 from pipelines.documents import (
     EncodeJob,
     FoundDocuments,
@@ -19,21 +24,32 @@ from pipelines.documents import (
     add_input_argument,
     document_options,
     find_documents,
+    in_large_batches,
+    one_row_each,
 )
+from pipelines.model_work import device_of
 from pipelines.options import parse_job
 from pipelines.streams import pipe
 
 
-def make_job(documents: FoundDocuments, codec: Codec, output: str) -> EncodeJob:
-    """The job that writes the compressed dataset `output`."""
+def make_job(
+    documents: FoundDocuments, codec: Codec, output: str, device: str = "cpu"
+) -> EncodeJob:
+    """The job that writes the compressed dataset `output`.
+
+    The device computes the codec's network, if it has one.
+    """
     config = {**documents.config, **codec_config(codec)}
+    network_device = device_of(codec, device)
     return EncodeJob(
         "compress",
         documents,
         DatasetWriter(storage.absolute(output), "compressed", config),
         codec.files,
-        partial(load_encoder, content_hash=codec.content_hash),
+        partial(load_encoder, content_hash=codec.content_hash, device=device),
         codec.description,
+        one_row_each if network_device is None else in_large_batches,
+        device=network_device,
     )
 
 
@@ -52,9 +68,9 @@ def describe_codec(codec: Codec) -> list[str]:
     return lines
 
 
-def load_encoder(folder: str, content_hash: str) -> CodecEncoder:
+def load_encoder(folder: str, content_hash: str, device: str = "cpu") -> CodecEncoder:
     """What workers encode with, from a folder with the codec of this hash."""
-    return CodecEncoder(expect_codec(folder, content_hash))
+    return CodecEncoder(expect_codec(folder, content_hash, device))
 
 
 def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Iterator[bytes]:
@@ -76,6 +92,7 @@ def _parser() -> Parser:
     add_input_argument(parser, required=False)
     add("--output", metavar="DIR", help="folder or URL of the compressed dataset")
     add_codec_arguments(parser)
+    add_device_argument(parser)
     add("--stdin", action="store_true", help="read standard input, write to standard output")
     add_document_arguments(parser)
     return parser
@@ -98,5 +115,7 @@ def main(argv: Sequence[str]) -> None:
     if not (arguments.input and arguments.output):
         parser.error("the following arguments are required: --input and --output, or --stdin")
     codec = chosen_codec(arguments)
-    job = make_job(find_documents(document_options(arguments)), codec, arguments.output)
+    check_device(codec, arguments.device, run)
+    documents = find_documents(document_options(arguments))
+    job = make_job(documents, codec, arguments.output, arguments.device)
     job.run(run, describe_codec(codec))

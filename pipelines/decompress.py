@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import apache_beam as beam
@@ -10,7 +10,7 @@ import orjson
 
 from compress.byte_strings import ByteStrings
 from compress.codebook import Codebook
-from compress.codecs import expect_codec
+from compress.codecs import Codec, expect_codec
 from compress.compressed import read_documents
 from compress.streams import decode_stream
 from corpus import storage
@@ -26,7 +26,9 @@ from corpus.datasets import (
     read_manifest,
 )
 from corpus.errors import DataError
+from pipelines.codec_options import add_device_argument, check_device
 from pipelines.launch import run_job
+from pipelines.model_work import Run, device_of
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
 from pipelines.streams import pipe
@@ -41,11 +43,13 @@ class DecompressPlan:
       input: folder or URL of the compressed dataset.
       manifest: of it.
       output: folder or URL of the documents.
+      device: what computes the codec's network, if it has one.
     """
 
     input: str
     manifest: Manifest
     output: str
+    device: str = "cpu"
 
     @property
     def writer(self) -> DatasetWriter:
@@ -63,7 +67,7 @@ class DecompressPlan:
         return [f"{input_line}, {len(self.manifest.data_files)} files"]
 
 
-def make_plan(input_folder: str, output: str) -> DecompressPlan:
+def make_plan(input_folder: str, output: str, device: str = "cpu") -> DecompressPlan:
     """Looks at the input.
 
     Raises:
@@ -71,7 +75,7 @@ def make_plan(input_folder: str, output: str) -> DecompressPlan:
       DataError: its codec isn't there, or isn't the one that it was made with.
     """
     folder = storage.absolute(input_folder)
-    plan = DecompressPlan(folder, read_manifest(folder, "compressed"), output)
+    plan = DecompressPlan(folder, read_manifest(folder, "compressed"), output, device)
     expect_codec(*plan.codec)
     return plan
 
@@ -79,30 +83,34 @@ def make_plan(input_folder: str, output: str) -> DecompressPlan:
 def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> beam.Pipeline:
     """The pipeline that writes the documents into a folder that has been claimed."""
     pipeline = run.new_pipeline()
+    device = device_of(expect_codec(*plan.codec), plan.device)
     (
         pipeline
         | "Files" >> SpreadOut(plan.manifest.data_files)
-        | "Decompress" >> beam.ParDo(DecompressFile(plan))
+        | "Decompress" >> Run(DecompressFiles(plan), device)
         | "AllComplete" >> beam.combiners.Count.Globally()
         | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
     )
     return pipeline
 
 
-class DecompressFile(beam.DoFn):
-    """Record of a compressed file -> name of its documents, which are in place."""
+@dataclasses.dataclass(frozen=True)
+class DecompressFiles:
+    """Work: record of a compressed file -> name of its documents, which are in place."""
 
-    def __init__(self, plan: DecompressPlan) -> None:
-        self._plan = plan
+    plan: DecompressPlan
 
-    def process(self, record: FileRecord) -> Iterator[str]:
-        writer, part = self._plan.writer, documents_name(record)
+    def load(self) -> Codec:
+        return expect_codec(*self.plan.codec, self.plan.device)
+
+    def run(self, codec: Codec, record: FileRecord) -> str:
+        writer, part = self.plan.writer, documents_name(record)
         if writer.completion(part) is None:
-            writer.complete(part, decompress_file(self._plan, record))
-        yield part
+            writer.complete(part, decompress_file(self.plan, codec, record))
+        return part
 
 
-def decompress_file(plan: DecompressPlan, record: FileRecord) -> Completion:
+def decompress_file(plan: DecompressPlan, codec: Codec, record: FileRecord) -> Completion:
     """Writes the documents of one compressed file.
 
     Raises:
@@ -114,7 +122,6 @@ def decompress_file(plan: DecompressPlan, record: FileRecord) -> Completion:
         raise DataError(f"{storage.join(plan.input, record.name)} {wrong}")
     part = documents_name(record)
     progress = Progress(plan.writer, "decompress", part)
-    codec = expect_codec(*plan.codec)
     text_bytes = 0
     with plan.writer.new_file(part) as file, open(file.path, "wb") as out:
         for names, documents in read_documents(storage.join(plan.input, record.name), codec):
@@ -183,6 +190,7 @@ def main(argv: Sequence[str]) -> None:
     add("--output", metavar="DIR", help="folder or URL of the documents")
     add("--codebook", metavar="FILE", help="with --stdin: path or URL of the codebook")
     add("--stdin", action="store_true", help="read standard input, write to standard output")
+    add_device_argument(parser)
     arguments, run = parse_job(parser, argv)
     if arguments.stdin:
         if arguments.input or arguments.output or arguments.codebook is None:
@@ -193,7 +201,8 @@ def main(argv: Sequence[str]) -> None:
         parser.error("--codebook is for --stdin only: a compressed dataset has its own")
     if not (arguments.input and arguments.output):
         parser.error("the following arguments are required: --input and --output, or --stdin")
-    plan = make_plan(arguments.input, arguments.output)
+    plan = make_plan(arguments.input, arguments.output, arguments.device)
+    check_device(expect_codec(*plan.codec), arguments.device, run)
     run_job(
         plan.writer,
         run,

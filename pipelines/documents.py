@@ -43,6 +43,7 @@ from corpus.inputs import (
 from corpus.readers import read_segment
 from corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
 from pipelines.launch import run_job
+from pipelines.model_work import Run
 from pipelines.options import RunOptions
 from pipelines.progress import Progress, Stage
 from pipelines.transforms import SpreadOut, WriteManifest
@@ -50,6 +51,7 @@ from pipelines.transforms import SpreadOut, WriteManifest
 # Below so many bad records a shard goes on, so that the limit is judged on the whole corpus.
 _BAD_RECORDS_BEFORE_EARLY_STOP = 1000
 _MIB = 1 << 20
+_LARGE_BATCH_BYTES = 32 * _MIB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,24 @@ MakeRows = Callable[[Any, int, Iterable[pa.RecordBatch]], Iterator[pa.RecordBatc
 """Turns an encoder, the number of a part and its document batches into token batches."""
 
 
+def in_large_batches(
+    encoder: TextEncoder, part: int, documents: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """As `one_row_each`, with so many documents at a time that a network's lanes stay full."""
+    held: list[pa.RecordBatch] = []
+    for batch in documents:
+        held.append(batch)
+        if sum(each.nbytes for each in held) >= _LARGE_BATCH_BYTES:
+            yield from one_row_each(encoder, part, [_joined(held)])
+            held = []
+    if held:
+        yield from one_row_each(encoder, part, [_joined(held)])
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
 def one_row_each(
     encoder: TextEncoder, _part: int, documents: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
@@ -138,6 +158,7 @@ class EncodeJob:
       encoder: what the manifest says of it.
       make_rows: what becomes of the documents.
       properties: what the manifest says besides.
+      device: what computes the encoder's network, if it has one.
     """
 
     stage: str
@@ -148,6 +169,7 @@ class EncodeJob:
     encoder: Mapping[str, Any]
     make_rows: MakeRows = one_row_each
     properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    device: str | None = None
 
     def run(self, run: RunOptions, description: Sequence[str]) -> None:
         """Makes the dataset, or what is missing of it; see `run_job`."""
@@ -162,7 +184,7 @@ class EncodeJob:
     def build_pipeline(self, run: RunOptions = RunOptions()) -> beam.Pipeline:
         """The pipeline that writes the dataset into a folder that has been claimed."""
         self._save_encoder()
-        encode = EncodeShard(
+        encode = EncodeShards(
             self.writer,
             self.stage,
             self.documents.options,
@@ -174,7 +196,7 @@ class EncodeJob:
         (
             pipeline
             | "Shards" >> SpreadOut(enumerate(self.documents.shards))
-            | "Encode" >> beam.ParDo(encode)
+            | "Encode" >> Run(encode, self.device)
             | "AllComplete" >> beam.combiners.Count.Globally()
             | "WriteManifest"
             >> WriteManifest(
@@ -198,44 +220,36 @@ class EncodeJob:
         self.writer.complete(TOKENIZER_FOLDER, Completion(tuple(records), {}))
 
 
-class EncodeShard(beam.DoFn):
-    """(number, segments) of a shard -> number, with the shard's files in place."""
+@dataclasses.dataclass(frozen=True)
+class EncodeShards:
+    """Work: (number, segments) of a shard -> number, with the shard's files in place."""
 
-    def __init__(
-        self,
-        writer: DatasetWriter,
-        stage: str,
-        options: DocumentOptions,
-        parts: int,
-        load_encoder: Callable[[str], TextEncoder],
-        make_rows: MakeRows,
-    ) -> None:
-        self._writer = writer
-        self._stage = stage
-        self._options = options
-        self._parts = parts
-        self._load_encoder = load_encoder
-        self._make_rows = make_rows
+    writer: DatasetWriter
+    stage: str
+    options: DocumentOptions
+    parts: int
+    load_encoder: Callable[[str], TextEncoder]
+    make_rows: MakeRows
 
-    def setup(self) -> None:
-        self._encoder = self._load_encoder(self._writer.url(TOKENIZER_FOLDER))
+    def load(self) -> TextEncoder:
+        return self.load_encoder(self.writer.url(TOKENIZER_FOLDER))
 
-    def process(self, shard: tuple[int, tuple[Segment, ...]]) -> Iterator[int]:
+    def run(self, encoder: TextEncoder, shard: tuple[int, tuple[Segment, ...]]) -> int:
         number, segments = shard
-        name = part_name(number, self._parts)
-        if self._writer.completion(name) is None:
-            progress = Progress(self._writer, self._stage, name)
+        name = part_name(number, self.parts)
+        if self.writer.completion(name) is None:
+            progress = Progress(self.writer, self.stage, name)
             completion = encode_shard(
-                self._writer,
+                self.writer,
                 name,
                 segments,
-                self._encoder.dtype,
-                partial(self._make_rows, self._encoder, number),
-                self._options,
+                encoder.dtype,
+                partial(self.make_rows, encoder, number),
+                self.options,
                 progress,
             )
-            self._writer.complete(name, completion)
-        yield number
+            self.writer.complete(name, completion)
+        return number
 
 
 def encode_shard(

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "apache_beam": {"pipelines"},
     "pyspark": {"pipelines/spark.py"},
-    "torch": {"trainer"},
+    "torch": {"trainer", "compress/byte_models/torch_transformer.py"},
 }
 
 
@@ -123,12 +123,14 @@ def test_allowed_import_is_no_violation(tmp_path: Path, file: str, source: str) 
 
 
 def test_importing_everything_without_beam_loads_neither_beam_nor_torch() -> None:
+    """But for the module that holds a network, which is imported when a device is asked for."""
     program = """
 import importlib, pkgutil, sys
 import compress, corpus, ngram_agg
 for package in compress, corpus, ngram_agg:
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+        if module.name != "compress.byte_models.torch_transformer":
+            importlib.import_module(module.name)
 print(*sorted({"apache_beam", "torch"} & sys.modules.keys()))
 """
     done = subprocess.run(

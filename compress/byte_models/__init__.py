@@ -4,6 +4,7 @@ Every coder here asks a `ByteModel`, and codes with what it answers.
 """
 
 from compress.byte_models.base import ByteModel, ModelState
+from compress.byte_models.devices import DEVICES, on_device
 from compress.byte_models.loading import (
     model_files,
     ngram_model,
@@ -17,6 +18,7 @@ from compress.byte_models.transformer import TransformerModel
 from compress.byte_models.window_starts import WindowStartsModel
 
 __all__ = [
+    "DEVICES",
     "ByteModel",
     "ModelState",
     "NgramModel",
@@ -25,6 +27,7 @@ __all__ = [
     "WindowStartsModel",
     "model_files",
     "ngram_model",
+    "on_device",
     "open_model",
     "save_model",
     "static_model",

@@ -27,6 +27,8 @@ MIN_PRECISION = 9
 MAX_PRECISION = 24
 # More than any prefix of a window has.
 ALL_BYTES = 1 << 30
+# Enough to keep a processor busy.
+LANES = 256
 
 _UNIFORM = np.uint64(1 << 24)
 _UNIT_BITS = np.uint64(32)
@@ -40,6 +42,7 @@ class ByteModel(Protocol):
       kind: `static`, `ngram`, ...
       precision: frequencies of a prefix add up to 2^precision.
       context_bytes: how many of a prefix' last bytes matter.
+      lanes: how many texts are best read side by side.
     """
 
     @property
@@ -50,6 +53,9 @@ class ByteModel(Protocol):
 
     @property
     def context_bytes(self) -> int: ...
+
+    @property
+    def lanes(self) -> int: ...
 
     @property
     def content_hash(self) -> str:

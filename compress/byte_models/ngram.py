@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from compress.byte_models.base import (
+    LANES,
     PRECISION,
     Frequencies,
     ModelState,
@@ -45,6 +46,7 @@ class NgramModel:
     table: FullTable
     precision: int = PRECISION
     kind = "ngram"
+    lanes = LANES
 
     def __post_init__(self) -> None:
         check_precision(self.precision)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.byte_models.base import (
+    LANES,
     PRECISION,
     Frequencies,
     ModelState,
@@ -37,6 +38,7 @@ class StaticModel:
     counts: Words
     precision: int = PRECISION
     kind = "static"
+    lanes = LANES
     context_bytes = 0
 
     def __post_init__(self) -> None:

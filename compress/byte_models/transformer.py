@@ -23,11 +23,13 @@ import numpy.typing as npt
 
 from compress.byte_models.base import (
     ALL_BYTES,
+    LANES,
     Frequencies,
     Words,
     check_precision,
     quantize,
 )
+from compress.byte_models.transformer_state import START, PrefixTable, TransformerState
 from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from ngram_agg.compiled import compiled
 
@@ -35,19 +37,17 @@ Array = npt.NDArray[Any]
 
 # With 2^14, the least frequency of 1 for each of 256 bytes would cost 0.5% more bits.
 TRANSFORMER_PRECISION = 16
-# The token that stands before every prefix.
-START = 256
 
-_ACTIVATION_BITS = 12
-_WEIGHT_BITS = 14
-_SCORE_BITS = 10
+ACTIVATION_BITS = 12
+WEIGHT_BITS = 14
+SCORE_BITS = 10
 _EXPONENTIAL_BITS = 30
-_SIGMOID_BITS = 16
+SIGMOID_BITS = 16
 # exp(-x) is nothing beyond, the sigmoid is 0 or 1.
 _LARGEST_EXPONENT = 22
-_LARGEST_GATE = 16
+LARGEST_GATE = 16
 # Activations are clamped to this.
-_LIMIT = 1 << 20
+LIMIT = 1 << 20
 # Integers up to here, and sums that stay below, are exact in float64.
 _EXACT = 1 << 53
 # So many positions at a time, of 26 KB each at the size 3m: the system clears larger arrays anew.
@@ -55,7 +55,7 @@ _BLOCK = 1024
 # Prefixes, of 1 KB each: rounds of freezing ask for the same ones, and so do windows.
 _MOST_REMEMBERED = 1 << 18
 
-_MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output", "output")
+MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output", "output")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class TransformerModel:
     precision: int = TRANSFORMER_PRECISION
     kind = "transformer"
     context_bytes = ALL_BYTES
+    lanes = LANES
+    most_rows = _BLOCK
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -157,15 +159,30 @@ class TransformerModel:
             done = rows.stop
         return out
 
-    def start(self, texts: int) -> "TransformerState":
+    def start(self, texts: int) -> TransformerState:
         """The state of coders that read so many texts byte by byte."""
-        return TransformerState(self, texts)
+        return TransformerState(self._table, texts)
+
+    def new_cache(self, slots: int) -> Array:
+        """As `Network.new_cache`: int32 [layers, 2, slots, inner]."""
+        return np.empty((self._layers, 2, slots, self._inner), np.int32)
+
+    def compute(
+        self, tokens: Array, positions: Offsets, firsts: Offsets, cache: Array, asked: Offsets
+    ) -> Frequencies:
+        """As `Network.compute`."""
+        paths = firsts[:, None] + np.arange(positions.max() + 1)
+        return self._run(tokens, positions, firsts + positions, paths, cache, asked)
+
+    @cached_property
+    def _table(self) -> PrefixTable:
+        return PrefixTable(self)
 
     @cached_property
     def _prepared(self) -> dict[str, Array]:
         """The tensors as they are used: matrices that are multiplied as float64."""
         return {
-            name: tensor.astype(np.float64) if name in _MATRICES else read_only(tensor)
+            name: tensor.astype(np.float64) if name in MATRICES else read_only(tensor)
             for name, tensor in self.tensors.items()
         }
 
@@ -239,86 +256,6 @@ class TransformerModel:
         return out
 
 
-class TransformerState:
-    """What follows each of several texts that are read byte by byte.
-
-    It holds keys and values of all positions that are seen, 2 KB a layer at the size 3m.
-    """
-
-    def __init__(self, model: TransformerModel, texts: int) -> None:
-        """All texts are empty."""
-        self._model = model
-        # What is seen of each text: how many bytes, and which.
-        self._seen = np.zeros(texts, np.int64)
-        self._bytes = np.zeros((texts, model.length), np.uint8)
-        self._root = np.empty((model._layers, 2, 1, model._inner), np.int32)
-        zero = np.zeros(1, np.int64)
-        self._at_start = model._run(np.array([START]), zero, zero, zero[:, None], self._root, zero)
-        self._frequencies = np.empty((texts, 256), np.uint32)
-        # Of each layer keys and values, of each text and position.
-        self._cache = np.empty((model._layers, 2, texts, 1, model._inner), np.int32)
-        self.restart(np.arange(texts))
-
-    def frequencies(self) -> Frequencies:
-        """How often each byte comes next in each text: uint32 [texts, 256]."""
-        return self._frequencies.copy()
-
-    def read(self, texts: Offsets, following: Bytes) -> None:
-        """Reads one more byte of each of these texts.
-
-        Args:
-          texts: which, int64, all different.
-          following: the byte of each, uint8.
-        """
-        half = self._model.length // 2
-        before = self._seen[texts]
-        self._bytes[texts, before] = following
-        is_full = before == self._model.length - 1
-        self._seen[texts] = np.where(is_full, half, before + 1)
-        self._reserve(int(self._seen[texts].max(initial=0)) + 1)
-        self._compute(texts[~is_full], 1)
-        full = texts[is_full]
-        self._bytes[full, :half] = self._bytes[full, half:]
-        self._compute(full, half)
-
-    def restart(self, texts: Offsets) -> None:
-        """Makes these texts empty again."""
-        self._seen[texts] = 0
-        self._frequencies[texts] = self._at_start
-        self._cache[:, :, texts, 0] = self._root
-
-    def _compute(self, texts: Offsets, count: int) -> None:
-        """Computes the last `count` positions of texts."""
-        step = max(1, _BLOCK // count)
-        layers, kinds, _, capacity, inner = self._cache.shape
-        cache = self._cache.reshape(layers, kinds, -1, inner)
-        for first in range(0, len(texts), step):
-            block = texts[first : first + step]
-            rows = np.repeat(block, count)
-            back = np.tile(np.arange(count - 1, -1, -1), len(block))
-            positions = self._seen[rows] - back
-            base = rows * capacity
-            self._frequencies[block] = self._model._run(
-                self._bytes[rows, positions - 1],
-                positions,
-                base + positions,
-                base[:, None] + np.arange(positions.max() + 1),
-                cache,
-                np.arange(count - 1, len(rows), count),
-            )
-
-    def _reserve(self, positions: int) -> None:
-        """Makes room for so many positions of each text."""
-        layers, kinds, texts, held, inner = self._cache.shape
-        capacity = held
-        while capacity < positions:
-            capacity *= 2
-        if capacity > held:
-            cache = np.empty((layers, kinds, texts, capacity, inner), np.int32)
-            cache[:, :, :, :held] = self._cache
-            self._cache = cache
-
-
 def _first_seen(size: int, length: int) -> int:
     """Where a prefix of `size` bytes begins to be seen by a model of this length."""
     half = length // 2
@@ -390,7 +327,7 @@ def _grow_trie(
 def _rounded(value: Any, bits: int) -> Any:
     """An integer, divided by 2^bits, rounded and clamped to the range of activations."""
     whole = (np.int64(value) + (1 << (bits - 1))) >> bits
-    return min(max(whole, -_LIMIT), _LIMIT)
+    return min(max(whole, -LIMIT), LIMIT)
 
 
 @compiled
@@ -436,20 +373,20 @@ def _rotate(
                 cosine = np.int64(cosines[position, pair])
                 sine = np.int64(sines[position, pair])
                 at = head + 2 * pair
-                real = _rounded(projected[row, at], _WEIGHT_BITS)
-                imaginary = _rounded(projected[row, at + 1], _WEIGHT_BITS)
+                real = _rounded(projected[row, at], WEIGHT_BITS)
+                imaginary = _rounded(projected[row, at + 1], WEIGHT_BITS)
                 turned = real * cosine - imaginary * sine
-                queries[row, at] = _rounded(turned, _WEIGHT_BITS)
+                queries[row, at] = _rounded(turned, WEIGHT_BITS)
                 turned = real * sine + imaginary * cosine
-                queries[row, at + 1] = _rounded(turned, _WEIGHT_BITS)
-                real = _rounded(projected[row, inner + at], _WEIGHT_BITS)
-                imaginary = _rounded(projected[row, inner + at + 1], _WEIGHT_BITS)
+                queries[row, at + 1] = _rounded(turned, WEIGHT_BITS)
+                real = _rounded(projected[row, inner + at], WEIGHT_BITS)
+                imaginary = _rounded(projected[row, inner + at + 1], WEIGHT_BITS)
                 turned = real * cosine - imaginary * sine
-                keys[slot, at] = _rounded(turned, _WEIGHT_BITS)
+                keys[slot, at] = _rounded(turned, WEIGHT_BITS)
                 turned = real * sine + imaginary * cosine
-                keys[slot, at + 1] = _rounded(turned, _WEIGHT_BITS)
+                keys[slot, at + 1] = _rounded(turned, WEIGHT_BITS)
         for i in range(inner):
-            values[slot, i] = _rounded(projected[row, 2 * inner + i], _WEIGHT_BITS)
+            values[slot, i] = _rounded(projected[row, 2 * inner + i], WEIGHT_BITS)
 
 
 @compiled
@@ -466,7 +403,7 @@ def _attend(
     """Means of the values on each row's path, weighted by exp(query * key), rounded down."""
     scores = np.empty(paths.shape[1], np.int64)
     sums = np.empty(head_size, np.int64)
-    shift = 2 * _ACTIVATION_BITS - _SCORE_BITS
+    shift = 2 * ACTIVATION_BITS - SCORE_BITS
     for row in range(len(queries)):
         seen = positions[row] + 1
         for head in range(0, queries.shape[1], head_size):
@@ -497,30 +434,30 @@ def _add(projected: Words, hidden: Words) -> None:
     """Adds a sublayer's output to its input."""
     for row in range(len(hidden)):
         for i in range(hidden.shape[1]):
-            changed = np.int64(hidden[row, i]) + _rounded(projected[row, i], _WEIGHT_BITS)
-            hidden[row, i] = min(max(changed, -_LIMIT), _LIMIT)
+            changed = np.int64(hidden[row, i]) + _rounded(projected[row, i], WEIGHT_BITS)
+            hidden[row, i] = min(max(changed, -LIMIT), LIMIT)
 
 
 @compiled
 def _gate(projected: Words, sigmoids: Words, out: Words) -> None:
     """Multiplies the second half of each row, y, by x sigmoid(x), x being the first half."""
     width = out.shape[1]
-    beyond = _LARGEST_GATE << _ACTIVATION_BITS
+    beyond = LARGEST_GATE << ACTIVATION_BITS
     for row in range(len(out)):
         for i in range(width):
-            gate = _rounded(projected[row, i], _WEIGHT_BITS)
-            inner = _rounded(projected[row, width + i], _WEIGHT_BITS)
+            gate = _rounded(projected[row, i], WEIGHT_BITS)
+            inner = _rounded(projected[row, width + i], WEIGHT_BITS)
             place = min(max(gate, -beyond), beyond - 1) + beyond
-            sigmoid = np.int64(sigmoids[place >> (_ACTIVATION_BITS - _SCORE_BITS)])
-            silu = (gate * sigmoid) >> _SIGMOID_BITS
-            out[row, i] = _rounded(silu * inner, _ACTIVATION_BITS)
+            sigmoid = np.int64(sigmoids[place >> (ACTIVATION_BITS - SCORE_BITS)])
+            silu = (gate * sigmoid) >> SIGMOID_BITS
+            out[row, i] = _rounded(silu * inner, ACTIVATION_BITS)
 
 
 @compiled
 def _to_frequencies(logits: Words, exponentials: Words, precision: int, out: Frequencies) -> None:
     """The softmax of logits, as frequencies."""
     weights = np.empty(256, np.uint64)
-    shift = _ACTIVATION_BITS + _WEIGHT_BITS - _SCORE_BITS
+    shift = ACTIVATION_BITS + WEIGHT_BITS - SCORE_BITS
     for row in range(len(logits)):
         best = np.int64(logits[row, 0]) >> shift
         for byte in range(256):
@@ -553,7 +490,7 @@ def _check_shapes(tensors: Mapping[str, Array]) -> None:
         "cosines": (length, pairs),
         "sines": (length, pairs),
         "exponentials": (len(tensors["exponentials"]),),
-        "sigmoids": (2 * _LARGEST_GATE << _SCORE_BITS,),
+        "sigmoids": (2 * LARGEST_GATE << SCORE_BITS,),
     }
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != expected or any(tensor.dtype != np.int32 for tensor in tensors.values()):
@@ -568,11 +505,11 @@ def _check_shapes(tensors: Mapping[str, Array]) -> None:
 def _check_values(tensors: Mapping[str, Array]) -> None:
     """Raises ValueError where a number might leave the range in which it is exact."""
     ranges = {
-        "embedding": (-_LIMIT, _LIMIT),
-        "cosines": (-(1 << _WEIGHT_BITS), 1 << _WEIGHT_BITS),
-        "sines": (-(1 << _WEIGHT_BITS), 1 << _WEIGHT_BITS),
+        "embedding": (-LIMIT, LIMIT),
+        "cosines": (-(1 << WEIGHT_BITS), 1 << WEIGHT_BITS),
+        "sines": (-(1 << WEIGHT_BITS), 1 << WEIGHT_BITS),
         "exponentials": (0, 1 << _EXPONENTIAL_BITS),
-        "sigmoids": (0, 1 << _SIGMOID_BITS),
+        "sigmoids": (0, 1 << SIGMOID_BITS),
     }
     for name, (least, most) in ranges.items():
         tensor = tensors[name]
@@ -580,12 +517,17 @@ def _check_values(tensors: Mapping[str, Array]) -> None:
             raise ValueError(f"{name} of a transformer are not from {least} to {most}")
     if not tensors["exponentials"][0]:
         raise ValueError("exponentials of a transformer begin with 0")
-    normalized = (math.isqrt(tensors["output"].shape[1] - 1) + 1) << _ACTIVATION_BITS
-    for name in _MATRICES:
-        largest = normalized if name in ("attention_input", "mlp_input", "output") else _LIMIT
+    for name in MATRICES:
         row_sums = np.abs(tensors[name].astype(np.int64)).sum(axis=-1)
-        if int(row_sums.max()) * largest >= _EXACT:
+        if int(row_sums.max()) * largest_input(tensors, name) >= _EXACT:
             raise ValueError(f"sums of {name} of a transformer may reach 2^53 and not be exact")
+
+
+def largest_input(tensors: Mapping[str, Array], name: str) -> int:
+    """The largest absolute value that a matrix of these tensors is multiplied by."""
+    if name in ("attention_output", "mlp_output"):
+        return LIMIT
+    return (math.isqrt(tensors["output"].shape[1] - 1) + 1) << ACTIVATION_BITS
 
 
 def _quantized(parameters: Mapping[str, Array], heads: int, length: int) -> dict[str, Array]:
@@ -614,8 +556,8 @@ def _quantized(parameters: Mapping[str, Array], heads: int, length: int) -> dict
         "output": embedding[:START] * parameters["norm.weight"],
     }
     return {
-        "embedding": _fixed(embedding[: START + 1], _ACTIVATION_BITS),
-        **{name: _fixed(np.array(values), _WEIGHT_BITS) for name, values in weights.items()},
+        "embedding": _fixed(embedding[: START + 1], ACTIVATION_BITS),
+        **{name: _fixed(np.array(values), WEIGHT_BITS) for name, values in weights.items()},
         **tables(length, head_size),
     }
 
@@ -624,14 +566,14 @@ def tables(length: int, head_size: int) -> dict[str, Array]:
     """The tensors that are functions' values."""
     frequencies = 10_000.0 ** -(np.arange(0, head_size, 2) / head_size)
     angles = np.outer(np.arange(length), frequencies)
-    steps = 1 << _SCORE_BITS
+    steps = 1 << SCORE_BITS
     exponents = np.arange(_LARGEST_EXPONENT * steps) / steps
-    gates = (np.arange(2 * _LARGEST_GATE * steps) + 0.5) / steps - _LARGEST_GATE
+    gates = (np.arange(2 * LARGEST_GATE * steps) + 0.5) / steps - LARGEST_GATE
     return {
-        "cosines": _fixed(np.cos(angles), _WEIGHT_BITS),
-        "sines": _fixed(np.sin(angles), _WEIGHT_BITS),
+        "cosines": _fixed(np.cos(angles), WEIGHT_BITS),
+        "sines": _fixed(np.sin(angles), WEIGHT_BITS),
         "exponentials": _fixed(np.exp(-exponents), _EXPONENTIAL_BITS),
-        "sigmoids": _fixed(1 / (1 + np.exp(-gates)), _SIGMOID_BITS),
+        "sigmoids": _fixed(1 / (1 + np.exp(-gates)), SIGMOID_BITS),
     }
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from compress.byte_models.base import (
     ALL_BYTES,
+    LANES,
     MAX_PRECISION,
     ByteModel,
     Frequencies,
@@ -48,6 +49,7 @@ class WindowStartsModel:
     model: ByteModel
     trie: Mapping[str, npt.NDArray[Any]]
     kind = "window-starts"
+    lanes = LANES
     context_bytes = ALL_BYTES
     # The probability of a long string is a product of many, so these are finer.
     precision = MAX_PRECISION

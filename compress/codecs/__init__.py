@@ -8,7 +8,14 @@ from compress.codecs.base import Codec, sums_by_document
 from compress.codecs.baselines import BytesCodec, GzipCodec
 from compress.codecs.equal_info import EqualInfoCodec
 from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
-from compress.codecs.opening import BASELINES, expect_codec, open_codec, read_marker
+from compress.codecs.opening import (
+    BASELINES,
+    codec_on_device,
+    expect_codec,
+    open_codec,
+    read_marker,
+    runs_network,
+)
 from compress.codecs.padded import PaddedCodec
 from compress.codecs.subword import SubwordCodec
 
@@ -24,8 +31,10 @@ __all__ = [
     "PaddedCodec",
     "StaticArithmeticCodec",
     "SubwordCodec",
+    "codec_on_device",
     "expect_codec",
     "open_codec",
     "read_marker",
+    "runs_network",
     "sums_by_document",
 ]

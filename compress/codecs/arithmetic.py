@@ -32,11 +32,11 @@ class ArithmeticCodec(ModelCodec):
     def options(self) -> Mapping[str, Any]:
         return {"model": self.model.kind, "token_bits": self.token_bits}
 
-    def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
         if isinstance(self.model, StaticModel | NgramModel):
             streams = self._encode_counted(self.model.contexts(), documents)
         else:
-            streams = self._encode_in_lanes(documents)
+            streams = self._encode_in_lanes(documents, most_lanes)
         ids = [stream.view(self._digits).astype(self.dtype) for stream in streams]
         offsets = np.concatenate([[0], np.cumsum([len(each) for each in ids], dtype=np.int64)])
         return np.concatenate([np.empty(0, self.dtype), *ids]), offsets
@@ -56,9 +56,9 @@ class ArithmeticCodec(ModelCodec):
             streams.append(stream.finish(self._token_bytes))
         return streams
 
-    def _encode_in_lanes(self, documents: ByteStrings) -> list[Bytes]:
+    def _encode_in_lanes(self, documents: ByteStrings, most_lanes: int) -> list[Bytes]:
         data = read_only(documents.data)
-        lanes = Lanes(self.model, np.flatnonzero(documents.lengths()))
+        lanes = Lanes(self.model, np.flatnonzero(documents.lengths()), most_lanes)
         below, frequencies = np.empty((2, len(data)), np.uint32)
         at = documents.offsets[lanes.documents]
         while len(lanes.active):
@@ -80,14 +80,14 @@ class ArithmeticCodec(ModelCodec):
         return streams
 
     def _decode(
-        self, ids: Ids, offsets: Offsets, *, whole: bool
+        self, ids: Ids, offsets: Offsets, most_lanes: int, *, whole: bool
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
         if len(ids) and ids.max() >= self.vocab_size:
             raise DataError(f"id {ids.max()} is outside the vocabulary of {self.vocab_size:,}")
         data = ids.astype(self._digits).view(np.uint8)
         streams = ByteStrings(read_only(data), np.asarray(offsets) * self._token_bytes)
         if not isinstance(self.model, StaticModel | NgramModel):
-            return self._decode_in_lanes(streams, whole)
+            return self._decode_in_lanes(streams, most_lanes, whole)
         contexts = self.model.contexts()
         parts = [
             self._decode_counted(contexts, streams.data[first:last], whole)
@@ -116,9 +116,9 @@ class ArithmeticCodec(ModelCodec):
         return text[:at].copy(), known[:at].copy()
 
     def _decode_in_lanes(
-        self, streams: ByteStrings, whole: bool
+        self, streams: ByteStrings, most_lanes: int, whole: bool
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
-        lanes = Lanes(self.model, np.flatnonzero(streams.lengths()))
+        lanes = Lanes(self.model, np.flatnonzero(streams.lengths()), most_lanes)
         registers = np.zeros((lanes.number, coding.REGISTERS), np.uint64)
         self._begin(lanes, lanes.active, streams, registers)
         owners, text, known = [], [np.empty(0, np.uint8)], [_NOTHING]

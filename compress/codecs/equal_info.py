@@ -63,11 +63,11 @@ class EqualInfoCodec(ModelCodec):
     def window_ids(self) -> int:
         return ids_to_boundary(self.window_bits, self.token_bits)
 
-    def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
         if isinstance(self.model, StaticModel | NgramModel):
             parts = self._encode_counted(self.model.contexts(), documents)
         else:
-            parts = self._encode_in_lanes(documents)
+            parts = self._encode_in_lanes(documents, most_lanes)
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
         return np.concatenate([np.empty(0, self.dtype), *parts]), offsets
 
@@ -88,9 +88,9 @@ class EqualInfoCodec(ModelCodec):
             parts.append(np.concatenate(chunks))
         return parts
 
-    def _encode_in_lanes(self, documents: ByteStrings) -> list[Ids]:
+    def _encode_in_lanes(self, documents: ByteStrings, most_lanes: int) -> list[Ids]:
         data = read_only(documents.data)
-        lanes = Lanes(self.model, np.flatnonzero(documents.lengths()))
+        lanes = Lanes(self.model, np.flatnonzero(documents.lengths()), most_lanes)
         at = documents.offsets[lanes.documents]
         registers = self._fresh_registers(lanes.number)
         owners, codes = [], [np.empty((0, 2), np.uint64)]
@@ -114,7 +114,7 @@ class EqualInfoCodec(ModelCodec):
         ]
 
     def _decode(
-        self, ids: Ids, offsets: Offsets, *, whole: bool
+        self, ids: Ids, offsets: Offsets, most_lanes: int, *, whole: bool
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
         if isinstance(self.model, StaticModel | NgramModel):
             contexts = self.model.contexts()
@@ -127,7 +127,7 @@ class EqualInfoCodec(ModelCodec):
             known = np.concatenate([_NOTHING, *(bits for _, bits in parts)])
             return np.concatenate([np.empty(0, np.uint8), *texts]), bounds, known
         codes = [self._codes(ids[first:last], whole) for first, last in itertools.pairwise(offsets)]
-        return self._decode_in_lanes(codes)
+        return self._decode_in_lanes(codes, most_lanes)
 
     def _codes(self, ids: Ids, whole: bool) -> tuple[Codes, int]:
         """As `unpack`, but without a last code that says nothing or that is filling."""
@@ -160,14 +160,24 @@ class EqualInfoCodec(ModelCodec):
             known = np.concatenate([known, np.empty_like(known)])
 
     def _decode_in_lanes(
-        self, documents: list[tuple[Codes, int]]
+        self, documents: list[tuple[Codes, int]], most_lanes: int
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
         counts = np.array([len(codes) - (left == 0) for codes, left in documents], np.int64)
         lefts = np.array([left for _, left in documents], np.int64)
         codes = np.concatenate([np.empty((0, 2), np.uint64), *(each for each, _ in documents)])
         # A code that says nothing stands behind those of most documents.
         firsts = np.cumsum([0, *(len(each) for each, _ in documents)], dtype=np.int64)[:-1]
-        lanes = Lanes(self.model, np.flatnonzero(counts))
+        # What the model reads between two of its starts is decoded by itself.
+        step = self.reset or int(counts.max(initial=1))
+        pieces_of = -(-counts // step)
+        bounds_of = np.cumsum([0, *pieces_of], dtype=np.int64)
+        document = np.repeat(np.arange(len(documents)), pieces_of)
+        before = (np.arange(len(document)) - bounds_of[document]) * step
+        is_last = before + step >= counts[document]
+        firsts = firsts[document] + before
+        lefts = np.where(is_last, lefts[document], 0)
+        counts = np.where(is_last, counts[document] - before, step)
+        lanes = Lanes(self.model, np.arange(len(document)), most_lanes)
         place = np.zeros(lanes.number, np.int64)
         registers = self._fresh_registers(lanes.number)
         owners, text, known = [], [np.empty(0, np.uint8)], [_NOTHING]
@@ -177,16 +187,17 @@ class EqualInfoCodec(ModelCodec):
                 *(lanes.sums(), self.model.precision, codes, firsts[own], counts[own], lefts[own]),
                 *(place, active, self.window_bits, self.reset or 0, registers),
             )
-            owners.append(own[active[wrote]])
+            writers = own[active[wrote]]
+            owners.append(writers)
             text.append(found[wrote])
-            known.append(bits[wrote])
+            known.append(before[writers] * self.window_bits + bits[wrote])
             lanes.read(active[wrote], found[wrote])
-            lanes.restart(active[due])
+            lanes.restart(active[due & ~is_done])
             refilled = lanes.end_documents(active[is_done])
             place[refilled] = 0
             registers[refilled] = self._fresh_registers(len(refilled))
-        data, bounds = by_document(owners, text, len(documents))
-        return data, bounds, by_document(owners, known, len(documents))[0]
+        data, bounds = by_document(owners, text, len(document))
+        return data, bounds[bounds_of], by_document(owners, known, len(document))[0]
 
     def _fresh_registers(self, number: int) -> Codes:
         registers = np.zeros((number, coding.REGISTERS), np.uint64)

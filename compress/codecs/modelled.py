@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from compress.byte_models import ByteModel, model_files
 from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import Ids
 from compress.codecs.base import Codec
+from compress.lanes import with_fewer_lanes
 from corpus.errors import UsageError
 
 # For each byte of a text, how many bits of its document's ids tell it.
@@ -55,12 +56,17 @@ class ModelCodec(Codec):
     def files(self) -> dict[str, Callable[[str], None]]:
         return {**super().files, **model_files(self.model)}
 
+    def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
+        return with_fewer_lanes(self.model.lanes, partial(self._encode, documents))
+
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
-        texts, bounds, _ = self._decode(ids, offsets, whole=True)
+        decode = partial(self._decode, ids, offsets, whole=True)
+        texts, bounds, _ = with_fewer_lanes(self.model.lanes, decode)
         return ByteStrings(texts, bounds)
 
     def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
-        _, bounds, known = self._decode(ids, offsets, whole=False)
+        decode = partial(self._decode, ids, offsets, whole=False)
+        _, bounds, known = with_fewer_lanes(self.model.lanes, decode)
         ends = np.empty(len(ids), np.int64)
         for document in range(len(offsets) - 1):
             own = slice(offsets[document] - offsets[0], offsets[document + 1] - offsets[0])
@@ -70,14 +76,19 @@ class ModelCodec(Codec):
         return ends
 
     @abc.abstractmethod
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
+        """As `encode_batch`, so many documents side by side."""
+
+    @abc.abstractmethod
     def _decode(
-        self, ids: Ids, offsets: Offsets, *, whole: bool
+        self, ids: Ids, offsets: Offsets, most_lanes: int, *, whole: bool
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
         """The texts of ids, where each begins and ends, and what tells each byte.
 
         Args:
           ids: of documents.
           offsets: which ids each has.
+          most_lanes: so many are decoded side by side.
           whole: whether a document whose last ids are missing is an error. If not, its text goes
             as far as its ids tell it; and only then the last value isn't empty.
         """

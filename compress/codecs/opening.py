@@ -1,17 +1,19 @@
 """Codecs from the folders that they are kept in."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from compress.byte_models import open_model
+from compress.byte_models import TransformerModel, on_device, open_model
 from compress.codebook import Codebook
 from compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
 from compress.codecs.base import Codec
 from compress.codecs.baselines import BytesCodec, GzipCodec
 from compress.codecs.equal_info import EqualInfoCodec
 from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from compress.codecs.modelled import ModelCodec
 from compress.codecs.padded import PaddedCodec
 from compress.codecs.subword import SubwordCodec
 from corpus import storage
@@ -94,11 +96,18 @@ def read_marker(folder: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def expect_codec(folder: str, content_hash: str) -> Codec:
+def expect_codec(folder: str, content_hash: str, device: str = "cpu") -> Codec:
     """The codec in a folder of a dataset, opened once in a process.
+
+    Args:
+      folder: path or URL.
+      content_hash: of the codec that is expected.
+      device: what computes its model; see `on_device`.
 
     Raises:
       DataError: it isn't there, is damaged, or isn't the one with this hash.
+      UsageError: it doesn't run on the device.
+      CorpusmillError: the device doesn't compute what it should.
     """
     try:
         codec = open_codec(folder)
@@ -109,4 +118,18 @@ def expect_codec(folder: str, content_hash: str) -> Codec:
             f"the {codec.kind} in {folder} is {codec.content_hash}, but the dataset was made with"
             f" {content_hash}"
         )
-    return codec
+    return codec_on_device(codec, device)
+
+
+def runs_network(codec: Codec) -> bool:
+    """Whether a codec asks a network for the frequencies of each byte."""
+    return isinstance(codec, ModelCodec) and codec.model.kind == TransformerModel.kind
+
+
+def codec_on_device(codec: Codec, device: str) -> Codec:
+    """The same codec, its model computed by a device; raises what `on_device` raises."""
+    if device == "cpu":
+        return codec
+    if not isinstance(codec, ModelCodec):
+        raise UsageError(f"--device {device} is for codecs with a byte model, not {codec.kind}")
+    return dataclasses.replace(codec, model=on_device(codec.model, device))

@@ -66,9 +66,9 @@ class PaddedCodec(ModelCodec):
     def window_ids(self) -> int:
         return ids_to_boundary(self.window_bits, self.token_bits)
 
-    def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
         data = read_only(documents.data)
-        lanes = Lanes(self.model, np.flatnonzero(documents.lengths()))
+        lanes = Lanes(self.model, np.flatnonzero(documents.lengths()), most_lanes)
         at = documents.offsets[lanes.documents]
         start = at.copy()
         registers = self._fresh_registers(lanes.number)
@@ -95,7 +95,7 @@ class PaddedCodec(ModelCodec):
         return np.concatenate([np.empty(0, self.dtype), *ids]), offsets
 
     def _decode(
-        self, ids: Ids, offsets: Offsets, *, whole: bool
+        self, ids: Ids, offsets: Offsets, most_lanes: int, *, whole: bool
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
         documents = [
             self._codes(ids[first:last], whole) for first, last in itertools.pairwise(offsets)
@@ -103,7 +103,7 @@ class PaddedCodec(ModelCodec):
         counts = np.array([len(each) for each in documents], np.int64)
         codes = np.concatenate([np.empty(0, np.uint64), *documents])
         firsts = np.cumsum(counts) - counts
-        lanes = Lanes(self.model, np.flatnonzero(counts))
+        lanes = Lanes(self.model, np.flatnonzero(counts), most_lanes)
         place = firsts[lanes.documents]
         registers = self._fresh_registers(lanes.number)
         owners, text, known = [], [np.empty(0, np.uint8)], [np.empty(0, np.int64)]

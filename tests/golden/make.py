@@ -23,6 +23,8 @@ CODECS = {
     "static-ac": ["--codec", "static-ac", "--token-bits", "8"],
     "delay": ["--codec", "equal-info", "--padding", "delay"],
     "zeros": ["--codec", "equal-info", "--padding", "zeros"],
+    "m1-ac": ["--codec", "ac", "--model", str(HERE / "m1")],
+    "m1-equal-info": ["--codec", "equal-info", "--model", str(HERE / "m1"), "--window-bits", "32"],
 }
 # With frequencies so coarse, windows of 9 bits have codes for all bytes.
 _PRECISION = 9
@@ -54,7 +56,8 @@ def make(folder: Path) -> None:
     )
     for name, options in CODECS.items():
         output = str(folder / CODEC_FOLDER / name)
-        _run(["compress", "--input", source, *options, "--counts", counts, "--output", output])
+        model = [] if "--model" in options else ["--counts", counts]
+        _run(["compress", "--input", source, *options, *model, "--output", output])
 
 
 def _run(*commands: list[str]) -> None:

@@ -1,0 +1,130 @@
+"""Networks inside Beam: the same data however they are run, and metrics that are true."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from compress import ArithmeticCodec, EqualInfoCodec, open_model
+from compress.codecs import expect_codec
+from corpus.datasets import TOKENIZER_FOLDER
+from corpus.errors import DataError
+from pipelines.compress import make_job
+from pipelines.decompress import DecompressFiles, build_pipeline, make_plan
+from pipelines.documents import DocumentOptions, find_documents
+from pipelines.model_work import GPU, NAMESPACE, NetworkHandler
+from pipelines.options import RunOptions
+from tests.compress.samples import TEXT
+from tests.golden.make import HERE
+from tests.integration.samples import assert_same_data
+from tests.pipelines.samples import command, write_jsonl
+from tests.pipelines.test_bad_input import error_of
+
+DOCUMENTS = [text.decode()[: i % 40] for text in TEXT for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    for i in range(3):
+        write_jsonl(folder / f"{i}.jsonl", DOCUMENTS[i::3])
+    return folder
+
+
+def job_of(source, output, **changes):
+    """A job of several shards whose codec has a network."""
+    codec = EqualInfoCodec(open_model(str(HERE / "m1")), 16, 32)
+    documents = find_documents(DocumentOptions((str(source),)))
+    shards = tuple((segment,) for shard in documents.shards for segment in shard)
+    documents = dataclasses.replace(documents, shards=shards)
+    return dataclasses.replace(make_job(documents, codec, str(output)), **changes)
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    """The dataset as work without RunInference makes it."""
+    folder = tmp_path_factory.mktemp("expected") / "small"
+    job_of(source, folder, device=None).run(RunOptions(), [])
+    return folder
+
+
+def test_metrics_say_what_was_done(source, expected, tmp_path):
+    job = job_of(source, tmp_path / "small")
+    job.writer.begin()
+    result = job.build_pipeline().run()
+    result.wait_until_finish()
+    assert_same_data(tmp_path / "small", expected)
+    found = result.metrics().query()
+    ours = {"counters": {}, "distributions": {}}
+    for kind, values in ours.items():
+        for metric in found[kind]:
+            if metric.key.metric.namespace == NAMESPACE:
+                values[metric.key.metric.name] = metric.committed
+    size = sum(len(document.encode()) for document in DOCUMENTS)
+    assert ours["counters"]["bytes_read"] == size
+    assert 0 < ours["counters"]["positions_computed"] <= size
+    assert ours["counters"]["lane_steps"] >= size
+    assert ours["counters"]["num_inferences"] == 3
+    assert ours["distributions"]["lane_occupancy_percent"].count == 3
+    assert 0 < ours["distributions"]["lane_occupancy_percent"].max <= 100
+    assert ours["distributions"]["bytes_per_second"].min > 0
+
+
+# The work of a GPU, with a network that is on the processor all the same.
+@pytest.mark.slow
+def test_processes_share_a_network(source, expected, tmp_path):
+    job_of(source, tmp_path / "small", device="cuda").run(RunOptions(workers=2), [])
+    assert_same_data(tmp_path / "small", expected)
+
+
+def test_damage_is_named(expected, tmp_path):
+    plan = make_plan(str(expected), str(tmp_path / "back"))
+    [*_, record] = plan.manifest.data_files
+    (expected / record.name).rename(tmp_path / "kept")
+    try:
+        plan.writer.begin()
+        with pytest.raises(DataError, match=record.name):
+            NetworkHandler(DecompressFiles(plan), "cuda").load_model()(record)
+    finally:
+        (tmp_path / "kept").rename(expected / record.name)
+
+
+def test_a_gpu_is_asked_for_where_there_is_a_network_only(source, tmp_path):
+    handler = NetworkHandler(None, "cuda")
+    assert handler.share_model_across_processes()
+    assert not NetworkHandler(None, "cpu").share_model_across_processes()
+    assert handler.get_num_bytes([object()]) == 0
+    job = job_of(source, tmp_path / "small", device="cuda")
+    job.writer.begin()
+    proto = job.build_pipeline().to_runner_api()
+    environments = proto.components.environments
+    hinted = {
+        name
+        for name, transform in proto.components.transforms.items()
+        if GPU.encode() in environments[transform.environment_id].resource_hints.values()
+    }
+    assert hinted
+    assert all("RunInference" in name for name in hinted)
+
+
+def test_devices_are_checked_before_any_work(source, tmp_path, capsys):
+    output = ("--output", tmp_path / "small", "--device", "cuda")
+    model = ("--codec", "ac", "--model", HERE / "m1")
+    if not torch.cuda.is_available():
+        assert command("compress", "--input", source, *model, *output) == 2
+        assert "finds no GPU; use --device cpu" in error_of(capsys)
+    assert command("compress", "--input", source, "--codec", "gzip", *output) == 2
+    assert "for codecs with a transformer byte model only, not gzip" in error_of(capsys)
+    assert not (tmp_path / "small").exists()
+
+
+def test_the_golden_ids_come_back_through_run_inference(tmp_path):
+    folder = HERE / "codecs" / "m1-ac"
+    plan = make_plan(str(folder), str(tmp_path / "back"))
+    assert isinstance(expect_codec(*plan.codec), ArithmeticCodec)
+    assert (folder / TOKENIZER_FOLDER).is_dir()
+    plan.writer.begin()
+    build_pipeline(plan).run().wait_until_finish()
+    [part] = (tmp_path / "back").glob("part-*.jsonl")
+    golden = (HERE / "corpus.jsonl").read_text().splitlines()
+    assert len(part.read_text().splitlines()) == len(golden)
