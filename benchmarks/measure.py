@@ -88,18 +88,23 @@ def memory_growth(work: Callable[[], Any]) -> int:
     return _status(os.getpid())["VmHWM"] - before
 
 
-def run_watched(command: Sequence[str]) -> tuple[float, int, int]:
+def run_watched(command: Sequence[str], beside: Sequence[int] = ()) -> tuple[float, int, int]:
     """Runs a command.
 
+    Args:
+      command: the command.
+      beside: processes of a server that works for it.
+
     Returns:
-      Its seconds, its peak of resident memory in bytes, added up over it and its child processes,
-      and the peak of what is not files mapped to memory.
+      Its seconds, its peak of resident memory in bytes, added up over it, the others and their
+      child processes, and the peak of what is not files mapped to memory.
     """
     started = time.perf_counter()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    roots = [process, *map(psutil.Process, beside)]
     peaks = [0, 0]
     while process.poll() is None:
-        found = [_status(each.pid) for each in _family(process)]
+        found = [_status(each.pid) for root in roots for each in _family(root)]
         for i, name in enumerate(("VmRSS", "RssAnon")):
             peaks[i] = max(peaks[i], sum(status.get(name, 0) for status in found))
         time.sleep(_SECONDS_BETWEEN_LOOKS)

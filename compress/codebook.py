@@ -300,11 +300,22 @@ def _parse_file(url: str, data: memoryview) -> Codebook:
     digest.update(data[_HEADER.size :])
     if digest.digest() != recorded:
         raise DataError(f"codebook {url} is damaged: its bytes are not those that were written")
-    made_of = json.loads(data[_HEADER.size :][: sizes[1]].tobytes())
-    columns = {
-        name: read_only(np.frombuffer(data, dtype, count, begin))
-        for name, (dtype, begin, count) in _sections(window_bits, *sizes).items()
-    }
+    # A file of another program can have the right hash.
+    try:
+        made_of = json.loads(data[_HEADER.size :][: sizes[1]].tobytes())
+        sections = _sections(window_bits, *sizes)
+        columns = {
+            name: read_only(np.frombuffer(data, dtype, count, begin))
+            for name, (dtype, begin, count) in sections.items()
+        }
+        _, last, _ = sections["high_codes"]
+        fits = last + columns["high_codes"].nbytes == len(data)
+    except (OverflowError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise DataError(
+            f"{url} is no codebook: its parts don't have the sizes that its header says"
+        )
     return Codebook(window_bits, made_of, columns)
 
 

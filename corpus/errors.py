@@ -16,6 +16,10 @@ class DataError(CorpusmillError):
     """The data is bad: too many bad records, an id outside the vocabulary, a damaged file."""
 
 
+class StorageError(CorpusmillError, OSError):
+    """A bucket or a server refuses, or can't be reached, after all that its driver tried."""
+
+
 class DatasetError(UsageError):
     """A folder that isn't the complete dataset, of the kind, that was expected."""
 

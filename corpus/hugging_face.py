@@ -7,6 +7,7 @@ from typing import Any
 
 import fsspec
 
+from corpus import storage
 from corpus.errors import UsageError, one_line
 
 
@@ -16,11 +17,12 @@ def saved_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int | N
     Raises:
       UsageError: it holds several splits, or what it says of its files can't be used.
     """
-    if fs.isfile(f"{folder}/dataset_dict.json"):
+    if storage.kind_on(fs, f"{folder}/dataset_dict.json") == "file":
         splits = json.loads(fs.cat_file(f"{folder}/dataset_dict.json")).get("splits", [])
         choices = ", ".join(f"{folder}/{split}" for split in splits)
         raise UsageError(f"input {folder} holds several splits; name one of {choices}")
-    if not (fs.isfile(f"{folder}/state.json") and fs.isfile(f"{folder}/dataset_info.json")):
+    signs = (f"{folder}/state.json", f"{folder}/dataset_info.json")
+    if any(storage.kind_on(fs, sign) != "file" for sign in signs):
         return None
     try:
         state: dict[str, Any] = json.loads(fs.cat_file(f"{folder}/state.json"))

@@ -189,10 +189,9 @@ def _expand(pattern: str) -> dict[str, int]:
     """URLs and sizes of the files that a pattern stands for."""
     if pattern.startswith("hf:") and not pattern.startswith("hf://"):
         return hugging_face.cached_files(pattern)
-    fs, path = storage.filesystem(pattern)
-    fs.invalidate_cache()
     try:
-        found = _find(fs, path)
+        with storage.reach(pattern) as (fs, path):
+            found = _find(fs, path)
     except OSError as error:
         raise UsageError(f"cannot read input {pattern!r}: {one_line(error)}") from error
     if not found:
@@ -211,10 +210,11 @@ def _expand(pattern: str) -> dict[str, int]:
 
 def _find(fs: fsspec.AbstractFileSystem, path: str) -> _Sizes:
     # A name with brackets in it may be meant as it is, so look before globbing.
-    if fs.isfile(path):
-        return {path: fs.size(path)}
-    if fs.isdir(path):
-        return _find_in_folder(fs, path)
+    match storage.kind_on(fs, path):
+        case "file":
+            return {path: fs.size(path)}
+        case "directory":
+            return _find_in_folder(fs, path)
     if glob.has_magic(path):
         return _find_matches(fs, path)
     return {}

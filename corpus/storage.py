@@ -7,34 +7,113 @@ appears when its upload ends).
 
 import contextlib
 import errno
+import functools
 import hashlib
+import io
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from corpus.errors import CorpusmillError, UsageError
+from corpus.errors import CorpusmillError, StorageError, UsageError, one_line
+
+# gcsfs reads it when it is imported. Asking for a bucket's layout, which matters to zonal buckets
+# only, takes a right that readers needn't have, and half a minute where nobody answers.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 _CHUNK = 1 << 20
+# A server that says nothing for so long is asked again.
+_SECONDS_OF_SILENCE = 120
+# A password before a host (slashes may be in it, so that it isn't a port), or a parameter that only
+# its owner should know.
+_CREDENTIAL = re.compile(
+    r"\w+://[^/@]*:(?!\d+/)[^@]*@"
+    r"|https?://.*[?&][^=&]*(token|secret|sig|password|credential|key)[^=&]*=",
+    re.IGNORECASE,
+)
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of `url` and the path on it.
 
     Raises:
-      UsageError: the URL's protocol is unknown or its driver isn't installed.
+      UsageError: the URL's protocol is unknown, its driver isn't installed, or a credential stands
+        in it.
     """
+    protocol = url.partition("://")[0]
+    if _CREDENTIAL.match(url):
+        raise UsageError(
+            f"a {protocol}:// URL has a credential in it, which would get into manifests and logs;"
+            " give it to the driver by the environment (docs/guide.md, Buckets)"
+        )
+    if protocol in ("gs", "gcs", "s3", "s3a"):
+        _set_defaults()
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise UsageError(f"cannot open {url!r}: {error}") from error
     return fs, cast(str, path)
+
+
+@functools.cache
+def _set_defaults() -> None:
+    """Sets what drivers leave open; fsspec's configuration (FSSPEC_GS_TOKEN, ...) goes first."""
+    # Other processes write too, so what a listing said a while ago may be wrong.
+    s3 = fsspec.config.conf.setdefault("s3", {})
+    gs = fsspec.config.conf.setdefault("gs", {})
+    for options in (s3, gs):
+        options.setdefault("use_listings_cache", False)
+    # An emulator wants no credentials, and looking for some takes half a minute.
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        gs.setdefault("token", "anon")
+    # What was uploaded is compared with what was meant.
+    gs.setdefault("consistency", "md5")
+    with contextlib.suppress(ImportError):
+        import aiohttp
+
+        silence = aiohttp.ClientTimeout(
+            sock_connect=_SECONDS_OF_SILENCE, sock_read=_SECONDS_OF_SILENCE
+        )
+        gs.setdefault("requests_timeout", silence)
+
+
+@contextlib.contextmanager
+def reach(url: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+    """The filesystem of `url` and the path on it, for a block that asks it for something.
+
+    Raises:
+      StorageError: whatever a driver raises, but for what says that a file is or isn't there. Local
+        errors come out as they are.
+    """
+    fs, path = filesystem(url)
+    with _naming(fs, url):
+        yield fs, path
+
+
+@contextlib.contextmanager
+def _naming(fs: fsspec.AbstractFileSystem, url: str) -> Iterator[None]:
+    try:
+        yield
+    except (
+        CorpusmillError,
+        FileExistsError,
+        FileNotFoundError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ):
+        raise
+    except Exception as error:
+        if isinstance(fs, LocalFileSystem):
+            raise
+        # Drivers have errors of their own; none has a base that the others share.
+        raise StorageError(f"{url}: {one_line(error)}") from error
 
 
 def is_local(url: str) -> bool:
@@ -54,51 +133,94 @@ def absolute(url: str) -> str:
     return path if isinstance(fs, LocalFileSystem) else url
 
 
+def kind_on(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
+    """`file`, `directory`, or None where nothing is.
+
+    Unlike fsspec's own `exists` and `isfile`, which take every failure to answer for a no.
+    """
+    try:
+        return cast(str, fs.info(path)["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def exists(url: str) -> bool:
-    fs, path = filesystem(url)
-    return bool(fs.exists(path))
+    with reach(url) as (fs, path):
+        return kind_on(fs, path) is not None
 
 
 def is_folder(url: str) -> bool:
-    fs, path = filesystem(url)
-    return bool(fs.isdir(path))
+    with reach(url) as (fs, path):
+        return kind_on(fs, path) == "directory"
 
 
 def list_names(folder: str) -> list[str]:
     """Sorted base names in `folder`; empty where the folder doesn't exist."""
-    fs, path = filesystem(folder)
-    fs.invalidate_cache()
-    try:
-        entries = fs.ls(path, detail=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    with reach(folder) as (fs, path):
+        try:
+            entries = fs.ls(path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
     names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
     own = path.rstrip("/").rsplit("/", 1)[-1]
     return sorted(name for name in names if name and not (name == own and len(entries) == 1))
 
 
 def make_folder(url: str) -> None:
-    fs, path = filesystem(url)
-    fs.makedirs(path, exist_ok=True)
+    with reach(url) as (fs, path):
+        fs.makedirs(path, exist_ok=True)
 
 
 def remove_tree(url: str) -> None:
     """Removes a folder and all below it; nothing happens where it doesn't exist."""
-    fs, path = filesystem(url)
-    fs.invalidate_cache()
-    with contextlib.suppress(FileNotFoundError):
+    with reach(url) as (fs, path), contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
 
 
 def size(url: str) -> int:
-    fs, path = filesystem(url)
-    return int(fs.size(path))
+    with reach(url) as (fs, path):
+        return int(fs.size(path))
 
 
 def open_input(url: str) -> IO[bytes]:
-    """A seekable, readable binary file."""
-    fs, path = filesystem(url)
-    return cast(IO[bytes], fs.open(path, "rb"))
+    """A seekable, readable binary file; reading a remote one raises StorageError, see `reach`."""
+    with reach(url) as (fs, path):
+        file = fs.open(path, "rb")
+    if isinstance(fs, LocalFileSystem):
+        return cast(IO[bytes], file)
+    return io.BufferedReader(_RemoteFile(fs, file, url), _CHUNK)
+
+
+class _RemoteFile(io.RawIOBase):
+    """A driver's file whose errors name its URL."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, file: Any, url: str) -> None:
+        super().__init__()
+        self._fs = fs
+        self._file = file
+        self._url = url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        with _naming(self._fs, self._url):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def read_bytes(url: str) -> bytes:
@@ -119,6 +241,7 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
 
     Raises:
       CorpusmillError: no space is left on the device.
+      StorageError: the server doesn't take it.
     """
     fs, path = filesystem(url)
     local = isinstance(fs, LocalFileSystem)
@@ -133,7 +256,8 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.replace(temporary, path)
         else:
-            fs.put_file(temporary, path)
+            with _naming(fs, url):
+                fs.put_file(temporary, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CorpusmillError(
@@ -176,7 +300,6 @@ def sha256(url: str) -> str:
 
 def open_arrow(url: str) -> pa.NativeFile:
     """A file for pyarrow's readers: memory-mapped where it is local."""
-    fs, path = filesystem(url)
-    if isinstance(fs, LocalFileSystem):
-        return pa.memory_map(path)
-    return pa.PythonFile(fs.open(path, "rb"), mode="r")
+    if is_local(url):
+        return pa.memory_map(filesystem(url)[1])
+    return pa.PythonFile(open_input(url), mode="r")

@@ -37,7 +37,16 @@ COMMANDS = {
 }
 
 # Packages that only some commands need -> the extra of setup.py that brings them.
-EXTRAS = {"pyspark": "spark", "tensorboard": "train", "torch": "train"}
+EXTRAS = {
+    "google": "gcp",
+    "google.auth": "gcp",
+    "pyspark": "spark",
+    "tensorboard": "train",
+    "torch": "train",
+}
+
+# Below INFO these write down their requests, with the user's tokens in them.
+_TALKATIVE = ("aiobotocore", "boto3", "botocore", "gcsfs", "google", "s3fs", "urllib3")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Beam warns of packages that nobody asked for and logs an error's traceback several times; the
     # error itself comes out below.
     logging.basicConfig(level=os.environ.get("CORPUSMILL_LOG", "CRITICAL").upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.root.level))
     try:
         command, rest = _command(argv)
         if command is None:

@@ -10,6 +10,7 @@ from apache_beam.runners.runner import PipelineState
 
 from corpus import errors
 from corpus.datasets import DatasetWriter, Manifest, read_manifest
+from pipelines import dataflow
 from pipelines.options import RunOptions
 from pipelines.progress import Stage, shown
 
@@ -37,6 +38,9 @@ def run_job(
     Raises:
       CorpusmillError: the output can't be used, or the job failed.
     """
+    on_dataflow = options.runner == dataflow.RUNNER
+    if on_dataflow:
+        dataflow.check_output(writer)
     if options.dry_run:
         print("\n".join([*description, f"would write the {writer.kind} dataset {writer.folder}"]))
         return
@@ -46,7 +50,16 @@ def run_job(
     print("\n".join(description), file=sys.stderr)
     started = time.monotonic()
     with shown(writer, stages):
-        _run(build())
+        pipeline = build()
+        try:
+            result = dataflow.submit(pipeline, writer) if on_dataflow else pipeline.run()
+            if result is None:
+                return
+            state = result.wait_until_finish()
+        except Exception as error:
+            raise _cause(error) from error
+    if state not in (PipelineState.DONE, None):
+        raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
     print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
 
 
@@ -61,23 +74,13 @@ def summary(manifest: Manifest, folder: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _run(pipeline: beam.Pipeline) -> None:
-    try:
-        result = pipeline.run()
-        state = result.wait_until_finish()
-    except Exception as error:
-        raise _cause(error) from error
-    if state not in (PipelineState.DONE, None):
-        raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
-
-
 def _cause(error: Exception) -> Exception:
     """The error of ours that made a worker fail, from what the runner says; else `error`."""
     if isinstance(error, errors.CorpusmillError):
         return type(error)(_BEAM_ADDITION.sub("", str(error)))
     found = _OUR_ERROR.findall(str(error))
     if not found:
-        return error
+        return dataflow.failure(error) or error
     name, message = found[-1]
     kind = getattr(errors, name, errors.CorpusmillError)
     return kind(_BEAM_ADDITION.sub("", message))

@@ -11,14 +11,25 @@ import sys
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    AzureOptions,
+    DirectOptions,
+    HadoopFileSystemOptions,
+    PipelineOptions,
+    S3Options,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from corpus.arguments import Parser, parse_known
 from corpus.errors import UsageError
+from pipelines import dataflow
 
 LOCAL_RUNNER = "FnApiRunner"
+# Of Beam's own filesystems. Ours are fsspec's, which find credentials in the environment; an option
+# would hand them to the runner, where a job's description shows them.
+_NOT_OURS = (AzureOptions, HadoopFileSystemOptions, S3Options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +53,8 @@ class RunOptions:
             raise UsageError(
                 f"--workers is for the local runner only; give {self.runner} its own options"
             )
+        if self.runner == dataflow.RUNNER:
+            dataflow.check_options(self.beam_options)
 
     @property
     def runner(self) -> str:
@@ -51,11 +64,22 @@ class RunOptions:
     def is_local(self) -> bool:
         return self.runner == LOCAL_RUNNER
 
+    @property
+    def beam_options(self) -> PipelineOptions:
+        return PipelineOptions(list(self.beam_arguments))
+
     def new_pipeline(self) -> beam.Pipeline:
-        """An empty pipeline; without a runner among the options it runs in this process."""
-        options = PipelineOptions(list(self.beam_arguments))
+        """An empty pipeline; without a runner among the options it runs in this process.
+
+        Raises:
+          UsageError: Beam refuses the options.
+        """
+        options = self.beam_options
         if not self.is_local:
-            return beam.Pipeline(options=options)
+            try:
+                return beam.Pipeline(options=options)
+            except ValueError as error:
+                raise UsageError(" ".join(str(error).split())) from error
         options.view_as(DirectOptions).direct_num_workers = self.workers
         environment = None
         if self.workers > 1:
@@ -90,6 +114,8 @@ def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, 
 def _beam_option_names() -> set[str]:
     names: set[str] = set()
     for options in PipelineOptions.__subclasses__():
+        if options in _NOT_OURS:
+            continue
         add: Callable[[argparse.ArgumentParser], None] | None = getattr(
             options, "_add_argparse_args", None
         )

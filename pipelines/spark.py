@@ -6,16 +6,22 @@ shuffle. There is what bounded pipelines in the global window need, and the rest
 functions, several outputs, windows) is refused before anything runs.
 """
 
+import contextlib
 import dataclasses
+import itertools
+import logging
 import os
+import re
 import shutil
+import signal
 import socket
 import sys
+import tempfile
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import apache_beam as beam
 import pyspark
@@ -33,15 +39,27 @@ from apache_beam.transforms.combiners import curry_combine_fn
 from apache_beam.transforms.core import _DoFnParam
 from apache_beam.transforms.ptransform import PTransform
 from apache_beam.typehints.typehints import coerce_to_kv_type
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkRuntimeError
 
-from corpus.errors import UsageError
+from corpus.errors import UsageError, one_line
 
+_MASTERS = re.compile(r"local(\[.+\])?|yarn|k8s://.+|spark://(?P<addresses>[^/]+)")
+_PORT = 7077
 _SECONDS_TO_CONNECT = 10
 _LACKING = "PySparkRunner has none; another runner may"
 # Of a shuffle, for each core: so that cores that are done early find more to do.
 _TASKS_PER_CORE = 2
 # Keys whose accumulators a task holds before it hands them on, as in Beam's own worker.
 _COMBINED_KEYS = 100_000
+# PySpark holds up to 1,000 pairs, whatever their size, before it hands them to a shuffle.
+_PIECE_BYTES = 64 << 10
+# Of a group, in memory; the rest waits on disk.
+_GROUP_BYTES = 64 << 20
+_LENGTH_BYTES = 8
+
+_Piece = tuple[tuple[bytes, int, int, int], bytes]
+"""((key, partition, number of the value in it, number of the piece), piece of the value)"""
 
 
 class PySparkRunner(PipelineRunner):
@@ -66,11 +84,8 @@ class PySparkRunner(PipelineRunner):
         pipeline.visit(steps)
         for step in steps.found:
             _expect_supported(step)
-        context = _connect(options.view_as(SparkRunnerOptions).spark_master_url)
-        try:
+        with _connected(options.view_as(SparkRunnerOptions).spark_master_url) as context:
             _Translation(context, steps.found).run()
-        finally:
-            context.stop()
         return _Finished(PipelineState.DONE)
 
 
@@ -123,19 +138,68 @@ def _expect_supported(step: AppliedPTransform) -> None:
             raise NotImplementedError(f"{step.full_label} has {what}: {_LACKING}")
 
 
+@contextlib.contextmanager
+def _connected(master: str) -> Iterator[pyspark.SparkContext]:
+    """The context that is there already, as in a notebook, or one that ends with the pipeline."""
+    active = pyspark.SparkContext._active_spark_context
+    if active is not None and active.master == master:
+        yield active
+        return
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    context = _connect(master)
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own handler fails: it asks Java to cancel on the connection that is in use.
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield context
+    finally:
+        # A thread has a connection of its own; an interrupted one waits for an answer on its.
+        stopping = threading.Thread(target=context.stop)
+        stopping.start()
+        stopping.join()
+
+
 def _connect(master: str) -> pyspark.SparkContext:
     if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
         raise UsageError("Spark needs Java 17 or newer: apt-get install default-jre-headless")
-    address = urlsplit(master)
-    if address.scheme == "spark":
-        # Spark itself would try for a minute, then fail with a page of Java.
-        try:
-            port = address.port or 7077
-            socket.create_connection((address.hostname or "", port), _SECONDS_TO_CONNECT).close()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"no Spark master at --spark_master_url {master}: {error}") from error
+    _expect_master(master)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    return pyspark.SparkContext(conf=pyspark.SparkConf().setMaster(master).setAppName("corpusmill"))
+    configuration = pyspark.SparkConf().setMaster(master).setAppName("corpusmill")
+    try:
+        context = pyspark.SparkContext(conf=configuration)
+    except (Py4JJavaError, PySparkRuntimeError) as error:
+        java = getattr(error, "java_exception", None)
+        reason = java.toString() if java else one_line(error)
+        raise UsageError(f"no Spark at --spark_master_url {master}: {reason}") from error
+    if not logging.getLogger().isEnabledFor(logging.WARNING):
+        # A task that fails shows a page of Java each time; the last one's error comes out anyway.
+        levels = context._jvm.org.apache.logging.log4j
+        tasks = "org.apache.spark.scheduler.TaskSetManager"
+        levels.core.config.Configurator.setLevel(tasks, levels.Level.OFF)
+    return context
+
+
+def _expect_master(master: str) -> None:
+    """Refuses an address that is none, or where nobody listens.
+
+    Spark itself would try for a minute, then fail with a page of Java.
+    """
+    found = _MASTERS.fullmatch(master)
+    if found is None:
+        raise UsageError(
+            f"--spark_master_url {master} is none of local[N], spark://HOST:PORT, yarn, k8s://URL"
+        )
+    if found["addresses"] is None:
+        return
+    errors = []
+    for address in found["addresses"].split(","):  # One of several masters is in charge.
+        host, _, port = address.rpartition(":") if ":" in address else (address, "", str(_PORT))
+        try:
+            socket.create_connection((host, int(port)), _SECONDS_TO_CONNECT).close()
+            return
+        except (OSError, ValueError, OverflowError) as error:
+            errors.append(str(error))
+    raise UsageError(f"no Spark at --spark_master_url {master}: {'; '.join(errors)}")
 
 
 class _Translation:
@@ -195,8 +259,8 @@ class _Translation:
 
     def reshuffle(self, step: AppliedPTransform) -> pyspark.RDD:
         coder = _coder(step.inputs[0])
-        numbered = self._input(step).mapPartitionsWithIndex(_Numbered(coder.encode))
-        return numbered.partitionBy(self._tasks, int).values().map(coder.decode)
+        dealt = self._input(step).mapPartitionsWithIndex(_Dealt(coder.encode))
+        return dealt.partitionBy(self._tasks, int).values().map(coder.decode)
 
     def group_by_key(self, step: AppliedPTransform) -> pyspark.RDD:
         keys, values = _key_and_value_coders(step.inputs[0])
@@ -212,9 +276,10 @@ class _Translation:
         return self._grouped(combined, keys, accumulators).mapPartitions(_Merge(code))
 
     def _grouped(self, encoded: pyspark.RDD, keys: Coder, values: Coder) -> pyspark.RDD:
-        # Spark spills groups that don't fit in memory, and hashes strings differently each time.
-        groups = encoded.groupByKey(self._tasks, zlib.crc32)
-        return groups.map(lambda group: (keys.decode(group[0]), _Decoded(group[1], values)))
+        # Sorted, as Spark's own groups have to fit in memory.
+        pieces = encoded.mapPartitionsWithIndex(_cut)
+        ordered = pieces.repartitionAndSortWithinPartitions(self._tasks, _hash_of_key)
+        return ordered.mapPartitions(_Grouped(keys, values))
 
 
 _OPERATIONS: dict[type[PTransform], Callable[[_Translation, AppliedPTransform], pyspark.RDD]] = {
@@ -271,13 +336,17 @@ class _ParDo:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Numbered:
-    """Deals the elements of a partition out to the tasks that come next, one after the other."""
+class _Dealt:
+    """Deals the elements of a partition out to the tasks that come next, one after the other.
+
+    In their own order, as a shuffle brings them in any: otherwise a partition that is made again,
+    after a machine was lost, would deal some elements twice and others never.
+    """
 
     encode: Callable[[Any], bytes]
 
     def __call__(self, partition: int, elements: Iterable[Any]) -> Iterator[tuple[int, bytes]]:
-        return enumerate(map(self.encode, elements), partition)
+        return enumerate(sorted(map(self.encode, elements)), partition)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,7 +382,7 @@ class _Merge:
 
     code: bytes
 
-    def __call__(self, groups: Iterable[tuple[Any, "_Decoded"]]) -> Iterator[tuple[Any, Any]]:
+    def __call__(self, groups: Iterable[tuple[Any, "_Group"]]) -> Iterator[tuple[Any, Any]]:
         fn: beam.CombineFn = pickler.loads(self.code)
         fn.setup()
         for key, accumulators in groups:
@@ -321,15 +390,54 @@ class _Merge:
         fn.teardown()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Decoded:
-    """The values of a group, decoded as often as they are gone through."""
+def _cut(partition: int, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[_Piece]:
+    """Cuts encoded values to pieces that go through a shuffle one by one."""
+    for number, (key, value) in enumerate(pairs):
+        for piece, first in enumerate(range(0, len(value) or 1, _PIECE_BYTES)):
+            yield (key, partition, number, piece), value[first : first + _PIECE_BYTES]
 
-    encoded: Iterable[bytes]
-    coder: Coder
+
+def _hash_of_key(place: tuple[bytes, int, int, int]) -> int:
+    # Python's own hash of bytes is another one in each process.
+    return zlib.crc32(place[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grouped:
+    """Pieces in their order -> (key, values)"""
+
+    keys: Coder
+    values: Coder
+
+    def __call__(self, pieces: Iterable[_Piece]) -> Iterator[tuple[Any, "_Group"]]:
+        for key, group in itertools.groupby(pieces, lambda piece: piece[0][0]):
+            by_value = itertools.groupby(group, lambda piece: piece[0][:3])
+            whole = (b"".join(piece for _, piece in value) for _, value in by_value)
+            yield self.keys.decode(key), _Group(whole, self.values)
+
+
+class _Group:
+    """The values of a group, to be gone through again and again, in bounded memory."""
+
+    def __init__(self, encoded: Iterable[bytes], coder: Coder) -> None:
+        self._coder = coder
+        # Where Spark has its own files; it names several folders, or none.
+        folder = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0] or None
+        self._file = tempfile.SpooledTemporaryFile(_GROUP_BYTES, dir=folder)  # noqa: SIM115
+        for value in encoded:
+            self._file.write(len(value).to_bytes(_LENGTH_BYTES))
+            self._file.write(value)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self.coder.decode, self.encoded)
+        place = 0  # Of this iteration; there may be others.
+        while True:
+            self._file.seek(place)
+            length = self._file.read(_LENGTH_BYTES)
+            if not length:
+                return
+            value = self._file.read(int.from_bytes(length))
+            place = self._file.tell()
+            yield self._coder.decode(value)
 
 
 def _exhaust(elements: Iterable[Any]) -> None:

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ def read_metrics(run: str) -> Iterator[dict[str, float]]:
 class MetricsLog:
     """Appends to a run's metrics.jsonl and TensorBoard events.
 
-    Object stores know no appending: there metrics.jsonl appears anew with every `publish`.
+    Object stores know no appending: there all files appear anew with every `publish`.
     """
 
     def __init__(self, run: str, step: int) -> None:
@@ -48,15 +49,16 @@ class MetricsLog:
           run: folder or URL.
           step: steps done.
         """
-        self._url = storage.join(run, METRICS)
+        self._run = run
         kept = [line for line in read_metrics(run) if line["step"] <= step]
-        storage.write_bytes(self._url, b"".join(map(_to_line, kept)))
-        self._is_local = storage.is_local(self._url)
-        self._path = storage.filesystem(self._url)[1] if self._is_local else _new_file()
+        storage.write_bytes(storage.join(run, METRICS), b"".join(map(_to_line, kept)))
+        self._is_local = storage.is_local(run)
+        self._folder = storage.filesystem(run)[1] if self._is_local else tempfile.mkdtemp()
+        path = os.path.join(self._folder, METRICS)
         if not self._is_local:
-            storage.copy(self._url, self._path)
-        self._file = open(self._path, "ab")  # noqa: SIM115  (closed by `close`)
-        self._events = SummaryWriter(storage.join(run, EVENTS), purge_step=step + 1)
+            storage.copy(storage.join(run, METRICS), path)
+        self._file = open(path, "ab")  # noqa: SIM115  (closed by `close`)
+        self._events = SummaryWriter(os.path.join(self._folder, EVENTS), purge_step=step + 1)
 
     def write(self, values: Values) -> None:
         """Adds a line; `values` has the step, to which the other values belong."""
@@ -70,7 +72,8 @@ class MetricsLog:
         """Makes everything written so far visible, wherever the run is."""
         self._events.flush()
         if not self._is_local:
-            storage.copy(self._path, self._url)
+            for name in (METRICS, *self._event_files()):
+                storage.copy(os.path.join(self._folder, name), storage.join(self._run, name))
 
     def close(self) -> None:
         """Publishes and closes."""
@@ -78,7 +81,11 @@ class MetricsLog:
         self._events.close()
         self._file.close()
         if not self._is_local:
-            os.remove(self._path)
+            shutil.rmtree(self._folder)
+
+    def _event_files(self) -> list[str]:
+        """Below the folder; those of other processes, which wrote before, have other names."""
+        return [f"{EVENTS}/{name}" for name in os.listdir(os.path.join(self._folder, EVENTS))]
 
 
 class Progress:
@@ -241,9 +248,3 @@ class Meter:
 
 def _to_line(values: Values) -> bytes:
     return json.dumps(values).encode() + b"\n"
-
-
-def _new_file() -> str:
-    handle, path = tempfile.mkstemp(suffix=f".{METRICS}")
-    os.close(handle)
-    return path

@@ -60,10 +60,9 @@ def _read_files(spec: str) -> dict[str, bytes]:
     if spec == "bytes":
         return {}
     try:
-        fs, path = storage.filesystem(spec)
-        if fs.isdir(path):
+        if storage.is_folder(spec):
             return _read_folder(spec)
-        if "," in spec and not fs.exists(path):
+        if "," in spec and not storage.exists(spec):
             vocabulary, _, merges = spec.partition(",")
             return {
                 "vocab.json": storage.read_bytes(vocabulary),

@@ -11,6 +11,10 @@ from tests.cluster.engines import ROOT, Engine, cluster, cluster_state
 from tests.codebooks import small_book
 from tests.integration.samples import random_texts, run, write_jsonl
 
+# Each job starts three of these for some seconds, too short to pay for Java's better compiler.
+JVMS = ("driver", "executor")
+JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -22,20 +26,22 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def spark_cluster(tmp_path_factory):
-    """Folder of a Spark cluster that is up."""
+    """Folder of a Spark cluster that is up, and that every driver from now on is configured for."""
     folder = tmp_path_factory.mktemp("cluster")
     cluster("up", folder)
-    yield folder
+    with open(folder / "conf" / "spark-defaults.conf", "a") as configuration:
+        configuration.writelines(f"spark.{each}.extraJavaOptions {JAVA}\n" for each in JVMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(folder / "conf"))
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        yield folder
     cluster("down", folder)
 
 
 @pytest.fixture(scope="session")
 def spark(spark_cluster):
     master = cluster_state(spark_cluster)["master"]
-    return Engine(
-        ("--runner=pipelines.spark.PySparkRunner", f"--spark_master_url={master}"),
-        {"SPARK_CONF_DIR": str(spark_cluster / "conf"), "SPARK_LOCAL_IP": "127.0.0.1"},
-    )
+    return Engine(("--runner=pipelines.spark.PySparkRunner", f"--spark_master_url={master}"))
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +62,9 @@ def job(tmp_path_factory):
     """Every dataset of a corpus of several shards, runs and partitions, made in this process."""
     folder = tmp_path_factory.mktemp("job")
     for number in range(4):
-        texts = random_texts(number, 120_000)
-        write_jsonl(folder / "corpus" / f"{number}.jsonl", texts)
+        texts = random_texts(number, 80_000)
+        with write_jsonl(folder / "corpus" / f"{number}.jsonl", texts).open("a") as file:
+            file.write("not JSON\n")
     small_book().write(str(folder / "codebook"))
     for name, arguments in commands(folder).items():
         run(*arguments, "--output", folder / name)
@@ -69,25 +76,23 @@ def job(tmp_path_factory):
 def commands(job):
     """Name of the dataset -> the command that makes it from those before it, less its output."""
     enrich = ("enrich", "--tokens", job / "tokens", "--counts", job / "counts", "--max-order", 2)
-    documents = ("--input", job / "corpus", "--shard-mib", 1)
+    reading = ("--shard-mib", 1, "--max-bad-records", 0.1)
+    documents = ("--input", job / "corpus", *reading)
+    some_documents = ("--input", job / "corpus" / "0.jsonl", *reading)
+    arithmetic = ("--codec", "ac", "--counts", job / "counts")
+    both = ("--input", job / "counts", "--input", job / "some-counts")
     counts = ("--max-order", 5, "--run-tokens", 200_000, "--partition-mib", 1)
     return {
         "tokens": ("tokenize", *documents, "--tokenizer", "bytes"),
-        "some-tokens": ("tokenize", "--input", job / "corpus" / "0.jsonl", "--tokenizer", "bytes"),
+        "some-tokens": ("tokenize", *some_documents, "--tokenizer", "bytes"),
         "counts": ("count", "--input", job / "tokens", *counts),
         "some-counts": ("count", "--input", job / "some-tokens", *counts),
         "distributions": ("distributions", "--input", job / "counts"),
         "targets-by-broadcast": (*enrich, "--join", "broadcast"),
         "targets-by-shuffle": (*enrich, "--join", "shuffle"),
-        "merged": (
-            "merge",
-            "--input",
-            job / "counts",
-            "--input",
-            job / "some-counts",
-            "--partition-mib",
-            1,
-        ),
+        "merged": ("merge", *both, "--partition-mib", 1),
         "compressed": ("compress", *documents, "--codebook", job / "codebook"),
+        "compressed-by-model": ("compress", *documents, *arithmetic),
         "documents": ("decompress", "--input", job / "compressed"),
+        "examples": ("examples", *documents, "--codebook", job / "codebook"),
     }

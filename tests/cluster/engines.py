@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+
+from tests.integration.samples import run
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "deploy" / "spark" / "cluster.py"
@@ -18,26 +19,24 @@ SECONDS = 800
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """Options of a command and variables of its environment."""
+    """Options of a command."""
 
     options: tuple[str, ...]
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def run(self, *arguments):
+        """A command in this process, which must succeed."""
+        run(*arguments, *self.options)
 
     def start(self, *arguments):
         """A command in a process group of its own."""
         command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments), *self.options]
         return subprocess.Popen(
             command,
-            env={**os.environ, **self.environment},
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-
-    def run(self, *arguments):
-        """A command that must succeed; returns what it printed."""
-        return finish(self.start(*arguments))
 
 
 def finish(process):

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+from corpus.datasets import read_manifest
+from pipelines import spark as runner
 from tests.cluster.conftest import commands
-from tests.cluster.engines import ROOT
+from tests.cluster.engines import ROOT, cluster_state
 from tests.integration.samples import assert_same_data
 
 DOCUMENT = ROOT / "docs" / "engines.md"
@@ -24,9 +26,18 @@ PIPELINES = {
     "enrich --join shuffle": "targets-by-shuffle",
     "merge": "merged",
     "compress": "compressed",
+    "compress --codec ac": "compressed-by-model",
     "decompress": "documents",
+    "examples": "examples",
 }
 results: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def driver(spark_cluster):
+    """One driver, and its executors, for all pipelines; a command alone has its own."""
+    with runner._connected(cluster_state(spark_cluster)["master"]):
+        yield
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -38,7 +49,14 @@ def test_the_same_bytes(pipeline, engine, job, tmp_path, request):
     request.getfixturevalue(engine).run(*commands(job)[dataset], "--output", output)
     results[pipeline, engine] = "other bytes"
     assert_same_data(output, job / dataset)
+    assert totals(output) == totals(job / dataset)
     results[pipeline, engine] = "same bytes"
+
+
+def totals(dataset):
+    """What was counted on the way, but for the times."""
+    counters = read_manifest(str(dataset)).counters
+    return {name: value for name, value in counters.items() if "seconds" not in name}
 
 
 def table():

@@ -17,6 +17,19 @@ from tests.pipelines.samples import command
 
 SPLITTABLE = deprecated_primitives.READ.urn, "beam:transform:sdf_"
 
+# What every worker is handed whole, and a driver may collect: a few bytes for each partition or
+# table, a sample of bounded size, or one number. Nothing with a part for each document, n-gram or
+# run may stand here.
+SMALL = {
+    "Parts/FindCuts/Cut",
+    "Parts/FindCuts/MergeSamples/UnKey",
+    "Tables/Build",
+    "Tables/FindCuts/Cut",
+    "Tables/FindCuts/MergeSamples/UnKey",
+    "Tables/NoCuts/Map(decode)",
+    *(f"{path}AllComplete/CombineGlobally(CountCombineFn)/UnKey" for path in ("", "Parts/")),
+}
+
 
 @pytest.fixture(scope="module")
 def pipelines(job, tmp_path_factory):
@@ -71,3 +84,18 @@ def test_reads_need_no_help_to_spread(name, pipelines):
     urns = [transform.spec.urn for transform in optimized(pipelines[name]).values()]
     assert not [urn for urn in urns if urn.startswith(SPLITTABLE)]
     assert composites.RESHUFFLE.urn in urns
+
+
+class SideInputs(beam.pipeline.PipelineVisitor):
+    def __init__(self):
+        self.found = set()
+
+    def visit_transform(self, node):
+        self.found.update(side.pvalue.producer.full_label for side in node.side_inputs)
+
+
+def test_nothing_that_grows_with_the_corpus_is_handed_to_every_worker(pipelines):
+    found = SideInputs()
+    for pipeline in pipelines.values():
+        pipeline.visit(found)
+    assert found.found == SMALL

@@ -1,0 +1,89 @@
+"""What storage says of URLs; tests/cloud has real servers."""
+
+import io
+
+import fsspec
+import pytest
+
+from corpus import storage
+from corpus.errors import StorageError, UsageError
+
+SECRET = "a-secret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://key:{SECRET}@bucket/tokens",
+        f"s3://key:with/slash/{SECRET}@bucket/tokens",
+        f"ftp://user:{SECRET}@host/file",
+        f"https://host/file.jsonl?X-Amz-Signature={SECRET}",
+        f"https://host/file.jsonl?version=1&access_token={SECRET}",
+    ],
+)
+def test_credentials_in_urls_are_refused_and_not_repeated(url):
+    with pytest.raises(UsageError, match="has a credential in it") as error:
+        storage.exists(url)
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://bucket/??/key=5/*.parquet",
+        "https://host/file?version=1",
+        "https://host:80/a@b",
+        "a/b:c@d?token=1",
+    ],
+)
+def test_other_urls_pass(url):
+    storage.filesystem(url)
+
+
+class Refusing(fsspec.AbstractFileSystem):
+    """Like a driver: with an error of its own, which tells nothing of the place."""
+
+    protocol = "refusing"
+
+    def info(self, path, **options):
+        if "missing" in path:
+            raise FileNotFoundError(path)
+        return {"name": path, "type": "file", "size": 10}
+
+    def _open(self, path, mode="rb", **options):
+        return Broken()
+
+    def put_file(self, *places, **options):
+        raise ArithmeticError("429 slow down\nand more")
+
+    ls = rm = put_file
+
+
+class Broken(io.RawIOBase):
+    def seekable(self):
+        return True
+
+    def read(self, size=-1):
+        raise ArithmeticError("503 no")
+
+
+@pytest.fixture
+def refusing():
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    return "refusing://bucket/file"
+
+
+def test_errors_of_drivers_are_one_line_that_names_the_place(refusing):
+    with pytest.raises(StorageError, match=r"^refusing://bucket/file: 503 no$"):
+        storage.read_bytes(refusing)
+    with pytest.raises(StorageError, match=r"^refusing://bucket/file: 429 slow down$"):
+        storage.write_bytes(refusing, b"")
+    with pytest.raises(StorageError, match="429"):
+        storage.list_names(refusing)
+    with pytest.raises(StorageError, match="429"):
+        storage.remove_tree(refusing)
+
+
+def test_only_what_is_not_found_is_absent(refusing):
+    assert storage.exists(refusing)
+    assert not storage.exists("refusing://bucket/missing")
