@@ -1,25 +1,11 @@
-"""Work that needs something loaded once: an encoder, a codec, the network of a byte model.
+"""Work that needs something loaded once: an encoder, a codec, the network of a byte model."""
 
-A network goes through Beam's RunInference, an element being a batch already: a shard, a file. So a
-process has one model for all its threads. On a GPU all processes of a machine share one that lives
-in one of them; a call takes a few milliseconds more, and there is one an element.
-"""
-
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
-from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from compress.codecs import Codec, runs_network
-from compress.tally import tally
-
-# The smallest of Dataflow's that has memory for thousands of lanes.
-GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
-NAMESPACE = "corpusmill"
 
 
 class Work(Protocol):
@@ -52,6 +38,11 @@ class Run(beam.PTransform):
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         if self._device is None:
             return elements | beam.ParDo(_RunHere(self._work))
+        # RunInference imports PyTorch where it is installed, which no other job has a use for.
+        from apache_beam.ml.inference.base import RunInference
+
+        from pipelines.networks import NetworkHandler
+
         return elements | RunInference(NetworkHandler(self._work, self._device))
 
 
@@ -64,77 +55,6 @@ class _RunHere(beam.DoFn):
 
     def process(self, element: Any) -> Iterator[Any]:
         yield self._work.run(self._loaded, element)
-
-
-class NetworkHandler(ModelHandler[Any, Any, "LoadedWork"]):
-    """Work with a network as RunInference wants it, with metrics.
-
-    Counters: those of `compress.tally`. Distributions, an element a value: `bytes_per_second` and
-    `model_starts_per_second` (with windows that the model starts afresh with, these are windows),
-    and `lane_occupancy_percent`, how many of the lanes were in use.
-    """
-
-    def __init__(self, work: Work, device: str) -> None:
-        super().__init__(min_batch_size=1, max_batch_size=1, large_model=device != "cpu")
-        self._work = work
-        self._device = device
-
-    def load_model(self) -> "LoadedWork":
-        return LoadedWork(self._work)
-
-    def run_inference(
-        self,
-        batch: Sequence[Any],
-        model: "LoadedWork",
-        inference_args: dict[str, Any] | None = None,  # noqa: ARG002
-    ) -> Iterator[Any]:
-        for element in batch:
-            result, counts, seconds = model(element)
-            _report(counts, seconds)
-            yield result
-
-    def get_num_bytes(self, batch: Sequence[Any]) -> int:  # noqa: ARG002
-        """None: an element says where its bytes are, and `bytes_read` counts them."""
-        return 0
-
-    def get_metrics_namespace(self) -> str:
-        return NAMESPACE
-
-    def get_resource_hints(self) -> dict[str, str]:
-        """A machine with a GPU, for this transform only."""
-        return {} if self._device == "cpu" else {"accelerator": GPU}
-
-
-class LoadedWork:
-    """Work with what it needs, as a function that processes may share."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._loaded = work.load()
-        # The lanes of one element fill a device, and its memory.
-        self._turn = threading.Lock()
-
-    def __call__(self, element: Any) -> tuple[Any, dict[str, int], float]:
-        """The result, what was counted, and the seconds."""
-        with self._turn, tally() as counts:
-            started = time.perf_counter()
-            result = self._work.run(self._loaded, element)
-            return result, dict(counts), time.perf_counter() - started
-
-
-def _report(counts: Mapping[str, int], seconds: float) -> None:
-    for name, amount in counts.items():
-        Metrics.counter(NAMESPACE, name).inc(amount)
-    if not counts:
-        # The element was complete already.
-        return
-    shares = {
-        "bytes_per_second": counts["bytes_read"] / seconds,
-        "model_starts_per_second": counts["model_starts"] / seconds,
-        "lane_occupancy_percent": 100 * counts["bytes_read"] / counts["lane_steps"],
-    }
-    for name, share in shares.items():
-        Metrics.distribution(NAMESPACE, name).update(int(share))
 
 
 def device_of(codec: Codec, device: str) -> str | None:

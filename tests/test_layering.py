@@ -139,6 +139,22 @@ print(*sorted({"apache_beam", "torch"} & sys.modules.keys()))
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
+def test_importing_the_jobs_does_not_load_torch() -> None:
+    """But for those with a network: Beam's RunInference imports torch where it is installed."""
+    program = """
+import importlib, pkgutil, sys
+import pipelines
+for module in pkgutil.walk_packages(pipelines.__path__, "pipelines."):
+    if module.name not in ("pipelines.networks", "pipelines.spark"):
+        importlib.import_module(module.name)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
 def test_setup_lists_the_packages_that_exist() -> None:
     [listed] = [
         ast.literal_eval(node.value)

@@ -12,7 +12,7 @@ from corpus.errors import DataError
 from pipelines.compress import make_job
 from pipelines.decompress import DecompressFiles, build_pipeline, make_plan
 from pipelines.documents import DocumentOptions, find_documents
-from pipelines.model_work import GPU, NAMESPACE, NetworkHandler
+from pipelines.networks import GPU, NAMESPACE, NetworkHandler
 from pipelines.options import RunOptions
 from tests.compress.samples import TEXT
 from tests.golden.make import HERE
