@@ -46,6 +46,11 @@ class Measured(NamedTuple):
 
     @property
     def work(self) -> float:
+        if self.whole <= self.started:
+            raise SystemExit(
+                f"starting took {self.started:.0f} s, all {self.whole:.0f} s: measure again where"
+                " nothing else runs, or with more --tokens"
+            )
         return self.whole - self.started
 
 

@@ -125,7 +125,7 @@ def note(element, folder):
 
 
 def test_each_operation_does_what_beam_says(spark_cluster, tmp_path):
-    options = ["--runner=pipelines.spark.PySparkRunner", "--spark_master_url=local[2]"]
+    options = ["--runner=pipelines.spark.PySparkRunner", "--spark_master_url=local[1]"]
     with beam.Pipeline(argv=options) as pipeline:
         numbers = pipeline | beam.Create(range(100)) | beam.ParDo(Buffered())
         pairs = numbers | beam.Map(lambda n: (str(n % 3), n)).with_output_types(tuple[str, int])
