@@ -1,5 +1,6 @@
 """Engines that live as long as the tests, and one job, made in one process, to compare with."""
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("cluster")
             # Several jobs, each with its own limit (engines.SECONDS).
             item.add_marker(pytest.mark.timeout(2400))
+
+
+@pytest.fixture(scope="session")
+def runner():
+    """The module of the runner; collecting the tests needs no PySpark."""
+    return importlib.import_module("pipelines.spark")
 
 
 @pytest.fixture(scope="session")

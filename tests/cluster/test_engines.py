@@ -6,7 +6,6 @@ import re
 import pytest
 
 from corpus.datasets import read_manifest
-from pipelines import spark as runner
 from tests.cluster.conftest import commands
 from tests.cluster.engines import ROOT, cluster_state
 from tests.integration.samples import assert_same_data
@@ -34,7 +33,7 @@ results: dict[tuple[str, str], str] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def driver(spark_cluster):
+def driver(spark_cluster, runner):
     """One driver, and its executors, for all pipelines; a command alone has its own."""
     with runner._connected(cluster_state(spark_cluster)["master"]):
         yield

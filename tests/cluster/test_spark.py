@@ -17,7 +17,6 @@ from apache_beam.internal import pickler
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from corpus.errors import UsageError
-from pipelines import spark as runner
 from tests.cluster.conftest import commands
 from tests.cluster.engines import (
     CLUSTER,
@@ -79,7 +78,7 @@ class Buffered(beam.DoFn):
             yield beam.transforms.window.GlobalWindows.windowed_value(element)
 
 
-def test_combining_begins_before_the_shuffle():
+def test_combining_begins_before_the_shuffle(runner):
     text, number = beam.coders.StrUtf8Coder(), beam.coders.VarIntCoder()
     combine = runner._Combine(pickler.dumps(Sum()), text, number)
     pairs = ((str(n % 3), n) for n in range(1000))
@@ -88,14 +87,14 @@ def test_combining_begins_before_the_shuffle():
     }
 
 
-def test_dealing_does_not_depend_on_the_order_in_which_a_shuffle_brings_the_elements():
+def test_dealing_does_not_depend_on_the_order_in_which_a_shuffle_brings_the_elements(runner):
     deal = runner._Dealt(beam.coders.VarIntCoder().encode)
     assert list(deal(3, range(100))) == list(deal(3, reversed(range(100))))
     assert {task for task, _ in deal(3, range(100))} == set(range(3, 103))
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_values_are_cut_to_pieces_and_come_together_again(size, monkeypatch):
+def test_values_are_cut_to_pieces_and_come_together_again(size, monkeypatch, runner):
     monkeypatch.setattr(runner, "_PIECE_BYTES", size)
     text = beam.coders.BytesCoder()
     values = {b"a": [b"", b"12", b"123", b"1234" * 9], b"": [b"123456"], b"b": [b""]}
@@ -109,7 +108,7 @@ def test_values_are_cut_to_pieces_and_come_together_again(size, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [0, 100, 1 << 20])
-def test_a_group_can_be_gone_through_again_whether_in_memory_or_on_disk(limit, monkeypatch):
+def test_a_group_can_be_gone_through_again_whether_in_memory_or_on_disk(limit, monkeypatch, runner):
     monkeypatch.setattr(runner, "_GROUP_BYTES", limit)
     text = beam.coders.StrUtf8Coder()
     words = ["", *(str(n) * 7 for n in range(100))]
@@ -193,17 +192,17 @@ def test_a_master_that_is_not_there(master, job, tmp_path):
 
 
 @pytest.mark.parametrize("master", ["", "127.0.0.1:7077", "spark://", "local[", "http://a:1"])
-def test_an_address_that_is_none(master):
+def test_an_address_that_is_none(master, runner):
     with pytest.raises(UsageError, match="is none of local"):
         runner._expect_master(master)
 
 
 @pytest.mark.parametrize("master", ["local", "local[2]", "local[*]", "yarn", "k8s://https://a:1"])
-def test_other_masters_are_left_to_spark(master):
+def test_other_masters_are_left_to_spark(master, runner):
     runner._expect_master(master)
 
 
-def test_one_of_several_masters_is_enough():
+def test_one_of_several_masters_is_enough(runner):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         runner._expect_master(f"spark://127.0.0.1:9,127.0.0.1:{port}")
