@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A process of tests takes up to 4 GB.
+PARALLEL := -n auto --maxprocesses 4
 # Pip reads PIP_FIND_LINKS itself: folders of wheels to prefer, separated by spaces.
 export PIP_FIND_LINKS
 
@@ -22,10 +24,10 @@ quickstart: $(VENV)/.installed-base ## a small corpus through every step, in a m
 	$(BIN)/corpusmill quickstart
 
 test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
 
 cluster-test: $(VENV)/.installed-cluster ## run all pipelines on engines and buckets, and let things go wrong
-	$(BIN)/python -m pytest -m cluster tests/cluster tests/cloud $(ARGS)
+	$(BIN)/python -m pytest -m cluster -n 2 --dist loadgroup tests/cluster tests/cloud $(ARGS)
 
 lint: setup ## check style, format and types
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ EXTRAS = {
         "psutil>=6.0",
         "pytest>=8.3",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "pyyaml>=6.0",
         "ruff>=0.9",
         "transformers>=4.46",
