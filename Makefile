@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# A process of tests takes up to 4 GB.
-PARALLEL := -n auto --maxprocesses 4
 # Pip reads PIP_FIND_LINKS itself: folders of wheels to prefer, separated by spaces.
 export PIP_FIND_LINKS
 
@@ -24,7 +22,7 @@ quickstart: $(VENV)/.installed-base ## a small corpus through every step, in a m
 	$(BIN)/corpusmill quickstart
 
 test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
-	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 cluster-test: $(VENV)/.installed-cluster ## run all pipelines on engines and buckets, and let things go wrong
 	$(BIN)/python -m pytest -m cluster -n 2 --dist loadgroup tests/cluster tests/cloud $(ARGS)
