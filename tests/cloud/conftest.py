@@ -12,6 +12,8 @@ from tests.cloud.servers import Place
 from tests.integration.samples import random_texts, run, write_jsonl
 
 
+# Before xdist looks for groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:

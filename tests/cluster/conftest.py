@@ -17,6 +17,8 @@ JVMS = ("driver", "executor")
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
+# Before xdist looks for groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
