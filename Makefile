@@ -25,7 +25,11 @@ test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 cluster-test: $(VENV)/.installed-cluster ## run all pipelines on engines and buckets, and let things go wrong
-	$(BIN)/python -m pytest -m cluster -n 2 --dist loadgroup tests/cluster tests/cloud $(ARGS)
+	@echo 'running tests/cluster and tests/cloud side by side; each prints when it has ended'
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-in-cluster test-in-cloud
+
+test-in-%:
+	$(BIN)/python -m pytest -m cluster tests/$* $(ARGS)
 
 lint: setup ## check style, format and types
 	$(BIN)/ruff check .

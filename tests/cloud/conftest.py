@@ -12,13 +12,10 @@ from tests.cloud.servers import Place
 from tests.integration.samples import random_texts, run, write_jsonl
 
 
-# Before xdist looks for groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("cluster")
-            item.add_marker(pytest.mark.xdist_group("cloud"))
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,10 @@ JVMS = ("driver", "executor")
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
-# Before xdist looks for groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("cluster")
-            # One process runs all of these, another one tests/cloud.
-            item.add_marker(pytest.mark.xdist_group("cluster"))
             # Several jobs, each with its own limit (engines.SECONDS).
             item.add_marker(pytest.mark.timeout(2400))
 
