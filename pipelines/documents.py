@@ -127,14 +127,10 @@ def in_large_batches(
     for batch in documents:
         held.append(batch)
         if sum(each.nbytes for each in held) >= _LARGE_BATCH_BYTES:
-            yield from one_row_each(encoder, part, [_joined(held)])
+            yield from one_row_each(encoder, part, [pa.concat_batches(held)])
             held = []
     if held:
-        yield from one_row_each(encoder, part, [_joined(held)])
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+        yield from one_row_each(encoder, part, [pa.concat_batches(held)])
 
 
 def one_row_each(

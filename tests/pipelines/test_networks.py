@@ -7,7 +7,7 @@ import torch
 
 from compress import ArithmeticCodec, EqualInfoCodec, open_model
 from compress.codecs import expect_codec
-from corpus.datasets import TOKENIZER_FOLDER
+from corpus.datasets import TOKENIZER_FOLDER, read_manifest
 from corpus.errors import DataError
 from pipelines.compress import make_job
 from pipelines.decompress import DecompressFiles, build_pipeline, make_plan
@@ -75,6 +75,19 @@ def test_metrics_say_what_was_done(source, expected, tmp_path):
 def test_processes_share_a_network(source, expected, tmp_path):
     job_of(source, tmp_path / "small", device="cuda").run(RunOptions(workers=2), [])
     assert_same_data(tmp_path / "small", expected)
+
+
+def test_a_shard_of_bad_records_alone_has_no_documents(tmp_path):
+    """The whole batches of such a shard are empty."""
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", DOCUMENTS)
+    (tmp_path / "in" / "b.jsonl").write_text("no JSON\n")
+    job = job_of(tmp_path / "in", tmp_path / "small")
+    options = dataclasses.replace(job.documents.options, max_bad_records=0.9)
+    documents = dataclasses.replace(job.documents, options=options)
+    dataclasses.replace(job, documents=documents).run(RunOptions(), [])
+    counters = read_manifest(str(tmp_path / "small")).counters
+    assert (counters["documents"], counters["bad_records"]) == (len(DOCUMENTS), 1)
 
 
 def test_damage_is_named(expected, tmp_path):
