@@ -12,8 +12,9 @@ import torch
 
 from benchmarks import measure
 from compress import ArithmeticCodec, ByteStrings, EqualInfoCodec, open_model
-from compress.byte_models import TransformerModel, transformer_state
+from compress.byte_models import TransformerModel
 from compress.byte_models.torch_transformer import TorchTransformer
+from compress.byte_models.transformer_state import PrefixTable
 from compress.tally import tally
 
 # Of an H200, by its data sheet: float64 operations and bytes a second.
@@ -157,11 +158,8 @@ def some_of(documents: Sequence[bytes], kilobytes: float) -> list[bytes]:
 
 def without_table(model: TransformerModel) -> TransformerModel:
     """The same model, with a table that has the empty prefix only."""
-    size = transformer_state._TABLE_BYTES
-    transformer_state._TABLE_BYTES = 0
     same = TransformerModel(model.tensors, model.precision)
-    same.start(1)
-    transformer_state._TABLE_BYTES = size
+    same.__dict__["_table"] = PrefixTable(same, prefixes=1)
     return same
 
 

@@ -4,6 +4,7 @@ The cluster is that of deploy/spark: two workers of a core each, all on this mac
 runs on a tiny corpus, too, which is its start-up.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -11,7 +12,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -37,8 +38,9 @@ class Spark(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Seconds of a command on a tiny corpus and on the whole one, and its peak memory."""
+    """Seconds of a command on a tiny corpus and on one of `tokens`, and its peak memory."""
 
+    tokens: int
     started: float
     whole: float
     gib: float
@@ -46,12 +48,19 @@ class Measured(NamedTuple):
 
     @property
     def work(self) -> float:
-        if self.whole <= self.started:
+        """Seconds without the start."""
+        # A start takes a second or two more or less each time.
+        if self.whole < 1.3 * self.started:
             raise SystemExit(
                 f"starting took {self.started:.0f} s, all {self.whole:.0f} s: measure again where"
                 " nothing else runs, or with more --tokens"
             )
         return self.whole - self.started
+
+    @property
+    def rate(self) -> float:
+        """Million tokens a second, without the start."""
+        return self.tokens / self.work / 1e6
 
 
 @contextlib.contextmanager
@@ -89,11 +98,17 @@ def watched(command: Sequence[str], beside: Sequence[int]) -> tuple[float, int, 
 
 
 def measured(
-    tiny: Sequence[str], command: Sequence[str], beside: Sequence[int], repeat: int
+    command: Callable[[str], list[str]],
+    datasets: tuple[str, str],
+    tokens: int,
+    beside: Sequence[int],
+    repeat: int,
 ) -> Measured:
+    """A command for a tiny dataset and for one of so many tokens."""
+    tiny, whole = map(command, datasets)
     started = min(watched(tiny, beside)[0] for _ in range(repeat))
-    whole, resident, own = min(watched(command, beside) for _ in range(repeat))
-    return Measured(started, whole, resident / 2**30, own / 2**30)
+    seconds, resident, own = min(watched(whole, beside) for _ in range(repeat))
+    return Measured(tokens, started, seconds, resident / 2**30, own / 2**30)
 
 
 def count(tokens: str, size: int, *options: str) -> list[str]:
@@ -102,94 +117,84 @@ def count(tokens: str, size: int, *options: str) -> list[str]:
     return job("count", tokens, "OUTPUT/counts", *cut, *options)
 
 
-def against_processes(spark: Spark, tokens: str, tiny: str, size: int, repeat: int) -> None:
-    local = ("--workers", "2")
-    rows = {
-        "two local processes": measured(
-            count(tiny, size, *local), count(tokens, size, *local), (), repeat
-        ),
-        "Spark, two workers": measured(
-            count(tiny, size, *spark.options),
-            count(tokens, size, *spark.options),
-            spark.leaders,
-            repeat,
-        ),
-    }
-    print_rows(f"count, contexts of up to {_MAX_ORDER} tokens, {size:,} tokens", rows)
-    processes, on_spark = rows.values()
-    ratio = on_spark.work / processes.work
-    measure.print_goal("count on Spark over local processes, once started", ratio, at_most=1.5)
+def measure_all(
+    spark: Spark, tiny: str, whole: str, part: str, arguments: argparse.Namespace
+) -> dict[str, Measured]:
+    """By what is run; DataFrames get a part of the tokens, with which they are busy long enough."""
+    size, repeat = arguments.tokens, arguments.repeat
+    order = ("--max-order", str(_MAX_ORDER))
 
+    def count_on(*options: str, beside: Sequence[int] = ()) -> Measured:
+        # Runs enough for two workers to share.
+        cut = (*order, "--run-tokens", str(size // 8), *options)
 
-def against_dataframes(spark: Spark, tokens: str, tiny: str, size: int, repeat: int) -> None:
+        def count(tokens: str) -> list[str]:
+            return job("count", tokens, "OUTPUT/counts", *cut)
+
+        return measured(count, (tiny, whole), size, beside, repeat)
+
     with tempfile.TemporaryDirectory() as folder:
-        counts = {source: f"{folder}/{number}" for number, source in enumerate((tokens, tiny))}
-        for source, output in counts.items():
-            options = ("--max-order", str(_MAX_ORDER))
-            subprocess.run(job("count", source, output, *options), check=True, capture_output=True)
+        counts = f"{folder}/tiny", f"{folder}/whole"
+        for source, output in zip((tiny, whole), counts, strict=True):
+            command = job("count", source, output, *order, "--workers", "2")
+            subprocess.run(command, check=True, capture_output=True)
 
-        def distributions(source: str) -> list[str]:
-            return job("distributions", counts[source], "OUTPUT/tables", *_KEEP, *spark.options)
+        def distributions(counts: str) -> list[str]:
+            return job("distributions", counts, "OUTPUT/tables", *_KEEP, *spark.options)
 
-        def dataframe(source: str) -> list[str]:
-            sizes = ("--max-order", str(_MAX_ORDER), "--top-k", str(_TOP_K))
-            plain = plain_copy(source, f"{counts[source]}-plain")
+        def dataframe(tokens: str) -> list[str]:
+            plain = f"{folder}/plain-{pathlib.Path(tokens).name}"
+            if not pathlib.Path(plain).exists():
+                plain_copy(tokens, plain)
+            sizes = (*order, "--top-k", str(_TOP_K))
             return [*_PYTHON, "benchmarks.dataframe", plain, "OUTPUT/contexts", *sizes]
 
-        rows = {
-            "count": measured(
-                count(tiny, size, *spark.options),
-                count(tokens, size, *spark.options),
-                spark.leaders,
-                repeat,
+        return {
+            "count, two local processes": count_on("--workers", "2"),
+            "count, Spark": count_on(*spark.options, beside=spark.leaders),
+            "distributions, Spark": measured(distributions, counts, size, spark.leaders, repeat),
+            "a job with DataFrames, Spark": measured(
+                dataframe, (tiny, part), arguments.slice_tokens, spark.leaders, 1
             ),
-            "distributions": measured(
-                distributions(tiny), distributions(tokens), spark.leaders, repeat
-            ),
-            "a job with DataFrames": measured(dataframe(tiny), dataframe(tokens), spark.leaders, 1),
         }
-    print_rows(
-        f"on Spark, two workers: the {_TOP_K} most frequent tokens after each context of 1 to"
-        f" {_MAX_ORDER} tokens, {size:,} tokens",
-        rows,
-    )
-    ours, tables, plain = rows.values()
-    measure.print_goal(
-        "count against DataFrames, times as fast", plain.work / ours.work, at_least=30
-    )
-    both = plain.work / (ours.work + tables.work)
-    print(f"count and distributions together: {both:.3g} times as fast as DataFrames")
 
 
-def plain_copy(tokens: str, folder: str) -> str:
+def plain_copy(tokens: str, folder: str) -> None:
     """The tokens as integers in Parquet as pyarrow writes it; Spark 3.5 lacks our encoding."""
     pathlib.Path(folder).mkdir()
     for path in sorted(pathlib.Path(tokens).glob("*.parquet")):
         column = pq.read_table(path, columns=["tokens"])["tokens"].cast(pa.list_(pa.int32()))
         pq.write_table(pa.table({"tokens": column}), f"{folder}/{path.name}")
-    return folder
 
 
-def print_rows(title: str, rows: dict[str, Measured]) -> None:
-    columns = ("", "started, s", "whole, s", "difference, s", "peak, GiB", "without files, GiB")
+def print_results(rows: dict[str, Measured]) -> None:
+    columns = ("", "million tokens", "started, s", "whole, s", "million tokens/s, once started")
     measure.print_table(
-        f"{title}; started: the same on {_TINY:,} tokens",
-        columns,
-        [(n, r.started, r.whole, r.work, r.gib, r.own_gib) for n, r in rows.items()],
+        f"the {_TOP_K} most frequent tokens after each context of up to {_MAX_ORDER} tokens; Spark"
+        f" with two workers; started: the same on {_TINY:,} tokens",
+        (*columns, "peak, GiB", "without files, GiB"),
+        [
+            (name, row.tokens / 1e6, row.started, row.whole, row.rate, row.gib, row.own_gib)
+            for name, row in rows.items()
+        ],
     )
+    processes, count, distributions, dataframes = (row.rate for row in rows.values())
+    measure.print_goal("count on Spark, times as long", processes / count, at_most=1.5)
+    measure.print_goal("count against DataFrames, times as fast", count / dataframes, at_least=30)
+    both = 1 / (1 / count + 1 / distributions)
+    print(f"count and distributions together: {both / dataframes:.3g} times as fast as DataFrames")
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = measure.make_parser("spark", __doc__, 10_000_000)
-    parser.add_argument("--slice-tokens", type=int, default=5_000_000, help="for DataFrames")
+    parser = measure.make_parser("spark", __doc__, 240_000_000, repeat=2)
+    parser.add_argument("--slice-tokens", type=int, default=20_000_000, help="for DataFrames")
     arguments = parser.parse_args(argv)
-    tiny, tokens, part = (
+    tiny, whole, part = (
         data.tokens_dataset(size, arguments.corpus)
         for size in (_TINY, arguments.tokens, arguments.slice_tokens)
     )
     with cluster() as spark:
-        against_processes(spark, tokens, tiny, arguments.tokens, arguments.repeat)
-        against_dataframes(spark, part, tiny, arguments.slice_tokens, arguments.repeat)
+        print_results(measure_all(spark, tiny, whole, part, arguments))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import apache_beam as beam
+from apache_beam.transforms.resources import AcceleratorHint, resource_hints_from_options
 
 from compress.codecs import Codec, runs_network
 
@@ -41,9 +42,12 @@ class Run(beam.PTransform):
         # RunInference imports PyTorch where it is installed, which no other job has a use for.
         from apache_beam.ml.inference.base import RunInference
 
-        from pipelines.networks import NetworkHandler
+        from pipelines.networks import GPU, NetworkHandler
 
-        return elements | RunInference(NetworkHandler(self._work, self._device))
+        # A hint of the user's is for all transforms; ours would go before it.
+        asks = AcceleratorHint.urn in resource_hints_from_options(elements.pipeline.options)
+        accelerator = None if asks or self._device == "cpu" else GPU
+        return elements | RunInference(NetworkHandler(self._work, self._device, accelerator))
 
 
 class _RunHere(beam.DoFn):

@@ -29,10 +29,17 @@ class NetworkHandler(ModelHandler[Any, Any, "LoadedWork"]):
     and `lane_occupancy_percent`, how many of the lanes were in use.
     """
 
-    def __init__(self, work: Work, device: str) -> None:
+    def __init__(self, work: Work, device: str, accelerator: str | None = None) -> None:
+        """Takes the work.
+
+        Args:
+          work: what to do with each element.
+          device: what computes the network, `cpu` or `cuda`.
+          accelerator: which one a machine has to have, a resource hint of Beam's.
+        """
         super().__init__(min_batch_size=1, max_batch_size=1, large_model=device != "cpu")
         self._work = work
-        self._device = device
+        self._accelerator = accelerator
 
     def load_model(self) -> "LoadedWork":
         return LoadedWork(self._work)
@@ -56,8 +63,8 @@ class NetworkHandler(ModelHandler[Any, Any, "LoadedWork"]):
         return NAMESPACE
 
     def get_resource_hints(self) -> dict[str, str]:
-        """A machine with a GPU, for this transform only."""
-        return {} if self._device == "cpu" else {"accelerator": GPU}
+        """A machine with the accelerator, for this transform only."""
+        return {"accelerator": self._accelerator} if self._accelerator else {}
 
 
 class LoadedWork:

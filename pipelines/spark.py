@@ -46,6 +46,7 @@ from corpus.errors import UsageError, one_line
 
 _MASTERS = re.compile(r"local(\[.+\])?|yarn|k8s://.+|spark://(?P<addresses>[^/]+)")
 _PORT = 7077
+_DAEMON = "pipelines.spark_daemon"
 _SECONDS_TO_CONNECT = 10
 _LACKING = "PySparkRunner has none; another runner may"
 # Of a shuffle, for each core: so that cores that are done early find more to do.
@@ -165,6 +166,7 @@ def _connect(master: str) -> pyspark.SparkContext:
     _expect_master(master)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     configuration = pyspark.SparkConf().setMaster(master).setAppName("corpusmill")
+    configuration.setIfMissing("spark.python.daemon.module", _DAEMON)
     try:
         context = pyspark.SparkContext(conf=configuration)
     except (Py4JJavaError, PySparkRuntimeError) as error:

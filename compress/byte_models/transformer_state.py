@@ -74,13 +74,17 @@ class PrefixTable:
     is complete before the prefix can be found.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, prefixes: int | None = None) -> None:
         """Computes the empty prefix; the rest of the memory isn't taken before it is written to.
 
         Only devices that have memory of their own take all of it.
+
+        Args:
+          network: what the table stands before.
+          prefixes: how many there is room for, at least 1; by default what fits into a GiB.
         """
         size_of_one = network.new_cache(1).nbytes + 256 * (4 + 4) + 8
-        prefixes = max(1, _TABLE_BYTES // size_of_one)
+        prefixes = prefixes or max(1, _TABLE_BYTES // size_of_one)
         self.network = network
         self.cache = network.new_cache(prefixes)
         self._longer = np.zeros((prefixes, 256), np.int32)

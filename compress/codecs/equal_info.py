@@ -192,6 +192,7 @@ class EqualInfoCodec(ModelCodec):
             text.append(found[wrote])
             known.append(before[writers] * self.window_bits + bits[wrote])
             lanes.read(active[wrote], found[wrote])
+            # Before what is left behind the last window of a document.
             lanes.restart(active[due & ~is_done])
             refilled = lanes.end_documents(active[is_done])
             place[refilled] = 0

@@ -1,6 +1,7 @@
 """Stores that live as long as the tests, and one job, made on the local disk, to compare with."""
 
 import random
+import shutil
 import string
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from pipelines.quickstart import train_tokenizer
 from tests.cloud import servers
 from tests.cloud.servers import Place
+from tests.golden.make import HERE as GOLDEN
 from tests.integration.samples import random_texts, run, write_jsonl
 
 
@@ -61,22 +63,17 @@ def job(tmp_path_factory, environment):
     write_jsonl(folder / "input" / "held-out.jsonl", random_texts(4, 200, 3))
     tokenizer = train_tokenizer(random_texts(0), 512)
     (folder / "input" / "tokenizer.json").write_text(tokenizer)
+    shutil.copytree(GOLDEN / "m1", folder / "input" / "m1")
     for name, arguments in steps(Place(folder)).items():
         run(*arguments, "--output", folder / name)
     return folder
-
-
-@pytest.fixture(scope="session")
-def bucket(gcs, job):
-    """The corpus, where a job finds it by a URL."""
-    gcs.upload(job / "input", gcs.place / "input")
-    return gcs
 
 
 def steps(place: Place) -> dict[str, tuple]:
     """Name of what is made -> the command that makes it from what was made before."""
     documents = ("--input", place / "input" / "corpus", "--shard-mib", 1)
     counts = ("--run-tokens", 100_000, "--partition-mib", 1)
+    enrich = ("enrich", "--tokens", place / "tokens", "--counts", place / "counts")
     return {
         "tokens": ("tokenize", *documents, "--tokenizer", place / "input" / "tokenizer.json"),
         "held-out": (
@@ -85,7 +82,13 @@ def steps(place: Place) -> dict[str, tuple]:
         ),
         "counts": ("count", "--input", place / "tokens", "--max-order", 3, *counts),
         "distributions": ("distributions", "--input", place / "counts"),
-        "targets": ("enrich", "--tokens", place / "tokens", "--counts", place / "counts"),
+        "held-out-counts": ("count", "--input", place / "held-out", "--max-order", 3, *counts),
+        "merged": (
+            *("merge", "--input", place / "counts", "--input", place / "held-out-counts"),
+            *("--partition-mib", 1),
+        ),
+        "targets": (*enrich, "--join", "broadcast"),
+        "targets-by-shuffle": (*enrich, "--join", "shuffle"),
         "byte-tokens": ("tokenize", *documents, "--tokenizer", "bytes"),
         "byte-counts": ("count", "--input", place / "byte-tokens", "--max-order", 2, *counts),
         "codebook": ("freeze", "--counts", place / "byte-counts"),
@@ -95,7 +98,12 @@ def steps(place: Place) -> dict[str, tuple]:
             *("--codec", "equal-info", "--model", "ngram"),
             *("--counts", place / "byte-counts"),
         ),
+        "coded-by-network": (
+            *("compress", "--input", place / "input" / "held-out.jsonl"),
+            *("--codec", "ac", "--model", place / "input" / "m1"),
+        ),
         "documents": ("decompress", "--input", place / "compressed"),
+        "examples": ("examples", *documents, "--codebook", place / "codebook"),
         "run": (
             *("train", "--tokens", place / "tokens", "--targets", place / "targets"),
             *("--objective", "compact", "--model", "3m", "--steps", 6, "--batch-size", 2),

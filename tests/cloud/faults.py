@@ -10,6 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+# Method and path of requests that bring a dataset's files to GCS or S3.
+UPLOAD = ("POST|PUT", r"/upload/|\?partNumber|part-")
+
 
 @dataclasses.dataclass
 class Fault:

@@ -21,7 +21,10 @@ from tests.cloud.secrets import holds, plant
 from tests.cloud.servers import ROOT
 from tests.integration.samples import assert_same_data
 
-JOBS = ["tokens", "counts", "distributions", "targets", "compressed", "documents"]
+JOBS = [
+    *("tokens", "counts", "merged", "distributions", "targets", "targets-by-shuffle"),
+    *("compressed", "coded-by-network", "documents", "examples"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ from corpus import storage
 from corpus.errors import StorageError
 from pipelines import cli
 from tests.cloud.conftest import steps
-from tests.cloud.faults import Fault, proxy
+from tests.cloud.faults import UPLOAD, Fault, proxy
 from tests.integration.samples import assert_same_data, run
 
-UPLOAD = ("POST|PUT", r"/upload/|\?partNumber|part-")
 DOWNLOAD = ("GET", r"/download/|part-")
 FAULTS = {
     "429 for uploads": (429, *UPLOAD),
@@ -96,8 +95,8 @@ def test_what_cannot_be_asked_is_not_taken_for_absent(stores, before):
 
 @pytest.mark.parametrize("kind", ["cut request", 503])
 def test_a_large_upload(kind, stores, before):
-    """Which gcsfs makes resumable."""
-    data = bytes(range(256)) * (24 << 12)
+    """Of more than 100 MB, which goes in parts, to S3 as to GCS."""
+    data = bytes(range(256)) * (104 << 12)
     for store in stores.values():
         url = store.place / "faulty" / "large"
         with proxy(store.address) as middle:

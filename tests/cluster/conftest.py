@@ -10,6 +10,7 @@ import pytest
 from corpus.datasets import read_manifest
 from tests.cluster.engines import ROOT, Engine, cluster, cluster_state
 from tests.codebooks import small_book
+from tests.golden.make import HERE as GOLDEN
 from tests.integration.samples import random_texts, run, write_jsonl
 
 # Each job starts three of these for some seconds, too short to pay for Java's better compiler.
@@ -72,6 +73,7 @@ def job(tmp_path_factory):
         texts = random_texts(number, 80_000)
         with write_jsonl(folder / "corpus" / f"{number}.jsonl", texts).open("a") as file:
             file.write("not JSON\n")
+        write_jsonl(folder / "few" / f"{number}.jsonl", random_texts(number, 2_000))
     small_book().write(str(folder / "codebook"))
     for name, arguments in commands(folder).items():
         run(*arguments, "--output", folder / name)
@@ -87,6 +89,7 @@ def commands(job):
     documents = ("--input", job / "corpus", *reading)
     some_documents = ("--input", job / "corpus" / "0.jsonl", *reading)
     arithmetic = ("--codec", "ac", "--counts", job / "counts")
+    network = ("--codec", "equal-info", "--window-bits", 32, "--model", GOLDEN / "m1")
     both = ("--input", job / "counts", "--input", job / "some-counts")
     counts = ("--max-order", 5, "--run-tokens", 200_000, "--partition-mib", 1)
     return {
@@ -101,5 +104,7 @@ def commands(job):
         "compressed": ("compress", *documents, "--codebook", job / "codebook"),
         "compressed-by-model": ("compress", *documents, *arithmetic),
         "documents": ("decompress", "--input", job / "compressed"),
+        "compressed-by-network": ("compress", "--input", job / "few", *network),
+        "documents-by-network": ("decompress", "--input", job / "compressed-by-network"),
         "examples": ("examples", *documents, "--codebook", job / "codebook"),
     }

@@ -76,10 +76,9 @@ def executors(folder):
 
 def python_workers(folder):
     """The processes in which executors run Python: children of a daemon of the same name."""
-    daemons = {
-        each.pid for each in cluster_processes(folder) if "pyspark.daemon" in _command_line(each)
-    }
-    return [each for each in cluster_processes(folder) if _parent(each) in daemons]
+    found = cluster_processes(folder)
+    daemons = {each.pid for each in found if "pipelines.spark_daemon" in _command_line(each)}
+    return [each for each in found if _parent(each) in daemons]
 
 
 def alive(process):

@@ -26,7 +26,9 @@ PIPELINES = {
     "merge": "merged",
     "compress": "compressed",
     "compress --codec ac": "compressed-by-model",
+    "compress --codec equal-info, a network": "compressed-by-network",
     "decompress": "documents",
+    "decompress, a network": "documents-by-network",
     "examples": "examples",
 }
 results: dict[tuple[str, str], str] = {}

@@ -107,17 +107,30 @@ def test_a_gpu_is_asked_for_where_there_is_a_network_only(source, tmp_path):
     assert handler.share_model_across_processes()
     assert not NetworkHandler(None, "cpu").share_model_across_processes()
     assert handler.get_num_bytes([object()]) == 0
-    job = job_of(source, tmp_path / "small", device="cuda")
-    job.writer.begin()
-    proto = job.build_pipeline().to_runner_api()
-    environments = proto.components.environments
-    hinted = {
-        name
-        for name, transform in proto.components.transforms.items()
-        if GPU.encode() in environments[transform.environment_id].resource_hints.values()
-    }
+    hinted = hints_of(job_of(source, tmp_path / "small", device="cuda"))
     assert hinted
-    assert all("RunInference" in name for name in hinted)
+    assert all("RunInference" in name and GPU in hint for name, hint in hinted.items())
+    assert not hints_of(job_of(source, tmp_path / "small", device="cpu"))
+
+
+def test_a_gpu_that_the_user_asks_for_is_that_of_all_transforms(source, tmp_path):
+    other = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
+    run = RunOptions(beam_arguments=(f"--resource_hint=accelerator={other}",))
+    hinted = hints_of(job_of(source, tmp_path / "small", device="cuda"), run)
+    assert any("RunInference" in name for name in hinted)
+    assert set().union(*hinted.values()) == {other}
+
+
+def hints_of(job, run=RunOptions()):
+    """The hints of each transform that has some."""
+    job.writer.begin()
+    proto = job.build_pipeline(run).to_runner_api()
+    environments = proto.components.environments
+    return {
+        name: {hint.decode() for hint in hints}
+        for name, transform in proto.components.transforms.items()
+        if (hints := environments[transform.environment_id].resource_hints.values())
+    }
 
 
 def test_devices_are_checked_before_any_work(source, tmp_path, capsys):
