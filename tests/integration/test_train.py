@@ -1,5 +1,7 @@
 """Training runs as users start them: killed and started again, alone and in two processes."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from corpus.datasets import read_manifest
 from pipelines import cli
@@ -55,11 +58,24 @@ def start(arguments, launcher=()):
     )
 
 
-def run(arguments, launcher=()):
-    process = start(arguments, launcher)
+def run(arguments):
+    """A run in this process, where all is imported already."""
+    printed = io.StringIO()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            status = cli.main(arguments)
+    finally:
+        torch.set_num_threads(threads)
+    assert status == 0, printed.getvalue()
+    return printed.getvalue()
+
+
+def run_in_two(arguments):
+    process = start(arguments, TORCHRUN)
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 0, output
-    return output
 
 
 def kill_after_checkpoint(process, output):
@@ -118,8 +134,8 @@ def test_two_processes_learn_what_one_learns(parallel, optimizer, data, tmp_path
     alone = [*options, "--accumulate", 4]
     together = [*options, "--accumulate", 2, "--parallel", parallel]
     run(train(data, one, *alone, "--steps", 8))
-    run(train(data, two, *together, "--steps", 5), TORCHRUN)
-    run(train(data, two, *together, "--steps", 7), TORCHRUN)
+    run_in_two(train(data, two, *together, "--steps", 5))
+    run_in_two(train(data, two, *together, "--steps", 7))
     run(train(data, two, *alone, "--steps", 8))
     assert curves(two) == pytest.approx(curves(one), rel=1e-4)
     ours, theirs = ([*without_times(each)][-1] for each in (one, two))
@@ -218,7 +234,5 @@ def test_config_says_what_was_trained(data, tmp_path):
 
 
 def no_gpu_or_skip():
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("needs a machine without a GPU")
