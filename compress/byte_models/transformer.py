@@ -535,6 +535,23 @@ def largest_input(tensors: Mapping[str, Array], name: str) -> int:
 
 def _quantized(parameters: Mapping[str, Array], heads: int, length: int) -> dict[str, Array]:
     """The tensors of a network of floats."""
+    weights = merged_weights(parameters, heads)
+    embedding = weights.pop("embedding")
+    head_size = weights["attention_output"].shape[2] // heads
+    return {
+        "embedding": _fixed(embedding, ACTIVATION_BITS),
+        **{name: _fixed(values, WEIGHT_BITS) for name, values in weights.items()},
+        **tables(length, head_size),
+    }
+
+
+def merged_weights(parameters: Mapping[str, Array], heads: int) -> dict[str, Array]:
+    """A network's weights as `TransformerModel.tensors` has them, but as floats.
+
+    Args:
+      parameters: of `trainer.models.Transformer`, by name.
+      heads: attention heads in a layer.
+    """
     layers = sum(name.endswith("attention.query.weight") for name in parameters)
 
     def parts(name: str) -> list[Array]:
@@ -546,22 +563,20 @@ def _quantized(parameters: Mapping[str, Array], heads: int, length: int) -> dict
     attention_inputs = zip(queries, parts("attention.key"), parts("attention.value"), strict=True)
     mlp_inputs = zip(parts("mlp.gate"), parts("mlp.inner"), strict=True)
     embedding = parameters["embedding.weight"]
-    weights = {
-        "attention_input": [
-            np.concatenate(rows) * gain
-            for rows, gain in zip(attention_inputs, attention_gains, strict=True)
-        ],
-        "attention_output": parts("attention.output"),
-        "mlp_input": [
-            np.concatenate(rows) * gain for rows, gain in zip(mlp_inputs, mlp_gains, strict=True)
-        ],
-        "mlp_output": parts("mlp.output"),
-        "output": embedding[:START] * parameters["norm.weight"],
-    }
     return {
-        "embedding": _fixed(embedding[: START + 1], ACTIVATION_BITS),
-        **{name: _fixed(np.array(values), WEIGHT_BITS) for name, values in weights.items()},
-        **tables(length, head_size),
+        "embedding": embedding[: START + 1],
+        "attention_input": np.array(
+            [
+                np.concatenate(rows) * gain
+                for rows, gain in zip(attention_inputs, attention_gains, strict=True)
+            ]
+        ),
+        "attention_output": np.array(parts("attention.output")),
+        "mlp_input": np.array(
+            [np.concatenate(rows) * gain for rows, gain in zip(mlp_inputs, mlp_gains, strict=True)]
+        ),
+        "mlp_output": np.array(parts("mlp.output")),
+        "output": embedding[:START] * parameters["norm.weight"],
     }
 
 
