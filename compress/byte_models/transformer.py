@@ -35,7 +35,7 @@ from ngram_agg.compiled import compiled
 
 Array = npt.NDArray[Any]
 
-# With 2^14, the least frequency of 1 for each of 256 bytes would cost 0.5% more bits.
+# With 2^14, the least frequency of 1 for each of 256 bytes would cost 0.7% more bits.
 TRANSFORMER_PRECISION = 16
 
 ACTIVATION_BITS = 12
