@@ -6,18 +6,16 @@ model says, or there is an error.
 """
 
 import argparse
-import json
-import pathlib
+import functools
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import measure
-from compress.byte_models import TransformerModel
+from compress.byte_models import TransformerModel, open_model
 from compress.byte_models.base import quantize
 from compress.byte_models.transformer import (
     ACTIVATION_BITS,
@@ -180,15 +178,13 @@ class Network:
 
 
 def load(run: str) -> tuple[dict[str, np.ndarray], TransformerModel]:
-    """The weights of a run of `train-m1`, and the exact model of them."""
-    config: dict[str, Any] = json.loads((pathlib.Path(run) / "config.json").read_text())
-    parameters = {
-        name: tensor.numpy()
-        for name, tensor in checkpoints.load_model(checkpoints.find(run)[1]).items()
-    }
-    heads, length = config["model"]["heads"], config["options"]["length"]
-    exact = TransformerModel.quantized(parameters, heads, length)
-    return merged_weights(parameters, heads), exact
+    """The weights of a run of `train-m1`, and the exact model that it saved."""
+    exact = open_model(run)
+    assert isinstance(exact, TransformerModel)
+    parameters = checkpoints.load_model(checkpoints.find(run)[1])
+    inner, pairs = (exact.tensors[name].shape[-1] for name in ("attention_output", "cosines"))
+    arrays = {name: tensor.numpy() for name, tensor in parameters.items()}
+    return merged_weights(arrays, heads=inner // (2 * pairs)), exact
 
 
 def main(argv: Sequence[str]) -> None:
@@ -203,15 +199,16 @@ def main(argv: Sequence[str]) -> None:
     batches = list(ByteRuns(text, RunOptions("anywhere", exact.length, 64, 0), batches=number))
     size = sum(int((batch.next_tokens >= 0).sum()) for batch in batches)
 
-    def bits(parts: Collection[str], model: TransformerModel = exact) -> float:
-        network = Network(weights, model, parts)
+    @functools.cache
+    def bits(parts: tuple[str, ...], precision: int = exact.precision) -> float:
+        network = Network(weights, TransformerModel(exact.tensors, precision), parts)
         return sum(network.bits(each.tokens, each.next_tokens) for each in batches) / size
 
     base = bits(())
-    names = list(PARTS)
+    names = tuple(PARTS)
     rows = [("none: float64", base, 0.0, 0.0)]
     for last, name in enumerate(names, 1):
-        together, alone = bits(names[:last]), bits([name])
+        together, alone = bits(names[:last]), bits((name,))
         print(f"{name}: {together:.6f}, alone {alone:.6f}", file=sys.stderr, flush=True)
         cost = (100 * (each / base - 1) for each in (together, alone))
         rows.append((PARTS[name], together, *cost))
@@ -219,7 +216,7 @@ def main(argv: Sequence[str]) -> None:
     if abs(expected - rows[-1][1]) > _TOLERANCE:
         raise SystemExit(f"all parts together give {rows[-1][1]}, the exact model {expected}")
     for precision in (14, 20):
-        other = bits(names, TransformerModel(exact.tensors, precision))
+        other = bits(names, precision)
         cost = 100 * (other / base - 1)
         rows.append((f"all of it, but frequencies of {precision} bits", other, cost, cost))
     measure.print_table(

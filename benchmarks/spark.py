@@ -111,12 +111,6 @@ def measured(
     return Measured(tokens, started, seconds, resident / 2**30, own / 2**30)
 
 
-def count(tokens: str, size: int, *options: str) -> list[str]:
-    # Runs enough for two workers to share.
-    cut = ("--max-order", str(_MAX_ORDER), "--run-tokens", str(size // 8))
-    return job("count", tokens, "OUTPUT/counts", *cut, *options)
-
-
 def measure_all(
     spark: Spark, tiny: str, whole: str, part: str, arguments: argparse.Namespace
 ) -> dict[str, Measured]:

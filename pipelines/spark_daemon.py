@@ -1,7 +1,8 @@
 """PySpark's daemon, which forks the processes that run tasks, with what tasks need imported before.
 
 Around each task, however short, such a process collects garbage and reads the directory of every
-zip file again that something was imported from, PySpark's own: 0.3 s if nothing is done about it.
+zip file again that something was imported from, PySpark's own. Left alone, that is most of the time
+of a short task (benchmarks/results/2026-11-21-spark.md).
 """
 
 import gc
