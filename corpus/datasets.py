@@ -19,7 +19,10 @@ from corpus import storage
 from corpus.errors import DataError, DatasetError, UsageError
 from corpus.version import __version__
 
-FORMAT_VERSION = 1
+# Of a kind's files; 1 where nothing is said.
+_FORMAT_VERSIONS = {"targets": 2}
+# What to do about a dataset of an older version.
+_REMEDIES = {"targets": "make it again with corpusmill enrich"}
 MANIFEST = "manifest.json"
 INCOMPLETE = "_incomplete"
 TOKENIZER_FOLDER = "tokenizer"
@@ -66,6 +69,7 @@ class Manifest:
       properties: what readers of this kind need besides (partition cuts, orders).
       files: every file but the manifest, sorted by name.
       counters: totals over all parts; times are in seconds of work, summed over workers.
+      format_version: of the files; by default the one that this kind has now.
     """
 
     kind: str
@@ -75,8 +79,12 @@ class Manifest:
     properties: dict[str, Json]
     files: tuple[FileRecord, ...]
     counters: dict[str, int | float]
-    format_version: int = FORMAT_VERSION
+    format_version: int = 0
     corpusmill_version: str = __version__
+
+    def __post_init__(self) -> None:
+        if not self.format_version:
+            object.__setattr__(self, "format_version", format_version(self.kind))
 
     @property
     def content_hash(self) -> str:
@@ -104,6 +112,11 @@ class Manifest:
         return manifest
 
 
+def format_version(kind: str) -> int:
+    """The version of the files of a kind of dataset."""
+    return _FORMAT_VERSIONS.get(kind, 1)
+
+
 def read_manifest(folder: str, kind: str | None = None) -> Manifest:
     """Reads and checks the manifest of a complete dataset.
 
@@ -120,10 +133,13 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
         remedy = "its job has not finished; run it again" if unfinished else "is the path right?"
         raise DatasetError(f"{folder} has no {MANIFEST}: {remedy}") from error
     try:
-        version = json.loads(text)["format_version"]
-        if version != FORMAT_VERSION:
+        fields = json.loads(text)
+        version, found_kind = fields["format_version"], fields["kind"]
+        if version != format_version(found_kind):
+            remedy = f"; {_REMEDIES[found_kind]}" if found_kind in _REMEDIES else ""
             raise DatasetError(
-                f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
+                f"{url} has format version {version}; this corpusmill reads"
+                f" {format_version(found_kind)}{remedy}"
             )
         manifest = Manifest.from_json(text)
     except (ValueError, KeyError, TypeError) as error:

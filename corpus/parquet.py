@@ -1,7 +1,8 @@
 """How every dataset writes and reads its Parquet files.
 
 Integers are byte-stream-split and zstd-compressed: on token ids and counts that is both smaller
-and faster to write than dictionaries or delta encoding (benchmarks/encodings.py).
+and faster to write than dictionaries or delta encoding (benchmarks/encodings.py). Every page has a
+checksum, and every reader compares it.
 """
 
 import contextlib
@@ -23,6 +24,10 @@ class RowGroupWriter:
     """Writes one file whose bytes depend on the rows alone, not on the batches they come in.
 
     The file comes into being with its first row group: without rows there is no file.
+
+    Attributes:
+      rows: how many were written.
+      metadata: what the file's end says besides, strings by name.
     """
 
     def __init__(
@@ -31,7 +36,6 @@ class RowGroupWriter:
         schema: pa.Schema,
         row_group_rows: int,
         sorted_by: Sequence[str] = (),
-        compression: str = "zstd",
     ) -> None:
         """Prepares a file.
 
@@ -40,14 +44,13 @@ class RowGroupWriter:
           schema: columns of integers, strings and lists of integers.
           row_group_rows: rows in every row group but the last.
           sorted_by: columns that get statistics, so that readers can skip row groups.
-          compression: `zstd`, or `lz4` where writing has to be fast.
         """
         self.rows = 0
+        self.metadata: dict[str, str] = {}
         self._path = path
         self._schema = schema
         self._row_group_rows = row_group_rows
         self._sorted_by = list(sorted_by)
-        self._compression = compression
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._writer: pq.ParquetWriter | None = None
@@ -65,6 +68,8 @@ class RowGroupWriter:
         """Writes what is held back and the file's end; harmless the second time."""
         self.end_row_group()
         if self._writer is not None:
+            if self.metadata and self._writer.is_open:
+                self._writer.add_key_value_metadata(self.metadata)
             self._writer.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -84,11 +89,12 @@ class RowGroupWriter:
             self._writer = pq.ParquetWriter(
                 self._path,
                 self._schema,
-                compression=self._compression,
-                compression_level=_COMPRESSION_LEVEL if self._compression == "zstd" else None,
+                compression="zstd",
+                compression_level=_COMPRESSION_LEVEL,
                 use_dictionary=False,
                 column_encoding=dict(_encodings(self._schema)),
                 write_statistics=self._sorted_by,
+                write_page_checksum=True,
             )
         table = pa.Table.from_batches(self._held, self._schema)
         self._writer.write_table(table, row_group_size=self._held_rows)
@@ -102,11 +108,6 @@ class RowGroupWriter:
             self._held_rows += batch.num_rows
 
 
-def open_reader(url: str) -> pq.ParquetFile:
-    """A Parquet file of a dataset, local (memory-mapped) or remote."""
-    return pq.ParquetFile(storage.open_arrow(url))
-
-
 @contextlib.contextmanager
 def naming(url: str) -> Iterator[None]:
     """Makes whatever a missing or damaged file leads to a DataError that names it."""
@@ -114,6 +115,41 @@ def naming(url: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{url} cannot be read: {one_line(error)}") from error
+
+
+class _Reader(pq.ParquetFile):  # type: ignore[misc]
+    """A file whose errors name it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with naming(url):
+            # Pages are compared with their checksums.
+            super().__init__(storage.open_arrow(url), page_checksum_verification=True)
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        with naming(self._url):
+            return super().read_row_group(*arguments, **options)
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        with naming(self._url):
+            yield from super().iter_batches(*arguments, **options)
+
+
+def open_reader(url: str) -> pq.ParquetFile:
+    """A Parquet file of a dataset, local (memory-mapped) or remote.
+
+    Opening it, and reading a row group or batches, raises a DataError of one line that names the
+    file where it is missing or cut, or where the bytes of a page aren't those that were written.
+    """
+    return _Reader(url)
+
+
+def footer_metadata(file: pq.ParquetFile) -> dict[str, str]:
+    """`RowGroupWriter.metadata` of a file."""
+    found = file.metadata.metadata or {}
+    return {
+        key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()
+    }
 
 
 def read_tables(url: str, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -128,6 +128,20 @@ def row_group_rows(url: str) -> list[int]:
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
+def read_rows(
+    url: str, groups: range | None = None
+) -> Iterator[tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]]:
+    """Row groups of a tokens dataset's file, by default all of them.
+
+    Yields:
+      Token ids, and where each row's end, int64 [rows].
+    """
+    with parquet.open_reader(url) as file:
+        for group in range(file.num_row_groups) if groups is None else groups:
+            table = file.read_row_group(group, columns=["tokens"], use_threads=False)
+            yield parquet.column_values(table, "tokens"), parquet.list_offsets(table, "tokens")[1:]
+
+
 def read_row_groups(url: str, first: int, last: int) -> Iterator[npt.NDArray[np.generic]]:
     """The token ids of row groups `first` to `last` (exclusive), a flat array a row group."""
     with parquet.open_reader(url) as file:

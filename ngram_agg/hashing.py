@@ -16,6 +16,15 @@ def mix(word: np.uint64) -> np.uint64:
 
 
 @compiled
+def mix_all(words: Words) -> Words:
+    """`mix` of each word."""
+    out = np.empty(len(words), np.uint64)
+    for i in range(len(words)):
+        out[i] = mix(words[i])
+    return out
+
+
+@compiled
 def hash_keys(high: Words, low: Words) -> Words:
     """A hash of each key, uint64 of the keys' shape; without collisions where high is zero."""
     out = np.empty(len(low), np.uint64)

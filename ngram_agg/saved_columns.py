@@ -1,5 +1,6 @@
 """Columns of tables on storage: a file each, so that processes share them memory-mapped."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,9 +48,16 @@ def open_columns(folder: str, made_of: Any = None) -> Columns:
 
 
 def cached_columns(folder: str, make: Callable[[], Columns]) -> Columns:
-    """The columns in a local folder, memory-mapped; made if they are not there yet."""
+    """The columns in a local folder, memory-mapped; made if they are not there yet.
+
+    Of several processes that ask at the same time one makes them, while the others wait.
+    """
     if not os.path.isdir(folder):
-        _appear(folder, lambda temporary: save_columns(temporary, make()))
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        with open(f"{folder}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.isdir(folder):
+                _appear(folder, lambda temporary: save_columns(temporary, make()))
     return open_columns(folder)
 
 

@@ -2,124 +2,116 @@
 
 The schemes, their variances and the proof that `retain` and `split` are unbiased are in
 docs/targets.md; the idea is from arXiv 2407.02819.
+
+All but the drawn tokens of a target follows from its context: its *head*. A position is a head, by
+its number, and the tokens that were drawn for it.
 """
 
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from corpus.errors import UsageError
+from corpus.datasets import hash_listing, read_manifest
 from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.full_tables import FullTable, backward_key
-from ngram_agg.hash_index import EMPTY, ROW
+from ngram_agg.counts_files import counts_packing, counts_urls
+from ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
+from ngram_agg.hash_index import build_index
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
-from ngram_agg.saved_columns import open_columns, save_columns
+from ngram_agg.positions import Positions
+from ngram_agg.ragged import offsets_of, take_ragged
+from ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
+from ngram_agg.target_options import MAX_HEAD, TargetOptions
 
-Rows = npt.NDArray[np.int64]
-
-SCHEMES = ("retain", "split", "renormalize")
-ESTIMATORS = ("longest", "fixed", "interpolated")
 # The weights of a position add up to this.
 WEIGHT_UNITS = 65535
 # The order of a position without a context, whose target is the observed token.
 NO_CONTEXT = 255
-MAX_HEAD = 256
-_HEADS = ("head_offsets", "heads", "tails")
-# The time goes to waiting for memory: so many positions wait at once, and what a position needs
-# is asked for so many positions before.
-_BLOCK = 512
+# The time goes to waiting for memory: what a position needs is asked for so many positions before,
+# and so many draws wait at once.
 _AHEAD = 16
+_BATCH = 512
 
 
 @dataclass(frozen=True)
-class TargetOptions:
-    """What a target is made of.
+class Heads:
+    """What targets have in common with others of their context.
 
     Attributes:
-      scheme: `retain`, `split` or `renormalize`.
-      estimator: `longest` (the longest kept context), `fixed` (contexts of `max_order` tokens
-        only) or `interpolated` (Witten-Bell mixture of all kept contexts).
-      head: the most frequent next tokens that are kept (r).
-      tail_draws: tokens drawn for all others (d); 0 but for `retain`.
-      min_order: tokens in the shortest context used.
-      max_order: tokens in the longest context used.
-      min_count: contexts seen fewer times are not used.
-      seed: of the draws.
-
-    Raises:
-      UsageError: an option is outside its range.
+      offsets: int64 [heads + 1]; head i has the entries offsets[i] to offsets[i + 1].
+      tokens: ids, the most frequent ones first.
+      weights: uint16, theirs, above 0; what a head's miss to `WEIGHT_UNITS` is the drawn tokens'.
+      orders: uint8 [heads], tokens in the context; `NO_CONTEXT` without one.
+      draws: uint16 [heads], tokens drawn for each position; 1 and no entries where the target is
+        the observed token, which takes the place of a drawn one.
     """
 
-    scheme: str = "retain"
-    estimator: str = "longest"
-    head: int = 16
-    tail_draws: int = 4
-    min_order: int = 1
-    max_order: int = 3
-    min_count: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_choice("scheme", self.scheme, SCHEMES)
-        _check_choice("estimator", self.estimator, ESTIMATORS)
-        draws_needed = self.scheme == "retain"
-        if not int(not draws_needed) <= self.head <= MAX_HEAD:
-            raise UsageError(
-                f"head {self.head} is not between {int(not draws_needed)} and {MAX_HEAD}"
-            )
-        if draws_needed and not 1 <= self.tail_draws <= MAX_HEAD:
-            raise UsageError(f"tail-draws {self.tail_draws} is not between 1 and {MAX_HEAD}")
-        if not draws_needed and self.tail_draws:
-            raise UsageError(
-                f"tail-draws {self.tail_draws} with the scheme {self.scheme}, which draws nothing:"
-                " 0 is accepted"
-            )
-        if not 0 <= self.min_order <= self.max_order:
-            raise UsageError(
-                f"min-order {self.min_order} is not between 0 and max-order {self.max_order}"
-            )
-        if self.min_count < 1:
-            raise UsageError(f"min-count {self.min_count} is not at least 1")
-
-    @property
-    def slots(self) -> int:
-        """Tokens with weights stored for a position."""
-        return self.head + self.tail_draws
-
-    @property
-    def orders(self) -> range:
-        """Lengths of the contexts used."""
-        shortest = self.max_order if self.estimator == "fixed" else self.min_order
-        return range(shortest, self.max_order + 1)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} {value!r} is none of {', '.join(choices)}")
-
-
-@dataclass(frozen=True)
-class Positions:
-    """What a target depends on, for some positions of a corpus.
-
-    Attributes:
-      high, low: keys of the longest context before each position, as in a `FullTable`.
-      lengths: tokens in it, uint8; fewer than the packing's max_order at a document's begin.
-      hashes: uint64, of the seed, the document and the position in it.
-      tokens: the token at the position.
-    """
-
-    high: Words
-    low: Words
-    lengths: Words
-    hashes: Words
+    offsets: Rows
     tokens: Tokens
+    weights: Words
+    orders: Words
+    draws: Words
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.orders)
+
+    @property
+    def values(self) -> tuple[Tokens, Words, Words, Words]:
+        """All but the offsets."""
+        return self.tokens, self.weights, self.orders, self.draws
+
+    def take(self, rows: Rows) -> "Heads":
+        """Some of them, in this order."""
+        return Heads(
+            offsets_of(np.diff(self.offsets)[rows]),
+            take_ragged(self.tokens, self.offsets, rows),
+            take_ragged(self.weights, self.offsets, rows),
+            self.orders[rows],
+            self.draws[rows],
+        )
+
+    def slot_weights(self, head: int, tail_draws: int) -> Words:
+        """The weights in `Targets.dense` of positions with these heads, of shape [heads, slots]."""
+        weights = np.zeros((len(self), head + tail_draws), np.uint16)
+        sizes = np.diff(self.offsets)
+        weights[np.repeat(np.arange(len(self)), sizes), _places(sizes)] = self.weights
+        draws = self.draws.astype(np.int64)
+        rows, draw = np.repeat(np.arange(len(self)), draws), _places(draws)
+        left = (WEIGHT_UNITS - weights.sum(axis=1, dtype=np.int64))[rows]
+        slots = np.where(sizes[rows] > 0, head, 0) + draw
+        weights[rows, slots] = left // draws[rows] + (draw < left % draws[rows])
+        return weights
+
+
+def join_heads(parts: Iterable[Heads]) -> Heads:
+    """The heads of one or more parts, one part after the other."""
+    found = list(parts)
+    sizes = np.concatenate([np.diff(part.offsets) for part in found])
+    names = ("tokens", "weights", "orders", "draws")
+    columns = (np.concatenate([getattr(part, name) for part in found]) for name in names)
+    return Heads(offsets_of(sizes), *columns)
+
+
+def observed_heads(packing: Packing) -> Heads:
+    """The heads of positions whose target is the observed token.
+
+    The first one is of those without a context, number 1 + k of those with a context of k tokens.
+    """
+    orders = np.arange(-1, packing.max_order + 1).astype(np.uint8)
+    orders[0] = NO_CONTEXT
+    return Heads(
+        np.zeros(len(orders) + 1, np.int64),
+        np.empty(0, packing.token_dtype),
+        np.empty(0, np.uint16),
+        orders,
+        np.ones(len(orders), np.uint16),
+    )
 
 
 @dataclass(frozen=True)
@@ -127,319 +119,327 @@ class Targets:
     """Compact targets of some positions.
 
     Attributes:
-      tokens: ids of shape [positions, slots]; 0 where the weight is 0.
-      weights: uint16 of that shape, `WEIGHT_UNITS` in all for each position.
-      orders: uint8 [positions], tokens in the (longest) context used; `NO_CONTEXT` without one.
+      heads: what `head` counts.
+      head: [positions], each position's head.
+      drawn: ids, `heads.draws[head[i]]` of position i after those of the positions before it. The
+        weight that its head leaves is divided among them evenly, the first ones get a unit more.
     """
 
-    tokens: Tokens
-    weights: Words
-    orders: Words
+    heads: Heads
+    head: npt.NDArray[Any]
+    drawn: Tokens
+
+    def __len__(self) -> int:
+        return len(self.head)
+
+    def split(self, sizes: Iterable[int]) -> Iterator["Targets"]:
+        """The targets of the first so many positions, of the next ones, ..."""
+        starts = offsets_of(self.heads.draws[self.head])
+        first = 0
+        for size in sizes:
+            last = first + size
+            drawn = self.drawn[starts[first] : starts[last]]
+            yield Targets(self.heads, self.head[first:last], drawn)
+            first = last
+
+    def compact(self) -> "Targets":
+        """The same targets with no heads but their own."""
+        used, number = number_rows(self.head)
+        return Targets(self.heads.take(used), number, self.drawn)
+
+    def dense(self, head: int, tail_draws: int) -> tuple[Tokens, Words]:
+        """All tokens and weights of each position, in the same places for all.
+
+        Args:
+          head: slots for the tokens of a head.
+          tail_draws: slots for drawn tokens, which come after these; an observed token stands in
+            the first slot of all.
+
+        Returns:
+          Ids and weights (uint16, `WEIGHT_UNITS` in all), of shape [positions, head + tail_draws];
+          0 and 0 in slots that aren't used.
+        """
+        tokens = np.zeros((len(self), head + tail_draws), self.drawn.dtype)
+        weights = self.heads.take(self.head.astype(np.int64)).slot_weights(head, tail_draws)
+        heads, rows = self.heads, self.head.astype(np.int64)
+        sizes = heads.offsets[rows + 1] - heads.offsets[rows]
+        positions, slots = np.repeat(np.arange(len(self)), sizes), _places(sizes)
+        tokens[positions, slots] = heads.tokens[heads.offsets[rows[positions]] + slots]
+        draws = heads.draws[rows].astype(np.int64)
+        positions, slots = np.repeat(np.arange(len(self)), draws), _places(draws)
+        tokens[positions, np.where(sizes[positions] > 0, head, 0) + slots] = self.drawn
+        return tokens, weights
 
 
-def find_positions(
-    packing: Packing,
-    tokens: Tokens,
-    ends: npt.NDArray[np.int64],
-    document_hashes: Words,
-    first_position: int,
-    before: Tokens,
-    seed: int,
-) -> Positions:
-    """The positions of some documents, one after the other, each in one row or more.
+def _places(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, ... for each of the values of rows with so many values."""
+    return np.arange(sizes.sum()) - np.repeat(offsets_of(sizes)[:-1], sizes)
 
-    Args:
-      packing: of (context backwards, next token).
-      tokens: of the rows of a tokens dataset.
-      ends: int64 [rows], where each row's tokens end; a row has one token or more.
-      document_hashes: uint64 [rows], of the rows' documents.
-      first_position: where in its document the first token stands.
-      before: the tokens before it, as many of the last `packing.max_order` as there are.
-      seed: of the draws.
+
+def number_rows(rows: npt.NDArray[Any]) -> tuple[Rows, Words]:
+    """As `np.unique(rows, return_inverse=True)` of numbers that aren't negative, but faster.
+
+    Returns:
+      The distinct ones, int64, rising; and uint32 of the rows' shape, the place of each among them.
     """
-    positions = len(tokens)
-    high = np.empty(positions, packing.high_dtype)
-    low = np.empty(positions, np.uint64)
-    lengths = np.empty(positions, np.uint8)
-    hashes = np.empty(positions, np.uint64)
-    _find_positions(
-        np.concatenate([before, tokens]),
-        len(before),
-        ends,
-        document_hashes ^ np.uint64(seed & (1 << 64) - 1),
-        first_position,
-        packing.max_order,
-        packing.token_bits,
-        packing.end_of_document,
-        *_words(backward_key(packing, ())),
-        high,
-        low,
-        lengths,
-        hashes,
-    )
-    return Positions(high, low, lengths, hashes, tokens)
+    used = np.empty(len(rows), np.int64)
+    number = np.empty(len(rows), np.uint32)
+    slots = np.full(1 << (2 * len(rows)).bit_length(), NO_HEAD)
+    used = used[: _number_distinct(rows, slots, used, number)]
+    order = np.argsort(used)
+    place = np.empty(len(used), np.uint32)
+    place[order] = np.arange(len(used), dtype=np.uint32)
+    return used[order], place[number]
 
 
-def hash_strings(offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8]) -> Words:
-    """A hash of each string, uint64 [strings]; string i is data[offsets[i] : offsets[i + 1]]."""
-    hashes = np.empty(len(offsets) - 1, np.uint64)
-    _hash_strings(offsets, data, hashes)
-    return hashes
+# The `head` of a place that has no target.
+NO_HEAD = np.uint32(0xFFFFFFFF)
+
+
+_INDEX = ("high", "low", "slots")
+_TAILS = ("tail_offsets", "tail_tokens", "tail_cumulative", "tail_guides")
 
 
 @dataclass(frozen=True)
 class TargetTable:
-    """A full table with what targets of certain options take from each context.
+    """What targets of certain options take from each context, in memory or memory-mapped.
 
     Attributes:
-      full: the full distributions.
+      packing: of (context backwards, next token).
       options: what the targets are made of.
-      head_offsets: int64 [contexts + 1]: context i has the heads head_offsets[i] to
-        head_offsets[i + 1].
-      heads: uint64, the most frequent next tokens, by count descending, then id ascending: the
-        token id, and in the lowest 16 bits its weight. The tail's weight is what is missing to
-        `WEIGHT_UNITS`.
-      tails: like the full table's `cumulative`, but with nothing for the tokens in the head.
+      index: the contexts.
+      heads: of the contexts, then the `observed_heads`.
+      tail_offsets: int64 [contexts + 1]: context i has the entries tail_offsets[i] to
+        tail_offsets[i + 1] of `tail_tokens` (ids outside its head, rising) and `tail_cumulative`
+        (how often this or an earlier one of them followed, uint64).
+      tail_guides: uint32, beside these: the points from 0 to the last `cumulative` are divided
+        into as many even stretches as the context has entries, and this says how many entries
+        aren't above the lowest point of each stretch, so that a draw begins its search there.
     """
 
-    full: FullTable
+    packing: Packing
     options: TargetOptions
-    head_offsets: npt.NDArray[np.int64]
-    heads: Words
-    tails: Words
+    index: ContextIndex
+    heads: Heads
+    tail_offsets: Rows
+    tail_tokens: Tokens
+    tail_cumulative: Words
+    tail_guides: Words
+
+    def __len__(self) -> int:
+        return len(self.index.low)
+
+    def columns(self) -> Columns:
+        """Its arrays by name, as they are saved."""
+        heads = {f"head_{each.name}": getattr(self.heads, each.name) for each in _HEAD_FIELDS}
+        index = {name: getattr(self.index, name) for name in _INDEX}
+        return {**index, **heads, **{name: getattr(self, name) for name in _TAILS}}
+
+    @classmethod
+    def of_columns(
+        cls, packing: Packing, options: TargetOptions, columns: Columns
+    ) -> "TargetTable":
+        """The inverse of `columns`."""
+        index = ContextIndex(packing, *(columns[name] for name in _INDEX))
+        heads = Heads(*(columns[f"head_{each.name}"] for each in _HEAD_FIELDS))
+        return cls(packing, options, index, heads, *(columns[name] for name in _TAILS))
 
 
-def make_target_table(full: FullTable, options: TargetOptions) -> TargetTable:
-    """Chooses every context's head."""
-    offsets, cumulative = full.columns["offsets"], full.columns["cumulative"]
-    sizes = np.minimum(np.diff(offsets), options.head)
-    head_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    heads = np.empty(head_offsets[-1], np.uint64)
-    has_tail = options.scheme == "retain"
-    tails = np.empty_like(cumulative if has_tail else cumulative[:0])
-    _choose_heads(
-        offsets,
-        full.columns["tokens"],
+_HEAD_FIELDS = dataclasses.fields(Heads)
+
+
+def make_target_table(
+    packing: Packing, options: TargetOptions, parts: Iterable[NextTokens]
+) -> TargetTable:
+    """Chooses the heads of all contexts of some parts."""
+    found = [_choose(packing, options, part) for part in parts]
+    empty = np.empty(0, np.uint64)
+    high = np.concatenate([empty.astype(packing.high_dtype), *(each.index.high for each in found)])
+    low = np.concatenate([empty, *(each.index.low for each in found)])
+    tail_sizes = [np.diff(each.tail_offsets) for each in found]
+    tail_offsets = offsets_of(np.concatenate([np.empty(0, np.int64), *tail_sizes]))
+    cumulative = np.concatenate([empty, *(each.tail_cumulative for each in found)])
+    guides = np.empty(len(cumulative), np.uint32)
+    _make_guides(tail_offsets, cumulative, guides)
+    return TargetTable(
+        packing,
+        options,
+        ContextIndex(packing, high, low, build_index(high, low)),
+        join_heads([*(each.heads for each in found), observed_heads(packing)]),
+        tail_offsets,
+        np.concatenate([np.empty(0, packing.token_dtype), *(each.tail_tokens for each in found)]),
         cumulative,
-        head_offsets,
-        options.head,
-        has_tail,
-        heads,
-        tails,
+        guides,
     )
-    return TargetTable(full, options, head_offsets, heads, tails)
+
+
+def _choose(packing: Packing, options: TargetOptions, part: NextTokens) -> TargetTable:
+    """The part of a table that is about some contexts, without an index."""
+    contexts, entries = len(part), len(part.tokens)
+    head_sizes = np.empty(contexts, np.int64)
+    head_tokens = np.empty(entries, packing.token_dtype)
+    head_weights = np.empty(entries, np.uint16)
+    draws = np.empty(contexts, np.uint16)
+    tail_sizes = np.empty(contexts, np.int64)
+    tail_tokens = np.empty(entries, packing.token_dtype)
+    tail_cumulative = np.empty(entries, np.uint64)
+    in_heads, in_tails = _choose_heads(
+        part.offsets,
+        part.tokens,
+        part.cumulative,
+        options.head,
+        options.tail_draws,
+        options.scheme == "retain",
+        head_sizes,
+        head_tokens,
+        head_weights,
+        draws,
+        tail_sizes,
+        tail_tokens,
+        tail_cumulative,
+    )
+    # Copies: what is cut off need not be kept.
+    heads = Heads(
+        offsets_of(head_sizes),
+        head_tokens[:in_heads].copy(),
+        head_weights[:in_heads].copy(),
+        part.orders,
+        draws,
+    )
+    return TargetTable(
+        packing,
+        options,
+        ContextIndex(packing, part.high, part.low, part.low[:0]),
+        heads,
+        offsets_of(tail_sizes),
+        tail_tokens[:in_tails].copy(),
+        tail_cumulative[:in_tails].copy(),
+        head_tokens[:0],
+    )
+
+
+def load_target_table(counts: str, options: TargetOptions, cache: str | None = None) -> TargetTable:
+    """The table of a counts dataset, memory-mapped and shared by the processes of a machine.
+
+    The first process that asks builds it, which takes the memory of a few tables.
+
+    Args:
+      counts: path or URL of the dataset.
+      options: what the targets are made of.
+      cache: a local folder; by default the one for temporary files.
+    """
+    manifest = read_manifest(counts, "counts")
+    packing = counts_packing(manifest)
+
+    def make() -> Columns:
+        files = counts_urls(counts, manifest)
+        contexts = read_contexts(files, packing, options.orders, options.min_count)
+        return make_target_table(packing, options, contexts).columns()
+
+    made_of = hash_listing([manifest.content_hash, dataclasses.asdict(options)])
+    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-targets-{made_of[:32]}")
+    return TargetTable.of_columns(packing, options, cached_columns(folder, make))
 
 
 def save_target_table(folder: str, table: TargetTable) -> None:
     """Writes a table into a folder, local or remote; writing it again replaces it."""
-    heads = {name: getattr(table, name) for name in _HEADS}
-    save_columns(folder, {**table.full.columns, **heads})
+    save_columns(folder, table.columns())
 
 
 def open_target_table(
     folder: str, packing: Packing, options: TargetOptions, made_of: Any = None
 ) -> TargetTable:
     """A saved table, memory-mapped; `made_of` as in `open_columns`."""
-    columns = open_columns(folder, made_of)
-    heads = [columns.pop(name) for name in _HEADS]
-    return TargetTable(FullTable(packing, columns), options, *heads)
+    return TargetTable.of_columns(packing, options, open_columns(folder, made_of))
 
 
 def make_targets(table: TargetTable, positions: Positions) -> Targets:
     """The targets of positions; whatever was kept of their contexts must be in the table."""
-    options = table.options
-    full = table.full.columns
-    mixed = options.estimator == "interpolated"
-    rows, orders = _find_contexts(
-        table.full, positions, options.orders, len(options.orders) if mixed else 1
+    rows = table.index.longest(
+        positions.high, positions.low, positions.lengths, table.options.orders
     )
-    shape = len(positions), options.slots
-    tokens = np.zeros(shape, table.full.packing.token_dtype)
-    weights = np.zeros(shape, np.uint16)
-    inputs = rows, positions.hashes, positions.tokens, SCHEMES.index(options.scheme)
-    slots = options.head, options.tail_draws
-    entries = full["offsets"], full["tokens"]
-    heads = table.head_offsets, table.heads
-    if mixed:
-        _mixed_targets(*inputs, *slots, *entries, full["cumulative"], *heads, tokens, weights)
-    else:
-        _longest_targets(*inputs, *slots, *entries, table.tails, *heads, tokens, weights)
-    return Targets(tokens, weights, orders)
+    size = replace_observed(table.options, table.heads, rows, positions.tokens)
+    drawn = draw(table, rows, positions.hashes, positions.tokens, size)
+    return Targets(table.heads, rows, drawn)
 
 
-def longest_contexts(table: FullTable, positions: Positions, orders: range) -> Rows:
-    """The table's row of the longest kept context of each position, -1 for none: int64."""
-    return _find_contexts(table, positions, orders, 1)[0][:, 0]
-
-
-def full_distributions(
-    table: FullTable, rows: Rows, observed: Tokens
-) -> tuple[npt.NDArray[np.int64], Tokens, npt.NDArray[np.float32]]:
-    """y_all of each position: the whole distribution of its context.
+def draw(table: TargetTable, rows: Rows, hashes: Words, observed: Tokens, size: int) -> Tokens:
+    """Draws tokens from the tails of contexts.
 
     Args:
-      table: the full table.
-      rows: of the positions' contexts, from `longest_contexts`.
-      observed: the token at each position, which is all there is without a context.
+      table: of the contexts.
+      rows: int64 [positions], the head of each position in the table.
+      hashes: uint64 [positions], which decide.
+      observed: the token at each position, which stands for a drawn one for the `observed_heads`.
+      size: how many tokens there will be.
 
     Returns:
-      Offsets, int64 [positions + 1], tokens and probabilities: position i has the entries
-      offsets[i] to offsets[i + 1].
+      Ids [size], those of one position after those of the other.
     """
-    starts = table.columns["offsets"]
-    sizes = np.where(rows < 0, 1, starts[rows + 1] - starts[rows])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    tokens = np.empty(offsets[-1], table.packing.token_dtype)
-    probabilities = np.empty(offsets[-1], np.float32)
-    entries = table.columns["tokens"], table.columns["cumulative"]
-    _copy_distributions(rows, observed, starts, *entries, offsets, tokens, probabilities)
-    return offsets, tokens, probabilities
-
-
-def _find_contexts(
-    table: FullTable, positions: Positions, orders: range, most: int
-) -> tuple[npt.NDArray[np.int64], Words]:
-    """The `most` longest kept contexts of each position.
-
-    Returns:
-      Their rows in the table, int64 [positions, most], -1 where there are no more of them; and
-      the order of the longest, uint8 [positions], or `NO_CONTEXT`.
-    """
-    rows = np.full((len(positions), most), -1, np.int64)
-    found = np.full(len(positions), NO_CONTEXT, np.uint8)
-    _find_rows(
-        positions.high,
-        positions.low,
-        positions.lengths,
-        *_prefixes(table.packing),
-        orders[0],
-        orders[-1],
-        table.columns["slots"],
-        table.columns["high"],
-        table.columns["low"],
+    drawn = np.empty(size, table.packing.token_dtype)
+    _draw(
         rows,
-        found,
+        hashes,
+        observed,
+        table.heads.draws,
+        table.tail_offsets,
+        table.tail_tokens,
+        table.tail_cumulative,
+        table.tail_guides,
+        drawn,
     )
-    return rows, found
+    return drawn
 
 
-def _words(key: tuple[int, int]) -> tuple[np.uint64, np.uint64]:
-    return np.uint64(key[0]), np.uint64(key[1])
+def replace_observed(options: TargetOptions, heads: Heads, rows: Rows, observed: Tokens) -> int:
+    """Puts in the `observed_heads` where the target is the observed token.
 
+    Args:
+      options: what the targets are made of.
+      heads: of contexts, and the `observed_heads` as the last ones.
+      rows: the head of each position's context, -1 without one; it is changed.
+      observed: the token at each position.
 
-def _prefixes(packing: Packing) -> tuple[Words, Words, Words, Words]:
-    """For every order: masks of the context's tokens in a key, and the filling of the others."""
-    masks, fillings = [], []
-    bits = packing.token_bits
-    for order in range(packing.max_order + 1):
-        key = ((1 << order * bits) - 1) << (packing.length - order) * bits
-        masks.append((key >> 64, key & (1 << 64) - 1))
-        high, low = backward_key(packing, ())
-        fillings.append((high & ~masks[-1][0], low & ~masks[-1][1]))
-    words = np.array([masks, fillings], np.uint64)
-    return (
-        words[0, :, 0].copy(),
-        words[0, :, 1].copy(),
-        words[1, :, 0].copy(),
-        words[1, :, 1].copy(),
+    Returns:
+      How many tokens are drawn for all the positions, observed ones included.
+    """
+    return int(
+        _replace_observed(
+            rows,
+            observed,
+            options.scheme == "split",
+            heads.offsets,
+            heads.tokens,
+            heads.orders,
+            heads.draws,
+            int(np.flatnonzero(heads.orders == NO_CONTEXT)[0]),
+        )
     )
-
-
-@compiled
-def _hash_strings(
-    offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], hashes: Words
-) -> None:
-    for i in range(len(hashes)):
-        size = np.uint64(offsets[i + 1] - offsets[i])
-        value = mix(size)
-        word = np.uint64(0)
-        filled = 0
-        for j in range(offsets[i], offsets[i + 1]):
-            word = (word << np.uint64(8)) | np.uint64(data[j])
-            filled += 1
-            if filled == 8:
-                value = mix(value ^ word)
-                word = np.uint64(0)
-                filled = 0
-        hashes[i] = mix(value ^ word)
-
-
-@compiled
-def _find_positions(
-    tokens: Tokens,
-    before: int,
-    ends: npt.NDArray[np.int64],
-    document_hashes: Words,
-    first_position: int,
-    max_order: int,
-    bits: int,
-    end: int,
-    none_high: np.uint64,
-    none_low: np.uint64,
-    high: Words,
-    low: Words,
-    lengths: Words,
-    hashes: Words,
-) -> None:
-    top = max_order * bits
-    shift = np.uint64(bits)
-    carry = np.uint64(64 - bits)
-    # No bits are left where the next token stands, the lowest ones.
-    kept = ~((np.uint64(1) << shift) - np.uint64(1))
-    above = none_high
-    below = none_low
-    length = 0
-    document = 0
-    start = -first_position
-    is_first = False
-    base = mix(document_hashes[0]) if len(document_hashes) else np.uint64(0)
-    for i in range(len(tokens)):
-        position = i - before
-        if position >= 0:
-            if position == ends[document]:
-                document += 1
-                base = mix(document_hashes[document])
-            if is_first:
-                start = position
-            high[position] = above
-            low[position] = below
-            lengths[position] = length
-            hashes[position] = mix(base + np.uint64(position - start))
-        token = np.uint64(tokens[i])
-        if token == np.uint64(end):
-            above = none_high
-            below = none_low
-            length = 0
-            is_first = True
-            continue
-        is_first = False
-        if max_order:
-            below = ((below >> shift) | (above << carry)) & kept
-            above = above >> shift
-            if top >= 64:
-                above |= token << np.uint64(top - 64)
-            else:
-                below |= token << np.uint64(top)
-                if top + bits > 64:
-                    above |= token >> np.uint64(64 - top)
-            length = min(length + 1, max_order)
 
 
 @compiled
 def _choose_heads(
-    offsets: npt.NDArray[np.int64],
+    offsets: Rows,
     tokens: Tokens,
     cumulative: Words,
-    head_offsets: npt.NDArray[np.int64],
     most: int,
+    most_draws: int,
     has_tail: bool,
-    heads: Words,
-    tails: Words,
-) -> None:
+    head_sizes: Rows,
+    head_tokens: Tokens,
+    head_weights: Words,
+    draws: Words,
+    tail_sizes: Rows,
+    tail_tokens: Tokens,
+    tail_cumulative: Words,
+) -> tuple[int, int]:
     units = np.uint64(WEIGHT_UNITS)
     counts = np.zeros(most + 1, np.uint64)
     entries = np.zeros(most + 1, np.int64)
+    weights = np.zeros(most + 1, np.uint64)
     rest = np.zeros(most + 1, np.uint64)
+    in_heads = 0
+    in_tails = 0
     for row in range(len(offsets) - 1):
         size = 0
         previous = np.uint64(0)
@@ -463,12 +463,9 @@ def _choose_heads(
         # Largest remainders: units in proportion, rounded down, and what is left to those that
         # lost most (the first of equals; the tail, which comes last, is what nobody else gets).
         left = units
-        head = head_offsets[row]
         for slot in range(size):
             share = counts[slot] * units
-            heads[head + slot] = (np.uint64(tokens[entries[slot]]) << np.uint64(16)) | (
-                share // total
-            )
+            weights[slot] = share // total
             rest[slot] = share % total
             left -= share // total
         rest[size] = ((total - in_head) * units) % total
@@ -479,9 +476,22 @@ def _choose_heads(
                 if rest[slot] > rest[best]:
                     best = slot
             if best < size:
-                heads[head + best] += np.uint64(1)
+                weights[best] += np.uint64(1)
             rest[best] = 0
-        if has_tail:
+        # Weights fall like counts, so those without any are the last ones.
+        tail_weight = units
+        kept = 0
+        while kept < size and weights[kept] > 0:
+            head_tokens[in_heads] = tokens[entries[kept]]
+            head_weights[in_heads] = weights[kept]
+            tail_weight -= weights[kept]
+            in_heads += 1
+            kept += 1
+        head_sizes[row] = kept
+        draws[row] = 0
+        tail_sizes[row] = 0
+        if has_tail and tail_weight > 0:
+            draws[row] = min(np.uint64(most_draws), tail_weight)
             previous = np.uint64(0)
             tail = np.uint64(0)
             for entry in range(offsets[row], offsets[row + 1]):
@@ -490,8 +500,12 @@ def _choose_heads(
                     is_head |= entries[slot] == entry
                 if not is_head:
                     tail += cumulative[entry] - previous
+                    tail_tokens[in_tails] = tokens[entry]
+                    tail_cumulative[in_tails] = tail
+                    in_tails += 1
+                    tail_sizes[row] += 1
                 previous = cumulative[entry]
-                tails[entry] = tail
+    return in_heads, in_tails
 
 
 @compiled
@@ -506,337 +520,116 @@ def _scaled(word: np.uint64, size: np.uint64) -> np.uint64:
 
 
 @compiled
-def _find_rows(
-    high: Words,
-    low: Words,
-    lengths: Words,
-    mask_high: Words,
-    mask_low: Words,
-    filling_high: Words,
-    filling_low: Words,
-    min_order: int,
-    max_order: int,
-    slots: Words,
-    table_high: Words,
-    table_low: Words,
-    rows: npt.NDArray[np.int64],
+def _replace_observed(
+    rows: Rows,
+    observed: Tokens,
+    is_split: bool,
+    offsets: Rows,
+    tokens: Tokens,
     orders: Words,
-) -> None:
-    # One loop asks for the slots of a block of positions, the next one for the keys that these
-    # name, and only then are they looked at.
-    last_slot = np.uint64(len(slots) - 1)
-    above = np.empty(_BLOCK, np.uint64)
-    below = np.empty(_BLOCK, np.uint64)
-    words = np.empty(_BLOCK, np.uint64)
-    first_slots = np.empty(_BLOCK, np.uint64)
-    waiting = np.empty(_BLOCK, np.int64)
-    found = np.empty(_BLOCK, np.int64)
-    for start in range(0, len(low), _BLOCK):
-        size = min(_BLOCK, len(low) - start)
-        for j in range(size):
-            waiting[j] = start + j
-            found[j] = 0
-        for order in range(max_order, min_order - 1, -1):
-            for j in range(size):
-                i = waiting[j]
-                above[j] = (np.uint64(high[i]) & mask_high[order]) | filling_high[order]
-                below[j] = (low[i] & mask_low[order]) | filling_low[order]
-                words[j] = mix(mix(above[j]) ^ below[j])
-            for j in range(size):
-                first_slots[j] = slots[words[j] & last_slot]
-            for j in range(size):
-                if (first_slots[j] ^ words[j]) <= ROW and first_slots[j] != EMPTY:
-                    prefetch(table_low, first_slots[j] & ROW)
-                    prefetch(table_high, first_slots[j] & ROW)
-            left = 0
-            for j in range(size):
-                i = waiting[j]
-                place = words[j] & last_slot
-                slot = first_slots[j]
-                while lengths[i] >= order and slot != EMPTY:
-                    row = slot & ROW
-                    is_it = (slot ^ words[j]) <= ROW
-                    if is_it and table_low[row] == below[j] and table_high[row] == above[j]:
-                        if found[i - start] == 0:
-                            orders[i] = order
-                        rows[i, found[i - start]] = row
-                        found[i - start] += 1
-                        break
-                    place = (place + np.uint64(1)) & last_slot
-                    slot = slots[place]
-                waiting[left] = i
-                left += int(found[i - start] < rows.shape[1])
-            size = left
+    draws: Words,
+    no_context: int,
+) -> int:
+    drawn = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        if row < 0:
+            row = no_context
+        elif is_split:
+            # What is not in the head stands for itself alone.
+            in_head = False
+            for j in range(offsets[row], offsets[row + 1]):
+                in_head |= tokens[j] == observed[i]
+            if not in_head:
+                row = no_context + 1 + orders[row]
+        rows[i] = row
+        drawn += draws[row]
+    return drawn
 
 
 @compiled
-def _copy_distributions(
-    rows: npt.NDArray[np.int64],
-    observed: Tokens,
-    table_offsets: npt.NDArray[np.int64],
-    table_tokens: Tokens,
-    cumulative: Words,
-    offsets: npt.NDArray[np.int64],
-    tokens: Tokens,
-    probabilities: npt.NDArray[np.float32],
-) -> None:
-    for i in range(len(rows)):
-        out = offsets[i]
-        if rows[i] < 0:
-            tokens[out] = observed[i]
-            probabilities[out] = 1
-        else:
-            last = table_offsets[rows[i] + 1]
-            total = np.float64(cumulative[last - 1])
-            previous = np.uint64(0)
-            for entry in range(table_offsets[rows[i]], last):
-                tokens[out] = table_tokens[entry]
-                probabilities[out] = np.float64(cumulative[entry] - previous) / total
-                previous = cumulative[entry]
-                out += 1
-
-
-@compiled
-def _longest_targets(
-    rows: npt.NDArray[np.int64],
-    hashes: Words,
-    observed: Tokens,
-    scheme: int,
-    most: int,
-    draws: int,
-    offsets: npt.NDArray[np.int64],
-    table_tokens: Tokens,
-    tails: Words,
-    head_offsets: npt.NDArray[np.int64],
-    heads: Words,
-    tokens: Tokens,
-    weights: Words,
-) -> None:
-    # One flat function: calls of helpers that take arrays cost more than the work here.
-    for i in range(len(rows)):
-        if i + 2 * _AHEAD < len(rows):
-            prefetch(head_offsets, max(rows[i + 2 * _AHEAD, 0], 0))
-            prefetch(offsets, max(rows[i + 2 * _AHEAD, 0], 0))
-            near = max(rows[i + _AHEAD, 0], 0)
-            if head_offsets[near] < len(heads):
-                prefetch(heads, head_offsets[near])
-            if len(tails):
-                prefetch(tails, offsets[near + 1] - 1)
-        row = rows[i, 0]
-        one_hot = row < 0
-        if scheme == 1 and not one_hot:
-            # split: what is not in the head stands for itself alone.
-            one_hot = True
-            for j in range(head_offsets[row], head_offsets[row + 1]):
-                one_hot &= heads[j] >> np.uint64(16) != np.uint64(observed[i])
-        if one_hot:
-            tokens[i, 0] = observed[i]
-            weights[i, 0] = WEIGHT_UNITS
-            continue
-        tail_weight = np.int64(WEIGHT_UNITS)
-        head = head_offsets[row]
-        for j in range(head_offsets[row + 1] - head):
-            weight = np.int64(heads[head + j] & np.uint64(0xFFFF))
-            if weight:
-                tokens[i, j] = heads[head + j] >> np.uint64(16)
-                weights[i, j] = weight
-                tail_weight -= weight
-        if tail_weight == 0:
-            continue
+def _make_guides(offsets: Rows, cumulative: Words, guides: Words) -> None:
+    for row in range(len(offsets) - 1):
         first = offsets[row]
-        last = offsets[row + 1] - 1
-        for draw in range(draws):
-            weight = tail_weight // draws + (draw < tail_weight % draws)
-            if weight == 0:
-                break
-            wanted = _scaled(mix(hashes[i] + np.uint64(draw)), tails[last])
-            start = first
-            stop = last
-            while start < stop:
-                middle = (start + stop) // 2
-                if tails[middle] > wanted:
-                    stop = middle
-                else:
-                    start = middle + 1
-            tokens[i, most + draw] = table_tokens[start]
-            weights[i, most + draw] = weight
+        size = np.uint64(offsets[row + 1] - first)
+        entry = first
+        for stretch in range(size):
+            # The lowest point of the stretch, as `_scaled` rounds it; a product below 2^64 has no
+            # need of that function.
+            total = cumulative[offsets[row + 1] - 1]
+            lowest = total // size * np.uint64(stretch) + total % size * np.uint64(stretch) // size
+            while cumulative[entry] <= lowest:
+                entry += 1
+            guides[first + stretch] = entry - first
 
 
 @compiled
-def _mixed_targets(
-    rows: npt.NDArray[np.int64],
+def _draw(
+    rows: Rows,
     hashes: Words,
     observed: Tokens,
-    scheme: int,
-    most: int,
-    draws: int,
-    offsets: npt.NDArray[np.int64],
-    table_tokens: Tokens,
-    cumulative: Words,
-    head_offsets: npt.NDArray[np.int64],
-    heads: Words,
+    draws: Words,
+    offsets: Rows,
     tokens: Tokens,
-    weights: Words,
+    cumulative: Words,
+    guides: Words,
+    drawn: Tokens,
 ) -> None:
-    # One flat function: calls of helpers that take arrays cost more than the work here.
-    contexts = rows.shape[1]
-    shares = np.zeros(contexts, np.float64)
-    # Candidates for the head with their probabilities and, by context, their counts.
-    tokens_of = np.zeros(contexts * most + 1, np.int64)
-    chances = np.zeros(contexts * most + 1, np.float64)
-    counts_of = np.zeros((contexts * most + 1, contexts), np.uint64)
-    before_of = np.zeros((contexts * most + 1, contexts), np.uint64)
-    chosen = np.zeros(most + 1, np.int64)
-    rest = np.zeros(most + 1, np.float64)
-    by_id = np.zeros(most + 1, np.int64)
+    contexts = len(offsets) - 1
+    # A batch of draws asks for the memory that each of them needs before the first one waits.
+    words = np.empty(_BATCH + MAX_HEAD, np.uint64)
+    firsts = np.empty(_BATCH + MAX_HEAD, np.int64)
+    lasts = np.empty(_BATCH + MAX_HEAD, np.int64)
+    places = np.empty(_BATCH + MAX_HEAD, np.int64)
+    size = 0
+    to = 0
     for i in range(len(rows)):
-        found = 0
-        while found < contexts and rows[i, found] >= 0:
-            found += 1
-        if found == 0:
-            tokens[i, 0] = observed[i]
-            weights[i, 0] = WEIGHT_UNITS
-            continue
-        # Witten & Bell 1991: a context with n next tokens in N occurrences leaves n / (n + N) to
-        # the next shorter one.
-        left = 1.0
-        for c in range(found):
-            total = np.float64(cumulative[offsets[rows[i, c] + 1] - 1])
-            distinct = np.float64(offsets[rows[i, c] + 1] - offsets[rows[i, c]])
-            shares[c] = left if c + 1 == found else left * total / (total + distinct)
-            left -= shares[c]
-        candidates = 0
-        for c in range(found):
-            for j in range(head_offsets[rows[i, c]], head_offsets[rows[i, c] + 1]):
-                token = np.int64(heads[j] >> np.uint64(16))
-                known = False
-                for k in range(candidates):
-                    known |= tokens_of[k] == token
-                if not known:
-                    tokens_of[candidates] = token
-                    candidates += 1
-        for k in range(candidates):
-            chances[k] = 0.0
-            for c in range(found):
-                start = offsets[rows[i, c]]
-                stop = offsets[rows[i, c] + 1]
-                total = np.float64(cumulative[stop - 1])
-                end = stop
-                while start < stop:
-                    middle = (start + stop) // 2
-                    if np.int64(table_tokens[middle]) < tokens_of[k]:
-                        start = middle + 1
-                    else:
-                        stop = middle
-                before_of[k, c] = cumulative[start - 1] if start > offsets[rows[i, c]] else 0
-                counts_of[k, c] = 0
-                if start < end and np.int64(table_tokens[start]) == tokens_of[k]:
-                    counts_of[k, c] = cumulative[start] - before_of[k, c]
-                chances[k] += shares[c] * (np.float64(counts_of[k, c]) / total)
-        size = 0
-        for k in range(candidates):
-            slot_ = size
-            if size == most:
-                slot_ = most - 1
-                last = chosen[slot_]
-                if chances[k] < chances[last] or (
-                    chances[k] == chances[last] and tokens_of[k] > tokens_of[last]
-                ):
-                    continue
-            else:
+        if i + _AHEAD < len(rows):
+            far = min(rows[i + _AHEAD], contexts)
+            prefetch(draws, rows[i + _AHEAD])
+            prefetch(offsets, far)
+        row = rows[i]
+        if row >= contexts:
+            drawn[to] = observed[i]
+            to += 1
+        else:
+            for draw in range(draws[row]):
+                words[size] = mix(hashes[i] + np.uint64(draw))
+                firsts[size] = offsets[row]
+                lasts[size] = offsets[row + 1] - 1
+                places[size] = to
+                prefetch(cumulative, lasts[size])
+                entries = np.uint64(offsets[row + 1] - offsets[row])
+                prefetch(guides, offsets[row] + np.int64(_scaled(words[size], entries)))
                 size += 1
-            while slot_ > 0 and (
-                chances[chosen[slot_ - 1]] < chances[k]
-                or (
-                    chances[chosen[slot_ - 1]] == chances[k]
-                    and tokens_of[chosen[slot_ - 1]] > tokens_of[k]
-                )
-            ):
-                chosen[slot_] = chosen[slot_ - 1]
-                slot_ -= 1
-            chosen[slot_] = k
-        in_head = 0.0
-        is_head = False
-        for j in range(size):
-            in_head += chances[chosen[j]]
-            is_head |= tokens_of[chosen[j]] == np.int64(observed[i])
-        if scheme == 1 and not is_head:
-            tokens[i, 0] = observed[i]
-            weights[i, 0] = WEIGHT_UNITS
-            continue
-        # Whether anything is left for the tail is a question for the counts: sums are rounded.
-        tail_mass = 0.0
-        if scheme == 0:
-            for c in range(found):
-                tail = cumulative[offsets[rows[i, c] + 1] - 1]
-                total = np.float64(tail)
-                for j in range(size):
-                    tail -= counts_of[chosen[j], c]
-                tail_mass += shares[c] * (np.float64(tail) / total)
-        mass = in_head + tail_mass
-        # Largest remainders, as for a single context.
-        left_units = np.int64(WEIGHT_UNITS)
-        for j in range(size + 1):
-            chance = chances[chosen[j]] if j < size else tail_mass
-            share = chance / mass * WEIGHT_UNITS
-            units = np.int64(share)
-            rest[j] = share - units
-            left_units -= units
-            if j < size:
-                weights[i, j] = units
-        tail_weight = np.int64(tail_mass / mass * WEIGHT_UNITS)
-        for _ in range(left_units):
-            best = 0
-            for j in range(1, size + 1):
-                if rest[j] > rest[best]:
-                    best = j
-            if best < size:
-                weights[i, best] += 1
-            else:
-                tail_weight += 1
-            rest[best] = -1.0
-        for j in range(size):
-            if weights[i, j]:
-                tokens[i, j] = tokens_of[chosen[j]]
-            slot_ = j
-            while slot_ > 0 and tokens_of[by_id[slot_ - 1]] > tokens_of[chosen[j]]:
-                by_id[slot_] = by_id[slot_ - 1]
-                slot_ -= 1
-            by_id[slot_] = chosen[j]
-        if tail_weight == 0:
-            continue
-        for draw in range(draws):
-            weight = tail_weight // draws + (draw < tail_weight % draws)
-            if weight == 0:
-                break
-            # First the context that the token is drawn from, then the token.
-            word = mix(hashes[i] + np.uint64(draw))
-            point = np.float64(word >> np.uint64(11)) * 2.0**-53 * tail_mass
-            context = -1
-            for c in range(found):
-                tail = cumulative[offsets[rows[i, c] + 1] - 1]
-                total = np.float64(tail)
-                for j in range(size):
-                    tail -= counts_of[chosen[j], c]
-                if tail > 0 and (context < 0 or point >= 0.0):
-                    context = c
-                point -= shares[c] * (np.float64(tail) / total)
-            first = offsets[rows[i, context]]
-            tail = cumulative[offsets[rows[i, context] + 1] - 1]
+                to += 1
+        if size >= _BATCH or i + 1 == len(rows):
             for j in range(size):
-                tail -= counts_of[chosen[j], context]
-            wanted = _scaled(mix(word), tail)
+                entries = np.uint64(lasts[j] + 1 - firsts[j])
+                stretch = np.int64(_scaled(words[j], entries))
+                firsts[j] += guides[firsts[j] + stretch]
+                prefetch(cumulative, firsts[j])
+                prefetch(tokens, firsts[j])
             for j in range(size):
-                if wanted < before_of[by_id[j], context]:
-                    break
-                wanted += counts_of[by_id[j], context]
-            start = first
-            stop = offsets[rows[i, context] + 1] - 1
-            while start < stop:
-                middle = (start + stop) // 2
-                if cumulative[middle] > wanted:
-                    stop = middle
-                else:
-                    start = middle + 1
-            tokens[i, most + draw] = table_tokens[start]
-            weights[i, most + draw] = weight
+                wanted = _scaled(words[j], cumulative[lasts[j]])
+                entry = firsts[j]
+                while cumulative[entry] <= wanted:
+                    entry += 1
+                drawn[places[j]] = tokens[entry]
+            size = 0
+
+
+@compiled
+def _number_distinct(head: npt.NDArray[Any], slots: Words, used: Rows, number: Words) -> int:
+    mask = np.uint64(len(slots) - 1)
+    count = 0
+    for i in range(len(head)):
+        place = mix(np.uint64(head[i])) & mask
+        while slots[place] != NO_HEAD and used[slots[place]] != head[i]:
+            place = (place + np.uint64(1)) & mask
+        if slots[place] == NO_HEAD:
+            slots[place] = count
+            used[count] = head[i]
+            count += 1
+        number[i] = slots[place]
+    return count

@@ -1,12 +1,13 @@
 """tokens dataset + counts dataset -> targets dataset"""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import apache_beam as beam
 
 from corpus import storage
-from corpus.arguments import make_parser, positive
+from corpus.arguments import make_parser, positive_number
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     DatasetWriter,
@@ -16,19 +17,26 @@ from corpus.datasets import (
 )
 from corpus.errors import DataError, UsageError
 from ngram_agg.counts_files import counts_packing
-from ngram_agg.targets import ESTIMATORS, SCHEMES, TargetOptions
-from pipelines.counts_parts import partition_rows
+from ngram_agg.target_options import TargetOptions, add_target_arguments, target_options
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Stage
-from pipelines.target_joins import Broadcast, Shuffle, TokenFiles
-from pipelines.target_tables import BuildTables, TargetTables
+from pipelines.target_joins import JoinMany, JoinOne, TokenFiles
+from pipelines.target_tables import BuildTable, BuildTables, TargetTables
 from pipelines.transforms import SpreadOut, WriteManifest
 
-JOINS = ("auto", "broadcast", "shuffle")
-# Of a table, for each n-gram of a counts dataset; simplewiki's takes 49 at orders 1 to 4.
-_BYTES_PER_NGRAM = 64
-_SHUFFLE_TABLE_MIB = 64
+# Of a table, for each n-gram of a counts dataset (python -m benchmarks.enrich).
+_BYTES_PER_NGRAM = 24
+_BYTES_PER_NGRAM_WITH_RARE_CONTEXTS = 64
+# What a worker takes besides its table, and what many tables cost: python -m benchmarks.memory,
+# python -m benchmarks.enrich.
+WORKER_BYTES = 900 << 20
+MANY_TABLES_TIME = 1.7
+SPILLED_BYTES_PER_POSITION = 11
+# A table of several is smaller than one alone may be: more of them are more even, and more workers
+# have something to do.
+_TABLES_IN_ALLOWED = 4
+_SCRATCH_PARTS = ("table-", "ask-", "answer-")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +48,15 @@ class EnrichOptions:
       counts: folder of a counts dataset of the same tokenizer.
       output: folder of the targets dataset.
       targets: what the targets are made of.
-      join: `broadcast` (one table of everything on each worker), `shuffle` (positions go to the
-        tables and back) or `auto`; it doesn't change what is written.
-      table_mib: with `auto`, tables up to this size are broadcast.
+      table_mib: what a worker's table may take in memory; where one of all contexts would take
+        more, there are several. It doesn't change what is written.
     """
 
     tokens: str
     counts: str
     output: str
     targets: TargetOptions = dataclasses.field(default_factory=TargetOptions)
-    join: str = "auto"
-    table_mib: int = 4096
+    table_mib: float = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,33 +77,45 @@ class EnrichPlan:
         return DatasetWriter(storage.absolute(self.options.output), "targets", config)
 
     @property
-    def table_mib(self) -> int:
-        """About the size of one table of everything."""
+    def one_table_mib(self) -> float:
+        """About the size of one table of all contexts."""
         ngrams = sum(file.rows for file in self.counts.data_files)
-        return -(-ngrams * _BYTES_PER_NGRAM >> 20)
+        return ngrams * bytes_per_ngram(self.options.targets.min_count) / 2**20
 
     @property
-    def join(self) -> str:
-        if self.options.join != "auto":
-            return self.options.join
-        return "broadcast" if self.table_mib <= self.options.table_mib else "shuffle"
+    def is_one_table(self) -> bool:
+        return self.one_table_mib <= self.options.table_mib
 
     @property
     def tables(self) -> TargetTables:
-        names = [file.name for file in self.counts.data_files]
-        one_table = self.join == "broadcast"
+        names = tuple(file.name for file in self.counts.data_files)
+        per_ngram = bytes_per_ngram(self.options.targets.min_count)
+        table_bytes = int(self.options.table_mib * 2**20) // _TABLES_IN_ALLOWED
         return TargetTables(
             self.writer,
             counts_packing(self.counts),
             self.options.targets,
-            tuple(storage.join(self.options.counts, name) for name in names),
-            None if one_table else partition_rows(_SHUFFLE_TABLE_MIB),
+            self.options.counts,
+            names,
+            None if self.is_one_table else max(1, table_bytes // per_ngram),
         )
 
     @property
     def files(self) -> TokenFiles:
-        names = tuple(file.name for file in self.tokens.data_files)
-        return TokenFiles(self.options.tokens, names, self.tables)
+        return TokenFiles.of(self.options.tokens, self.tokens, self.tables)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        positions = self.tokens.properties["tokens"]
+        asking = (
+            Stage("questions", "positions", positions),
+            Stage("answers", "positions", positions),
+        )
+        return (
+            Stage("tables", "contexts"),
+            *(() if self.is_one_table else asking),
+            Stage("targets", "positions", positions),
+        )
 
     def describe(self) -> list[str]:
         targets = self.options.targets
@@ -111,14 +129,18 @@ class EnrichPlan:
                 f"targets of {targets.slots} tokens: {targets.scheme}, {targets.estimator} context"
                 f" of {orders[0]} to {orders[-1]} tokens seen {targets.min_count} times or more"
             ),
-            f"join: {self.join}; one table of everything takes up to {self.table_mib:,} MiB",
+            f"one table of all contexts takes about {math.ceil(self.one_table_mib):,} MiB"
+            + ("" if self.is_one_table else "; cut into several, which positions are sorted for"),
         ]
+
+
+def bytes_per_ngram(min_count: int) -> int:
+    """About the size of a table, for each n-gram of the counts."""
+    return _BYTES_PER_NGRAM_WITH_RARE_CONTEXTS if min_count == 1 else _BYTES_PER_NGRAM
 
 
 def make_plan(options: EnrichOptions) -> EnrichPlan:
     """Looks at the inputs; raises UsageError or DatasetError where they don't fit together."""
-    if options.join not in JOINS:
-        raise UsageError(f"join {options.join!r} is none of {', '.join(JOINS)}")
     tokens = read_manifest(options.tokens, "tokens")
     counts = read_manifest(options.counts, "counts")
     differences = describe_differences(tokens.tokenizer, counts.tokenizer)
@@ -143,12 +165,15 @@ def build_pipeline(
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.tokens, plan.tokens)
     pipeline = run.new_pipeline()
-    built = pipeline | "Tables" >> BuildTables(plan.tables)
-    join = Broadcast if plan.join == "broadcast" else Shuffle
+    files = plan.files
+    if plan.is_one_table:
+        join: beam.PTransform = JoinOne(files, pipeline | "Table" >> BuildTable(plan.tables))
+    else:
+        join = JoinMany(files, pipeline | "Tables" >> BuildTables(plan.tables))
     (
         pipeline
-        | "TokenFiles" >> SpreadOut(range(len(plan.files.names)))
-        | "Targets" >> join(plan.files, built)
+        | "TokenFiles" >> SpreadOut(range(len(files.names)))
+        | "Targets" >> join
         | "AllComplete" >> beam.combiners.Count.Globally()
         | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
     )
@@ -162,7 +187,7 @@ def _finish(_: int, plan: EnrichPlan) -> Manifest:
     if found != expected:
         raise DataError(f"{plan.writer.folder}: {found} positions, {expected} are in the input")
     return plan.writer.finish(
-        [*parts, *plan.writer.completed_parts("table-")],
+        [*parts, *(part for each in _SCRATCH_PARTS for part in plan.writer.completed_parts(each))],
         inputs={
             storage.absolute(plan.options.tokens): plan.tokens.content_hash,
             storage.absolute(plan.options.counts): plan.counts.content_hash,
@@ -184,81 +209,26 @@ def main(argv: Sequence[str]) -> None:
         "Gives every position of a tokens dataset a compact target: a few weighted next tokens.",
         "corpusmill enrich --tokens tokens --counts counts --output targets",
     )
-    keep = TargetOptions()
     add = parser.add_argument
     add("--tokens", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
     add("--counts", required=True, metavar="DIR", help="folder or URL of a counts dataset")
     add("--output", required=True, metavar="DIR", help="folder or URL of the targets dataset")
-    add("--scheme", choices=SCHEMES, default=keep.scheme, help="how the tail is stood for")
-    add(
-        "--estimator",
-        choices=ESTIMATORS,
-        default=keep.estimator,
-        help="which contexts a distribution is of",
-    )
-    add(
-        "--head",
-        type=int,
-        default=keep.head,
-        metavar="R",
-        help="most frequent next tokens in a target",
-    )
-    add(
-        "--tail-draws",
-        type=int,
-        metavar="D",
-        help=f"tokens drawn for all others ({keep.tail_draws}; 0 if the scheme draws nothing)",
-    )
-    add(
-        "--max-order",
-        type=int,
-        metavar="N",
-        help="tokens in the longest context (default: that of the counts)",
-    )
-    add(
-        "--min-order",
-        type=int,
-        default=keep.min_order,
-        metavar="N",
-        help="tokens in the shortest context",
-    )
-    add(
-        "--min-count",
-        type=positive,
-        default=keep.min_count,
-        metavar="N",
-        help="contexts seen fewer times are not used",
-    )
-    add("--seed", type=int, default=keep.seed, help="of the draws")
-    add("--join", choices=JOINS, default="auto", help="how positions and counts meet")
+    add_target_arguments(parser)
     add(
         "--table-mib",
-        type=positive,
-        default=4096,
+        type=positive_number,
+        default=EnrichOptions.table_mib,
         metavar="MIB",
-        help="with --join auto, tables up to this size are held by every worker",
+        help="what a worker's table may take; where one of all contexts takes more, there are"
+        " several (the output is the same)",
     )
     arguments, run = parse_job(parser, argv)
-    draws, longest = arguments.tail_draws, arguments.max_order
-    if draws is None:
-        draws = keep.tail_draws if arguments.scheme == "retain" else 0
-    if longest is None:
-        longest = read_manifest(arguments.counts, "counts").properties["max_order"]
+    longest = read_manifest(arguments.counts, "counts").properties["max_order"]
     options = EnrichOptions(
         tokens=storage.absolute(arguments.tokens),
         counts=storage.absolute(arguments.counts),
         output=arguments.output,
-        targets=TargetOptions(
-            scheme=arguments.scheme,
-            estimator=arguments.estimator,
-            head=arguments.head,
-            tail_draws=draws,
-            min_order=arguments.min_order,
-            max_order=longest,
-            min_count=arguments.min_count,
-            seed=arguments.seed,
-        ),
-        join=arguments.join,
+        targets=target_options(arguments, longest),
         table_mib=arguments.table_mib,
     )
     plan = make_plan(options)
@@ -267,8 +237,5 @@ def main(argv: Sequence[str]) -> None:
         run,
         plan.describe(),
         lambda: build_pipeline(options, run, plan),
-        (
-            Stage("tables", "n-grams"),
-            Stage("targets", "positions", plan.tokens.properties["tokens"]),
-        ),
+        plan.stages,
     )

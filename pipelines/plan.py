@@ -23,6 +23,7 @@ from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.growth import Growth, Range
 from ngram_agg.packing import Packing, token_dtype
 from ngram_agg.partitions import MOST_PARTITIONS
+from ngram_agg.target_options import TargetOptions
 from pipelines import count, distributions, enrich, tokenize
 from pipelines.count import CountOptions
 from pipelines.counts_parts import FAN_IN, partition_rows
@@ -33,11 +34,17 @@ from pipelines.documents import (
     document_options,
     find_documents,
 )
+from pipelines.enrich import (
+    MANY_TABLES_TIME,
+    SPILLED_BYTES_PER_POSITION,
+    WORKER_BYTES,
+    EnrichOptions,
+    bytes_per_ngram,
+)
 
 # The sample is measured whole, halved, and so on: 5 sizes, each twice the one before.
 _HALVINGS = 4
 _LEAST_DOCUMENTS = 64
-_KINDS = ("tokens", "counts", "distributions", "targets")
 # What a worker of `count` takes besides its tokens: python -m benchmarks.memory.
 _WORKER_BYTES = 400 << 20
 _BYTES_PER_TOKEN = 40
@@ -122,7 +129,7 @@ class Estimates:
         if kind == "tokens":
             return _both(linear)
         if kind == "targets":
-            # The more text, the more positions have a known context, and all their slots filled.
+            # The more text, the more positions have a known context, and tokens drawn for them.
             return Range(linear, min(self._targets(sizes), self._largest_targets()))
         return self.grown(sizes)
 
@@ -131,10 +138,13 @@ class Estimates:
         return Growth(tokens, sizes).at(max(self.tokens, tokens[-1]), steepest=2).high
 
     def _largest_targets(self) -> float:
-        """Every slot an id and a weight, and an order for each position, uncompressed."""
+        """Every position a number and all draws, every head all its tokens, uncompressed."""
         manifest = self.most.manifests["targets"]
+        properties = manifest.properties
         id_bytes = np.dtype(token_dtype(manifest.tokenizer["vocabulary_size"])).itemsize
-        return self.tokens * (manifest.properties["slots"] * (id_bytes + 2) + 1)
+        heads = self.most.counter("targets", "heads") / self.most.tokens
+        head_bytes = properties["head"] * (id_bytes + 2) + 3
+        return self.tokens * (4 + properties["tail_draws"] * id_bytes + heads * head_bytes)
 
     def contexts(self) -> Range:
         """Contexts in the distribution tables."""
@@ -164,6 +174,30 @@ class Estimates:
         """How often each n-gram is merged: runs meet `FAN_IN` at a time."""
         return max(1, int(np.ceil(np.log(self.runs) / np.log(FAN_IN))))
 
+    def target_tables(self) -> Range:
+        """Bytes of one table of all contexts for `enrich`."""
+        return self.grown([part.counter("targets", "table_bytes") for part in self.measured])
+
+    @property
+    def is_one_table(self) -> bool:
+        """Whether a worker of `enrich` is expected to hold all contexts."""
+        ngrams = self.distinct()[-1].high
+        return ngrams * bytes_per_ngram(TargetOptions.min_count) <= EnrichOptions.table_mib * 2**20
+
+    def enrich_memory(self) -> float:
+        """Bytes of a worker of `enrich`."""
+        return WORKER_BYTES + min(self.target_tables().high, EnrichOptions.table_mib * 2**20)
+
+    def enrich_scratch(self) -> Range:
+        """Bytes of what `enrich` keeps while it works."""
+        tables = self.target_tables()
+        if self.is_one_table:
+            return tables
+        # Contexts are turned round: all n-grams but those of a single token.
+        low, high = np.sum(self.distinct()[1:], axis=0) * _SPILLED_ROW
+        asked = self.tokens * SPILLED_BYTES_PER_POSITION
+        return Range(tables.low + low + asked, tables.high + high + asked)
+
     def core_hours(self) -> dict[str, Range]:
         """Processor time of each job on cores like this one, storage as fast as here."""
         by_token = self.tokens / self.most.tokens / 3600
@@ -179,7 +213,7 @@ class Estimates:
             "count": _both(self.most.counter("counts", "count_seconds") * by_token),
             "merge the counts": self.spilled_rows().times(merged * self.merges()),
             "distributions": self.distinct()[-1].times(tables),
-            "enrich": _both(targets * by_token),
+            "enrich": _both(targets * by_token * (1 if self.is_one_table else MANY_TABLES_TIME)),
         }
 
 
@@ -269,11 +303,14 @@ def report(estimates: Estimates, found: FoundDocuments, sample: Sample, text: fl
         ("partitions", None, partitions),
         ("range reads of spilled runs", None, reads),
         ("shuffled by the runner, GiB", None, reads.times(_SLICE_BYTES / 2**30)),
-        ("memory of a worker, GiB", None, _both(memory / 2**30)),
+        ("memory of a worker of count, GiB", None, _both(memory / 2**30)),
+        ("tables of enrich, GiB", None, estimates.target_tables().times(2**-30)),
+        ("scratch of enrich, GiB", None, estimates.enrich_scratch().times(2**-30)),
+        ("memory of a worker of enrich, GiB", None, _both(estimates.enrich_memory() / 2**30)),
     ]
     rows += [(f"core hours: {name}", None, hours) for name, hours in estimates.core_hours().items()]
-    lines = [found.describe(), f"{'':<30}{'sample':>12}{'all of it':>24}"]
-    lines += [f"{name:<30}{_number(part):>12}{_range(whole):>24}" for name, part, whole in rows]
+    lines = [found.describe(), f"{'':<34}{'sample':>12}{'all of it':>24}"]
+    lines += [f"{name:<34}{_number(part):>12}{_range(whole):>24}" for name, part, whole in rows]
     if reads.high > _MANY_READS:
         factor = int(np.ceil(reads.high / _MANY_READS))
         lines.append(

@@ -44,7 +44,7 @@ def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -
         seen = (
             f"seen {found.total:,} times" if found else f"seen fewer than {dataset.min_count} times"
         )
-        shown = " ".join(_quote(tokenizer, token) for token in tried) or "(empty context)"
+        shown = " ".join(quote_token(tokenizer, token) for token in tried) or "(empty context)"
         lines.append(f"order {order}  {shown:<40} {seen}")
         if found:
             return [*lines, "", *_bars(found, tokenizer)]
@@ -53,7 +53,7 @@ def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -
 
 def _bars(found: Distribution, tokenizer: Tokenizer) -> list[str]:
     rows = [
-        (_quote(tokenizer, token), str(token), count)
+        (quote_token(tokenizer, token), str(token), count)
         for token, count in zip(found.next_tokens.tolist(), found.next_counts.tolist(), strict=True)
     ]
     if found.tail_count:
@@ -80,7 +80,8 @@ def _bar(share: float, width: int) -> str:
     return bar
 
 
-def _quote(tokenizer: Tokenizer, token: int) -> str:
+def quote_token(tokenizer: Tokenizer, token: int) -> str:
+    """A token's text in quotes."""
     # Not repr(), which would double the backslashes that already stand for single bytes.
     text = tokenizer.token_text(token)
     return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "'"

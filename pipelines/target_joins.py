@@ -1,38 +1,51 @@
 """The second half of `enrich`: every position of the tokens gets its target from a table.
 
-`Broadcast`: each worker holds the one table and reads, looks up and writes file by file. `Shuffle`:
-positions go to the table of their context, and their targets back, a batch of a chunk's positions
-for each table. Both look up the same rows with the same code, so they write the same bytes.
+With one table, each worker maps it and reads, looks up and writes file by file (`JoinOne`). With
+several, the tokens go through in chunks (`JoinMany`):
+
+1. ask: the distinct contexts of a chunk's positions, sorted, go into a file with a row group for
+   each table that has some of them.
+2. answer: whoever holds a table reads its row group of every chunk's file, and writes the contexts'
+   heads and the positions' draws.
+3. write: a file's positions get back what was found for their contexts.
+
+Beam carries only the names of these files. Both ways look up the same contexts with the same code,
+so they write the same bytes.
 """
 
 import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from corpus import parquet, storage
-from corpus.datasets import Completion
-from ngram_agg import targets_files
-from ngram_agg.compiled import compiled
-from ngram_agg.packing import Words, pack_one
+from corpus.datasets import Completion, Manifest
+from corpus.tokens import read_rows
+from ngram_agg import join_files
 from ngram_agg.partitions import Cut
-from ngram_agg.targets import (
-    Positions,
-    Targets,
-    find_positions,
-    hash_strings,
-    make_targets,
-)
+from ngram_agg.positions import PositionRows, joined_documents, read_positions
+from ngram_agg.targets import Targets, make_targets
+from ngram_agg.targets_files import TargetsWriter, heads_name
 from pipelines.progress import Progress
 from pipelines.target_tables import TargetTables, open_table
+from pipelines.transforms import SpreadOut
 
-_CHUNK = "chunk"
+# Row groups of tokens in a chunk, of a million tokens each, whose positions are in memory; fewer
+# where many tokens are drawn.
+_CHUNK_ROW_GROUPS = 8
+_CHUNK_DRAWS = 40
+
+Chunk = tuple[int, int]
+"""A file of tokens and its first row group, by number."""
+Asked = tuple[int, int, int]
+"""A chunk, and a row group of what it asks."""
+Answered = tuple[int, int, int, int]
+"""The first row group of a chunk, a row group of its questions, a table, one of its answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,106 +55,98 @@ class TokenFiles:
     Attributes:
       folder: of the tokens dataset.
       names: its files.
+      sha256: of each of them.
       tables: where the targets come from.
     """
 
     folder: str
     names: tuple[str, ...]
+    sha256: tuple[str, ...]
     tables: TargetTables
 
+    @classmethod
+    def of(cls, folder: str, manifest: Manifest, tables: TargetTables) -> "TokenFiles":
+        records = manifest.data_files
+        names = tuple(record.name for record in records)
+        return cls(folder, names, tuple(record.sha256 for record in records), tables)
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows of one row group of tokens.
+    @property
+    def chunk_row_groups(self) -> int:
+        return max(1, min(_CHUNK_ROW_GROUPS, _CHUNK_DRAWS // (1 + self.tables.options.tail_draws)))
 
-    Attributes:
-      ends: int64 [rows], where each row's tokens end.
-      positions: of all their tokens.
-    """
+    def url(self, number: int) -> str:
+        return storage.join(self.folder, self.names[number])
 
-    ends: npt.NDArray[np.int64]
-    positions: Positions
+    def read(self, number: int, groups: range | None = None) -> Iterator[PositionRows]:
+        """The positions of row groups of a file, by default of all."""
+        tables = self.tables
+        return read_positions(self.url(number), tables.packing, tables.options.seed, groups)
 
+    def chunk_groups(self, chunk: Chunk) -> range:
+        number, first = chunk
+        with parquet.open_reader(self.url(number)) as file:
+            return range(first, min(first + self.chunk_row_groups, file.num_row_groups))
 
-def read_rows(files: TokenFiles, number: int) -> Iterator[Rows]:
-    """The row groups of a file, one after the other."""
-    packing, seed = files.tables.packing, files.tables.options.seed
-    position = 0
-    before = np.empty(0, packing.token_dtype)
-    with parquet.open_reader(storage.join(files.folder, files.names[number])) as file:
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=["doc_id", "tokens"], use_threads=False)
-            tokens = parquet.column_values(table, "tokens")
-            ends = parquet.list_offsets(table, "tokens")[1:]
-            hashes = _hash_ids(table.column("doc_id").combine_chunks())
-            found = find_positions(packing, tokens, ends, hashes, position, before, seed)
-            yield Rows(ends, found)
-            # A document may go on in the next row group.
-            ends_of_documents = np.flatnonzero(tokens == packing.end_of_document)
-            if len(ends_of_documents):
-                position = len(tokens) - 1 - int(ends_of_documents[-1])
-            else:
-                position += len(tokens)
-            before = tokens[len(tokens) - min(position, packing.max_order, len(tokens)) :]
+    def is_written(self, number: int) -> bool:
+        return self.tables.writer.completion(self.names[number]) is not None
 
 
-def _hash_ids(ids: pa.StringArray) -> Words:
-    _, offsets, data = ids.buffers()
-    starts = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
-    return hash_strings(starts, np.frombuffer(data or b"", np.uint8))
-
-
-class Broadcast(beam.PTransform):
+class JoinOne(beam.PTransform):
     """Numbers of files -> the same, with their targets written from the one table."""
 
-    def __init__(self, files: TokenFiles, built: dict[str, beam.PCollection]) -> None:
+    def __init__(self, files: TokenFiles, table: beam.PCollection) -> None:
         super().__init__()
         self._files = files
-        self._built = built
+        self._table = table
 
     def expand(self, numbers: beam.PCollection) -> beam.PCollection:
-        ready = beam.pvalue.AsList(self._built["tables"])
-        return numbers | "Write" >> beam.Map(_write_with_table, self._files, ready)
+        ready = beam.pvalue.AsList(self._table)
+        return numbers | "Write" >> beam.Map(write_with_table, self._files, ready)
 
 
-def _write_with_table(number: int, files: TokenFiles, _ready: list[int]) -> int:
-    def targets() -> Iterator[tuple[npt.NDArray[np.int64], Targets]]:
-        for rows in read_rows(files, number):
-            yield rows.ends, make_targets(open_table(files.tables, 0), rows.positions)
+def write_with_table(number: int, files: TokenFiles, _ready: list[int]) -> int:
+    """Writes the targets of a file, unless an earlier run has done it."""
 
-    if files.tables.writer.completion(files.names[number]) is None:
-        write_file(files, number, targets())
+    def targets() -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
+        table = open_table(files.tables, 0)
+        for rows in files.read(number):
+            yield make_targets(table, rows.positions), rows.ends
+
+    if not files.is_written(number):
+        _write_file(files, number, targets())
     return number
 
 
-def write_file(
-    files: TokenFiles, number: int, groups: Iterable[tuple[npt.NDArray[np.int64], Targets]]
+def _write_file(
+    files: TokenFiles, number: int, groups: Iterable[tuple[Targets, npt.NDArray[np.int64]]]
 ) -> None:
     """Writes the targets of a file, a row group after the other, and its completion record."""
     tables, name = files.tables, files.names[number]
     started = time.perf_counter()
     progress = Progress(tables.writer, "targets", name)
-    counters = {"positions": 0, "positions_without_context": 0}
-    with tables.writer.new_file(name) as file:
-        with targets_files.open_writer(file.path, tables.packing) as output:
-            for ends, targets in groups:
-                output.write(targets_files.targets_to_batch(tables.packing, targets, ends))
-                output.end_row_group()
-                by_order = np.bincount(targets.orders, minlength=256)
-                file.tokens += len(targets.orders)
-                for order in tables.options.orders:
-                    key = f"positions_of_order_{order}"
-                    counters[key] = counters.get(key, 0) + int(by_order[order])
-                counters["positions_without_context"] += int(by_order[255])
-                progress.add(len(targets.orders))
-        file.rows = output.rows
+    with (
+        tables.writer.new_file(name) as file,
+        tables.writer.new_file(heads_name(name)) as heads,
+        TargetsWriter(file.path, heads.path, tables.packing, files.sha256[number]) as output,
+    ):
+        for targets, ends in groups:
+            output.write(targets, ends)
+            progress.add(len(targets))
+        output.close()
+        file.rows, file.tokens, heads.rows = output.rows, output.positions, output.heads
     progress.note()
-    counters["positions"] = file.tokens
-    seconds = {"target_seconds": time.perf_counter() - started}
-    tables.writer.complete(name, Completion((file.written,), counters | seconds))
+    counters = {
+        "positions": output.positions,
+        "positions_without_context": int(output.by_order[-1]),
+        "heads": output.heads,
+        "target_seconds": time.perf_counter() - started,
+    }
+    for order in tables.options.orders:
+        counters[f"positions_of_order_{order}"] = int(output.by_order[order])
+    tables.writer.complete(name, Completion((file.written, heads.written), counters))
 
 
-class Shuffle(beam.PTransform):
+class JoinMany(beam.PTransform):
     """Numbers of files -> the same, with their targets written from tables of bounded size."""
 
     def __init__(self, files: TokenFiles, built: dict[str, beam.PCollection]) -> None:
@@ -153,124 +158,152 @@ class Shuffle(beam.PTransform):
         files = self._files
         cuts = beam.pvalue.AsSingleton(self._built["cuts"])
         ready = beam.pvalue.AsList(self._built["tables"])
-        batches = tuple[int, pa.RecordBatch]
         return (
             numbers
-            | "Ask" >> beam.FlatMap(ask, files, cuts).with_output_types(batches)
+            | "Chunks" >> beam.FlatMap(chunks, files).with_output_types(Chunk)
+            | "ChunksToWorkers" >> SpreadOut()
+            | "Ask" >> beam.FlatMap(ask, files, cuts).with_output_types(tuple[int, Asked])
             | "ToTables" >> beam.GroupByKey()
-            | "Answer"
-            >> beam.FlatMap(answer, files.tables, ready).with_output_types(
-                tuple[str, pa.RecordBatch]
-            )
-            | "ToChunks" >> beam.GroupByKey()
-            | "Collect" >> beam.Map(collect, files).with_output_types(tuple[int, str])
+            | "Answer" >> beam.FlatMap(answer, files, ready).with_output_types(tuple[int, Answered])
             | "ToFiles" >> beam.GroupByKey()
-            | "Write" >> beam.Map(write_chunks, files)
+            | "Write" >> beam.Map(write_answered, files)
         )
 
 
-def ask(number: int, files: TokenFiles, cuts: list[Cut]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The positions of a file, a batch for each row group and table that has their contexts."""
-    if files.tables.writer.completion(files.names[number]) is not None:
-        return
-    keys = [pack_one(files.tables.packing, cut) for cut in cuts]
-    cut_high, cut_low = np.array([*keys, (0, 0)], np.uint64)[: len(keys)].T.copy()
-    for group, rows in enumerate(read_rows(files, number)):
-        positions = rows.positions
-        table_of = _tables_of(positions.high, positions.low, cut_high, cut_low)
-        order = np.argsort(table_of, kind="stable")
-        ends = np.cumsum(np.bincount(table_of, minlength=len(cuts) + 1))
-        metadata = {_CHUNK: f"{number} {group}"}
-        for table, (first, last) in enumerate(itertools.pairwise([0, *ends.tolist()])):
-            if last > first:
-                yield table, _to_batch(positions, order[first:last], metadata)
+def chunks(number: int, files: TokenFiles) -> Iterator[Chunk]:
+    """The chunks of a file without targets."""
+    if not files.is_written(number):
+        with parquet.open_reader(files.url(number)) as file:
+            for first in range(0, file.num_row_groups, files.chunk_row_groups):
+                yield number, first
 
 
-def _to_batch(positions: Positions, chosen: Any, metadata: dict[str, str]) -> pa.RecordBatch:
-    columns = {
-        field.name: getattr(positions, field.name) for field in dataclasses.fields(Positions)
-    }
-    arrays = {"position": chosen.astype(np.uint32)}
-    arrays |= {name: values[chosen] for name, values in columns.items()}
-    return pa.record_batch(arrays).replace_schema_metadata(metadata)
+def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> Iterator[tuple[int, Asked]]:
+    """Writes what a chunk asks, unless an earlier run has done it.
+
+    Yields:
+      For each table that is asked, its number and the row group that asks it.
+    """
+    writer = files.tables.writer
+    part = f"ask-{files.tables.layout}-{_chunk_name(chunk)}"
+    if writer.completion(part) is None:
+        started = time.perf_counter()
+        progress = Progress(writer, "questions", part)
+        rows = []
+        for each in files.read(chunk[0], files.chunk_groups(chunk)):
+            rows.append(each)
+            progress.add(len(each.positions))
+        questions = join_files.find_questions(
+            files.tables.packing, [each.positions for each in rows]
+        )
+        documents = joined_documents([(each.documents, len(each.positions)) for each in rows])
+        with storage.publish(_documents_url(files, chunk)) as path:
+            join_files.write_documents(path, documents)
+            size = os.path.getsize(path)
+        with storage.publish(_questions_url(files, chunk)) as path:
+            join_files.write_questions(path, questions, cuts)
+            size += os.path.getsize(path)
+        progress.note()
+        writer.complete(part, _spilled(size, started))
+    for group, table in enumerate(join_files.asked_tables(_questions_url(files, chunk))):
+        yield table, (*chunk, group)
 
 
 def answer(
-    asked: tuple[int, Iterable[pa.RecordBatch]], tables: TargetTables, _ready: list[int]
-) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The targets of all positions whose contexts are in one table."""
-    number, batches = asked
-    table = open_table(tables, number)
-    for batch in batches:
-        columns = {name: batch.column(name).to_numpy() for name in batch.schema.names}
-        asked_at = columns.pop("position")
-        targets = make_targets(table, Positions(**columns))
-        slots = pa.list_(pa.from_numpy_dtype(targets.tokens.dtype), tables.options.slots)
-        weights = pa.list_(pa.uint16(), tables.options.slots)
-        found = {
-            "position": asked_at,
-            "tokens": pa.FixedSizeListArray.from_arrays(targets.tokens.reshape(-1), type=slots),
-            "weights": pa.FixedSizeListArray.from_arrays(targets.weights.reshape(-1), type=weights),
-            "orders": targets.orders,
-        }
-        chunk = batch.schema.metadata[_CHUNK.encode()].decode()
-        yield chunk, pa.record_batch(found)
+    asked: tuple[int, Iterable[Asked]], files: TokenFiles, _ready: list[int]
+) -> Iterator[tuple[int, Answered]]:
+    """Writes the answers of one table to all chunks, unless an earlier run has done it.
+
+    Yields:
+      For each row group that asks, its file's number and where its answers are.
+    """
+    table, found = asked
+    asking = sorted(found)
+    writer = files.tables.writer
+    part = f"answer-{files.tables.layout}-{table:05d}"
+    url = _answers_url(files, table)
+    if writer.completion(part) is None:
+        started = time.perf_counter()
+        with storage.publish(url) as path:
+            _write_answers(path, part, table, asking, files)
+            size = os.path.getsize(path)
+        writer.complete(part, _spilled(size, started))
+    # An earlier run may have answered more: files that are written don't ask again.
+    answers = {each: group for group, each in enumerate(join_files.answered(url))}
+    for number, first, group in asking:
+        yield number, (first, group, table, answers[number, first, group])
 
 
-def collect(answered: tuple[str, Iterable[pa.RecordBatch]], files: TokenFiles) -> tuple[int, str]:
-    """Puts the targets of a row group in their places, into a file of its own."""
-    number, group = map(int, answered[0].split())
-    tables = files.tables
-    with parquet.open_reader(storage.join(files.folder, files.names[number])) as file:
-        table = file.read_row_group(group, columns=["tokens"], use_threads=False)
-        ends = parquet.list_offsets(table, "tokens")[1:]
-    shape = ends[-1], tables.options.slots
-    tokens = np.empty(shape, tables.packing.token_dtype)
-    weights = np.empty(shape, np.uint16)
-    orders = np.empty(shape[0], np.uint8)
-    for batch in answered[1]:
-        places = batch.column("position").to_numpy()
-        tokens[places] = batch.column("tokens").flatten().to_numpy().reshape(-1, shape[1])
-        weights[places] = batch.column("weights").flatten().to_numpy().reshape(-1, shape[1])
-        orders[places] = batch.column("orders").to_numpy()
-    targets = Targets(tokens, weights, orders)
-    rows = targets_files.targets_to_batch(tables.packing, targets, ends)
-    url = tables.writer.scratch("chunks", f"{number:05d}-{group:05d}.arrow")
-    with storage.publish(url) as path, pa.ipc.new_file(path, rows.schema) as file:
-        file.write_batch(rows)
-    return number, url
+def _write_answers(
+    path: str, part: str, table: int, asking: list[Asked], files: TokenFiles
+) -> None:
+    packing = files.tables.packing
+    progress = Progress(files.tables.writer, "answers", part)
+    opened = open_table(files.tables, table)
+    with join_files.AnswersWriter(path, packing) as output:
+        for number, first, group in asking:
+            chunk = number, first
+            questions = join_files.read_questions(_questions_url(files, chunk), group, packing)
+            documents = join_files.read_documents(_documents_url(files, chunk))
+            output.write((*chunk, group), join_files.answer(opened, questions, documents))
+            progress.add(len(questions.positions))
+    progress.note()
 
 
-def write_chunks(chunks: tuple[int, Iterable[str]], files: TokenFiles) -> int:
-    """Writes a file from its row groups."""
-    number, urls = chunks
+def write_answered(answered: tuple[int, Iterable[Answered]], files: TokenFiles) -> int:
+    """Writes the targets of a file from the answers to its chunks; returns its number."""
+    number, found = answered
 
-    def groups() -> Iterator[tuple[npt.NDArray[np.int64], Targets]]:
-        for url in sorted(urls):
-            with storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
-                yield targets_files.targets_of_batch(file.get_batch(0), files.tables.options.slots)
+    def targets() -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
+        for first, parts in itertools.groupby(sorted(found), key=lambda each: each[0]):
+            yield from _chunk_targets(files, (number, first), list(parts))
 
-    if files.tables.writer.completion(files.names[number]) is None:
-        write_file(files, number, groups())
-    for url in urls:
-        storage.remove_tree(url)
+    if not files.is_written(number):
+        _write_file(files, number, targets())
     return number
 
 
-@compiled
-def _tables_of(high: Words, low: Words, cut_high: Words, cut_low: Words) -> Words:
-    numbers = np.empty(len(low), np.int64)
-    for i in range(len(low)):
-        first = 0
-        last = len(cut_low)
-        while first < last:
-            middle = (first + last) // 2
-            above = np.uint64(high[i])
-            if cut_high[middle] < above or (
-                cut_high[middle] == above and cut_low[middle] <= low[i]
-            ):
-                first = middle + 1
-            else:
-                last = middle
-        numbers[i] = first
-    return numbers
+def _chunk_targets(
+    files: TokenFiles, chunk: Chunk, answered: list[Answered]
+) -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
+    """The row groups of a chunk."""
+    packing = files.tables.packing
+    rows = list(read_rows(files.url(chunk[0]), files.chunk_groups(chunk)))
+    targets = join_files.collect_targets(
+        packing,
+        files.tables.options,
+        np.concatenate([tokens for tokens, _ in rows]),
+        (
+            (
+                join_files.read_askers(_questions_url(files, chunk), asking),
+                join_files.read_answers(_answers_url(files, table), group),
+            )
+            for _, asking, table, group in answered
+        ),
+    )
+    parts = targets.split([len(tokens) for tokens, _ in rows])
+    return zip(parts, (ends for _, ends in rows), strict=True)
+
+
+def _chunk_name(chunk: Chunk) -> str:
+    number, first = chunk
+    return f"{number:05d}-{first:06d}"
+
+
+def _questions_url(files: TokenFiles, chunk: Chunk) -> str:
+    tables = files.tables
+    return tables.writer.scratch("questions", tables.layout, f"{_chunk_name(chunk)}.parquet")
+
+
+def _documents_url(files: TokenFiles, chunk: Chunk) -> str:
+    tables = files.tables
+    return tables.writer.scratch("questions", tables.layout, f"{_chunk_name(chunk)}.arrow")
+
+
+def _answers_url(files: TokenFiles, table: int) -> str:
+    tables = files.tables
+    return tables.writer.scratch("answers", tables.layout, f"{table:05d}.parquet")
+
+
+def _spilled(size: int, started: float) -> Completion:
+    return Completion((), {"spilled_bytes": size, "join_seconds": time.perf_counter() - started})

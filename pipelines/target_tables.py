@@ -1,9 +1,9 @@
 """The first half of `enrich`: counts -> tables in which the target of a position is looked up.
 
-Every part of the counts is turned into a run of (context backwards, next token) n-grams of all
-orders, spilled to storage. Cut by what stands next to a position, these make tables of bounded size
-that each answer a position with one look-up, whatever the order that is found; or one table, for
-workers that hold it whole.
+Where they are few the contexts make one table. Where they are not, every part of the counts is
+turned into a run of (context backwards, next token) n-grams of all orders, spilled to storage. Cut
+by what stands next to a position, these make tables of bounded size that each answer a position
+with one look-up, whatever the order that is found.
 """
 
 import dataclasses
@@ -17,12 +17,18 @@ import apache_beam as beam
 from corpus import storage
 from corpus.datasets import Completion, DatasetWriter
 from ngram_agg.counts_files import read_counts, read_spilled, spill_runs
-from ngram_agg.full_tables import backward_key, backward_run, build_table
+from ngram_agg.full_tables import (
+    NextTokens,
+    backward_contexts,
+    backward_key,
+    backward_run,
+    read_contexts,
+)
 from ngram_agg.packing import Key, Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
+from ngram_agg.target_options import TargetOptions
 from ngram_agg.targets import (
-    TargetOptions,
     TargetTable,
     make_target_table,
     open_target_table,
@@ -50,22 +56,48 @@ class TargetTables:
       writer: the dataset in the making, below which they live while it is made.
       packing: of the n-grams, forwards and backwards.
       options: what the targets are made of.
-      counts: the files of the counts dataset.
+      counts: folder of the counts dataset.
+      names: its files.
       partition_rows: n-grams in one table; None for one table of all.
     """
 
     writer: DatasetWriter
     packing: Packing
     options: TargetOptions
-    counts: tuple[str, ...]
+    counts: str
+    names: tuple[str, ...]
     partition_rows: int | None
 
     @property
     def parts(self) -> CountsParts:
         return CountsParts(self.writer, self.packing, self.partition_rows or 0)
 
+    @property
+    def counts_files(self) -> list[str]:
+        return [storage.join(self.counts, name) for name in self.names]
+
+    @property
+    def layout(self) -> str:
+        """Tells what was made for these tables from what an earlier run made for others."""
+        return f"{self.partition_rows or 'one'}"
+
+    def part(self, number: int) -> str:
+        return f"table-{self.layout}-{number:05d}"
+
     def folder(self, number: int) -> str:
-        return self.writer.scratch("tables", f"{number:05d}")
+        return self.writer.scratch("tables", self.layout, f"{number:05d}")
+
+
+class BuildTable(beam.PTransform):
+    """(A pipeline) -> the number of the one table, when it is on storage."""
+
+    def __init__(self, tables: TargetTables) -> None:
+        super().__init__()
+        self._tables = tables
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        one = pipeline | "One" >> beam.Create([0], reshuffle=False)
+        return one | "Build" >> beam.Map(write_one_table, self._tables)
 
 
 class BuildTables(beam.PTransform):
@@ -79,13 +111,10 @@ class BuildTables(beam.PTransform):
         tables = self._tables
         runs = (
             pipeline
-            | "CountsFiles" >> SpreadOut(range(len(tables.counts)))
+            | "CountsFiles" >> SpreadOut(range(len(tables.names)))
             | "Backward" >> beam.Map(spill_backward, tables)
         )
-        if tables.partition_rows is None:
-            found = pipeline | "NoCuts" >> beam.Create([[]], reshuffle=False)
-        else:
-            found = runs | "FindCuts" >> FindCuts(tables.parts)
+        found = runs | "FindCuts" >> FindCuts(tables.parts)
         cuts = beam.pvalue.AsSingleton(found)
         whole = (
             runs
@@ -108,11 +137,21 @@ class BuildTables(beam.PTransform):
         return {"tables": built, "cuts": found}
 
 
+def write_one_table(number: int, tables: TargetTables) -> int:
+    """Builds the table of all contexts, unless an earlier run has done it; returns its number."""
+    if tables.writer.completion(tables.part(number)) is None:
+        contexts = read_contexts(
+            tables.counts_files, tables.packing, tables.options.orders, tables.options.min_count
+        )
+        _write_table(number, tables, contexts)
+    return number
+
+
 def spill_backward(number: int, tables: TargetTables) -> str:
     """Turns a part of the counts round, unless an earlier run has done it; returns its name."""
     url = tables.writer.scratch("backward", f"{number:05d}{SPILLED}")
     if not storage.exists(url):
-        blocks = list(read_counts(tables.counts[number], tables.packing))
+        blocks = list(read_counts(tables.counts_files[number], tables.packing))
         part = joined_runs([empty_run(tables.packing), *blocks])
         backward = backward_run(part, tables.options.orders, tables.options.min_count)
         with storage.publish(url) as path:
@@ -149,26 +188,39 @@ def to_tables(split: tuple[Cut, CountsRun], cuts: list[Cut]) -> Iterator[tuple[i
 def write_table(sources: tuple[int, dict[str, list]], tables: TargetTables, cuts: list[Cut]) -> int:
     """Builds a table, unless an earlier run has done it; returns its number."""
     number, grouped = sources
-    part = f"table-{number:05d}"
-    if tables.writer.completion(part) is None:
-        started = time.perf_counter()
-        progress = Progress(tables.writer, "tables", part)
+    if tables.writer.completion(tables.part(number)) is None:
         split = merge_runs([empty_run(tables.packing), *grouped["split"]])
-        whole = merge_slices(sorted(grouped["slices"][0]), tables.packing, progress.add)
+        whole = merge_slices(sorted(grouped["slices"][0]), tables.packing)
         bounds = [
             _bounds(context, tables.packing)
             for cut in cuts[max(0, number - 1) : number + 1]
             for context in split_contexts(cut, tables.packing)
         ]
-        streams = [_without(whole, sorted(set(bounds))), iter([split])]
-        full = build_table(tables.packing, merge_streams(streams), tables.options.min_count)
-        table = make_target_table(full, tables.options)
-        save_target_table(tables.folder(number), table)
-        progress.note()
-        seconds = time.perf_counter() - started
-        counters = {"contexts_of_tables": len(full), "table_seconds": seconds}
-        tables.writer.complete(part, Completion((), counters))
+        runs = merge_streams([_without(whole, sorted(set(bounds))), iter([split])])
+        contexts = backward_contexts(tables.packing, runs, tables.options.min_count)
+        _write_table(number, tables, contexts)
     return number
+
+
+def _write_table(number: int, tables: TargetTables, contexts: Iterator[NextTokens]) -> None:
+    started = time.perf_counter()
+    progress = Progress(tables.writer, "tables", tables.part(number))
+
+    def noted() -> Iterator[NextTokens]:
+        for part in contexts:
+            yield part
+            progress.add(len(part))
+
+    table = make_target_table(tables.packing, tables.options, noted())
+    save_target_table(tables.folder(number), table)
+    progress.note()
+    seconds = time.perf_counter() - started
+    counters = {
+        "contexts_of_tables": len(table),
+        "table_bytes": sum(column.nbytes for column in table.columns().values()),
+        "table_seconds": seconds,
+    }
+    tables.writer.complete(tables.part(number), Completion((), counters))
 
 
 def _bounds(context: Cut, packing: Packing) -> tuple[Key, Key]:

@@ -27,7 +27,8 @@ from ngram_agg.packing import Packing
 from ngram_agg.runs import check_vocabulary
 from ngram_agg.tables import check_table
 from ngram_agg.targets import WEIGHT_UNITS
-from ngram_agg.targets_files import check_targets
+from ngram_agg.targets_files import HEADS_FOLDER, TargetsReader
+from pipelines.query import quote_token
 
 _SAMPLE_CHARACTERS = 300
 
@@ -116,9 +117,13 @@ def _check_distributions(folder: str, record: FileRecord, manifest: Manifest) ->
 
 
 def _check_targets(folder: str, record: FileRecord, manifest: Manifest) -> None:
-    url = storage.join(folder, record.name)
-    vocabulary_size = manifest.tokenizer["vocabulary_size"]
-    rows, positions = check_targets(url, manifest.properties["slots"], vocabulary_size)
+    # Heads are read with the positions that use them.
+    if record.name.startswith(f"{HEADS_FOLDER}/"):
+        return
+    rows = positions = 0
+    for ends, targets in TargetsReader(folder, manifest).read_file(record.name):
+        rows += len(ends)
+        positions += len(targets)
     _expect("rows", rows, record.rows)
     _expect("positions", positions, record.tokens)
 
@@ -175,6 +180,8 @@ def _expect(what: str, found: int, expected: int) -> None:
 
 def sample(folder: str, manifest: Manifest) -> list[str]:
     """The dataset's first row as text, to show that it decodes."""
+    if manifest.kind == "targets":
+        return [_sample_target(folder, manifest)]
     name = (manifest.data_files or manifest.files)[0].name
     url = storage.join(folder, name)
     trimmed = manifest.properties.get("length") is not None
@@ -192,22 +199,31 @@ def sample(folder: str, manifest: Manifest) -> list[str]:
             shown = f"{len(row['tokens'])} ids of {row['byte_length']} bytes"
             return [f"     first row of {name}: {row['doc_id']}: {shown}"]
         tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
-        shown = _shown_row(row, tokenizer, manifest)
+        shown = _shown_row(row, tokenizer)
     return [f"     first row of {name}: {shown}"]
 
 
-def _shown_row(row: dict[str, Any], tokenizer: Tokenizer, manifest: Manifest) -> str:
+def _shown_row(row: dict[str, Any], tokenizer: Tokenizer) -> str:
     if "tokens" in row:
         return _shown_document(row["doc_id"], tokenizer.decode(row["tokens"][:-1]))
-    if "target_tokens" in row:
-        slots = list(zip(row["target_tokens"], row["target_weights"], strict=True))
-        last = [slot for slot in slots[-manifest.properties["slots"] :] if slot[1]]
-        return "its last target: " + ", ".join(
-            f"{tokenizer.token_text(token)!r} {weight / WEIGHT_UNITS:.1%}" for token, weight in last
-        )
     ids = [value for column, value in row.items() if column.startswith(("token_", "context_"))]
-    shown = " ".join(repr(tokenizer.token_text(token)) for token in ids) or "(empty context)"
+    shown = " ".join(quote_token(tokenizer, token) for token in ids) or "(empty context)"
     return f"{shown} {row.get('count', row.get('total')):,} times"
+
+
+def _sample_target(folder: str, manifest: Manifest) -> str:
+    reader = TargetsReader(folder, manifest)
+    name = reader.names[0]
+    ends, targets = next(reader.read_file(name))
+    *_, row = targets.split(np.array([ends[0] - 1, 1]))
+    dense = row.dense(manifest.properties["head"], manifest.properties["tail_draws"])
+    tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
+    shown = ", ".join(
+        f"{quote_token(tokenizer, token)} {weight / WEIGHT_UNITS:.1%}"
+        for token, weight in zip(dense[0][0].tolist(), dense[1][0].tolist(), strict=True)
+        if weight
+    )
+    return f"     last target of the first row of {name}: {shown}"
 
 
 def _shown_document(doc_id: str, text: str) -> str:

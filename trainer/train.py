@@ -8,6 +8,14 @@ from itertools import islice
 from typing import Any, Protocol
 
 from corpus.arguments import make_parser, parse_known
+from corpus.datasets import read_manifest
+from corpus.errors import UsageError
+from ngram_agg.target_options import (
+    TARGET_ARGUMENTS,
+    TargetOptions,
+    add_target_arguments,
+    target_options,
+)
 from trainer import checkpoints
 from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary
 from trainer.distributed import DEVICES, PARALLEL, Processes, joined
@@ -91,6 +99,7 @@ def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
         data,
         options.targets,
         counts=options.counts,
+        compact=options.target,
         rank=processes.rank,
         ranks=processes.ranks,
     )
@@ -259,7 +268,31 @@ def main(argv: Sequence[str]) -> None:
     running.add_argument(
         "--workers", type=int, metavar="N", help="processes that read data; 0: this one"
     )
-    train(TrainOptions(**vars(parse_known(parser, argv)[0])))
+    made_of = parser.add_argument_group("targets that are computed from --counts, as by enrich")
+    add_target_arguments(made_of)
+    arguments = parse_known(parser, argv)[0]
+    arguments.target = _target_options(parser, arguments)
+    train(TrainOptions(**vars(arguments)))
+
+
+def _target_options(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> TargetOptions | None:
+    """Takes the options of targets out of the arguments; None where no targets are computed."""
+    is_computed = arguments.objective == "compact" and arguments.counts is not None
+    longest = TargetOptions.max_order
+    if is_computed:
+        longest = read_manifest(arguments.counts, "counts").properties["max_order"]
+    given = [
+        name for name in TARGET_ARGUMENTS if getattr(arguments, name) != parser.get_default(name)
+    ]
+    options = target_options(arguments, longest)
+    if given and not is_computed:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} is for targets that are computed: --objective compact"
+            " with --counts"
+        )
+    return options if is_computed else None
 
 
 def set_defaults(parser: argparse.ArgumentParser, options: type[Any]) -> None:
@@ -274,7 +307,11 @@ def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--tokens", required=True, metavar="DIR", help=DATASETS)
     add("--targets", metavar="DIR", help="folder or URL of the targets made from it by enrich")
-    add("--counts", metavar="DIR", help="folder or URL of counts, for --objective all-ngrams")
+    add(
+        "--counts",
+        metavar="DIR",
+        help="folder or URL of counts: compact targets are computed from them, or all-ngrams",
+    )
     add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
     add("--output", required=True, metavar="DIR", help="folder or URL of the run")
     add("--length", type=int, metavar="N", help="tokens of a sequence")
@@ -285,7 +322,7 @@ def _add_objective_arguments(group: argparse._ArgumentGroup) -> None:
     add(
         "--objective",
         choices=OBJECTIVES,
-        help="compact: --targets; all-ngrams: --counts",
+        help="compact: --targets or --counts; all-ngrams: --counts",
     )
     add("--mix", type=float, metavar="SHARE", help="of the targets in the loss, 0 to 1")
     add("--mix-schedule", choices=MIX_SCHEDULES, help="of that share over the run")

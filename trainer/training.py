@@ -5,6 +5,7 @@ predictions in the whole step, so neither the size of the micro-batches nor the 
 that share them makes a difference.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.tensor import DTensor
 
 from corpus.errors import UsageError
+from ngram_agg.target_options import TargetOptions
 from trainer.checkpoints import Checkpoint
 from trainer.data import Batch
 from trainer.distributed import DEVICES, PARALLEL, Processes, gradients_exchanged
@@ -64,7 +66,9 @@ class TrainOptions:
       output: folder or URL of the run.
       steps: optimizer steps in all.
       targets: folder or URL of the targets made from `tokens`; for the objective `compact`.
-      counts: folder or URL of counts by the same tokenizer; for the objective `all-ngrams`.
+      counts: folder or URL of counts by the same tokenizer: for `compact` instead of targets, which
+        are computed then while training, and for `all-ngrams`.
+      target: with counts and `compact`, what the targets are made of.
       model: name of a size.
       objective: `next-token`; `compact`: the targets' distributions; or `all-ngrams`: the full
         distributions of contexts, looked up in the counts while training.
@@ -98,6 +102,7 @@ class TrainOptions:
     steps: int
     targets: str | None = None
     counts: str | None = None
+    target: TargetOptions | None = None
     model: str = "3m"
     objective: str = "next-token"
     mix: float = 1.0
@@ -135,18 +140,32 @@ class TrainOptions:
                 )
         if self.mix > 1:
             raise UsageError(f"--mix {self.mix} is not a share from 0 to 1")
-        for name, objective in (("targets", "compact"), ("counts", "all-ngrams")):
-            given = getattr(self, name) is not None
-            if self.objective == objective and not given:
-                raise UsageError(f"--objective {objective} needs --{name}, the folder of a dataset")
-            if self.objective != objective and given:
-                raise UsageError(f"--{name} is for --objective {objective}, not {self.objective}")
+        self._check_sources()
         if self.optimizer == "adafactor" and self.parallel == "fsdp":
             # PyTorch's Adafactor fails on parameters that are divided among processes.
             raise UsageError(
                 "--optimizer adafactor doesn't work with --parallel fsdp; use --parallel ddp,"
                 " or --optimizer adamw"
             )
+
+    def _check_sources(self) -> None:
+        given = [name for name in ("targets", "counts") if getattr(self, name) is not None]
+        accepted = {"next-token": (), "compact": ("targets", "counts"), "all-ngrams": ("counts",)}
+        sources = accepted[self.objective]
+        for name in given:
+            if name not in sources:
+                fitting = [each for each, names in accepted.items() if name in names]
+                raise UsageError(
+                    f"--{name} is for --objective {' or '.join(fitting)}, not {self.objective}"
+                )
+        if sources and len(given) != 1:
+            names = " or ".join(f"--{name}" for name in sources)
+            raise UsageError(
+                f"--objective {self.objective} needs {names}, the folder of a dataset"
+                + (", not both" if given else "")
+            )
+        if self.target is not None and (self.objective, given) != ("compact", ["counts"]):
+            raise UsageError("options of targets are for --objective compact with --counts")
 
     def mix_at(self, step: int) -> float:
         """The share of the targets in the loss of a step, the first one being 1."""
@@ -157,6 +176,8 @@ class TrainOptions:
     def decisive(self, processes: Processes) -> dict[str, Any]:
         """What decides the result; the rest may be another one when the run goes on."""
         chosen = {name: getattr(self, name) for name in _DECISIVE}
+        if self.target is not None:
+            chosen["target"] = dataclasses.asdict(self.target)
         if self.schedule == "cosine" or self.mix_schedule == "linear-to-zero":
             chosen["steps"] = self.steps
         return chosen | {

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from corpus import parquet, storage
 from corpus.datasets import FileRecord, Manifest
-from corpus.errors import DataError
 from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.packing import Key
 from ngram_agg.runs import CountsRun
+from ngram_agg.targets_files import TargetsReader
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -253,18 +253,21 @@ def _sums_by_rank(table: pa.Table, top_k: int) -> Integers:
 
 def read_targets(dataset: Dataset) -> TargetNumbers:
     """Contexts used and weights of a targets dataset."""
-    slots = dataset.manifest.properties["slots"]
+    properties = dataset.manifest.properties
+    slots = properties["head"], properties["tail_draws"]
     numbers = TargetNumbers(
-        np.zeros(256, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        np.zeros(256, np.int64), np.zeros(sum(slots), np.int64), np.zeros(sum(slots), np.int64)
     )
-    for url, _ in dataset.data_files():
-        for table in parquet.read_tables(url, ["order", "target_weights"]):
-            orders = parquet.column_values(table, "order")
-            weights = parquet.column_values(table, "target_weights")
-            if len(weights) != len(orders) * slots:
-                raise DataError(f"{url} does not have {slots} slots a position")
-            weights = weights.reshape(-1, slots)
-            numbers.positions_of_order[:] += np.bincount(orders, minlength=256)
-            numbers.slot_weights[:] += weights.sum(axis=0, dtype=np.int64)
-            numbers.slots_used[:] += np.count_nonzero(weights, axis=0)
+    reader = TargetsReader(dataset.folder, dataset.manifest)
+    for name in reader.names:
+        for _, targets in reader.read_file(name):
+            # What it adds up doesn't depend on which tokens were drawn: once for each head.
+            targets = targets.compact()
+            uses = np.bincount(targets.head, minlength=len(targets.heads))
+            weights = targets.heads.slot_weights(*slots)
+            numbers.positions_of_order[:] += np.bincount(
+                targets.heads.orders, uses, minlength=256
+            ).astype(np.int64)
+            numbers.slot_weights[:] += uses @ weights
+            numbers.slots_used[:] += uses @ (weights > 0)
     return numbers

@@ -22,7 +22,7 @@ from tests.cloud.servers import ROOT
 from tests.integration.samples import assert_same_data
 
 JOBS = [
-    *("tokens", "counts", "merged", "distributions", "targets", "targets-by-shuffle"),
+    *("tokens", "counts", "merged", "distributions", "targets", "targets-of-many-tables"),
     *("compressed", "coded-by-network", "documents", "examples"),
 ]
 

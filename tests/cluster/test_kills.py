@@ -14,7 +14,7 @@ from tests.integration.samples import assert_same_data
 
 # The dataset, and the parts of it after the first of which something is killed.
 @pytest.mark.parametrize(
-    ("dataset", "prefix"), [("counts", "run-"), ("targets-by-shuffle", "table-")]
+    ("dataset", "prefix"), [("counts", "run-"), ("targets-of-many-tables", "table-")]
 )
 def test_a_job_survives_its_python_workers_and_an_executor(
     dataset, prefix, job, spark, spark_cluster, tmp_path, monkeypatch
@@ -36,9 +36,7 @@ def test_a_job_survives_its_python_workers_and_an_executor(
     assert_same_data(output, job / dataset)
 
 
-@pytest.mark.parametrize(
-    ("dataset", "prefix"), [("counts", "run-"), ("targets-by-broadcast", "part-")]
-)
+@pytest.mark.parametrize(("dataset", "prefix"), [("counts", "run-"), ("targets", "part-")])
 def test_after_the_driver_dies_a_second_run_makes_what_is_missing(
     dataset, prefix, job, spark, spark_cluster, tmp_path
 ):

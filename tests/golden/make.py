@@ -40,7 +40,7 @@ def make(folder: Path) -> None:
         ["distributions", "--input", counts, "--output", tables, "--top-k", "2"],
         [
             *("enrich", "--tokens", tokens, "--counts", counts, "--output", targets),
-            *("--head", "2", "--tail-draws", "1", "--seed", "1"),
+            *("--head", "2", "--tail-draws", "1", "--draw-seed", "1"),
         ],
     )
     for name, (model, options) in CODEBOOKS.items():

@@ -1,19 +1,27 @@
-"""Targets of whole jobs: exact, the same for every join and runner, unbiased, resumed."""
+"""Targets of whole jobs: exact, the same for every table and runner, unbiased, resumed."""
 
+import dataclasses
 import gzip
 import json
 import math
 import tempfile
+from pathlib import Path
 
+import duckdb
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from corpus.datasets import read_manifest
-from ngram_agg.targets import WEIGHT_UNITS, TargetOptions, hash_strings
-from pipelines import cli, enrich
+from corpus.errors import DataError
+from ngram_agg.positions import hash_strings
+from ngram_agg.target_options import TargetOptions
+from ngram_agg.targets import WEIGHT_UNITS
+from ngram_agg.targets_files import TargetsReader
+from pipelines import cli, target_joins
 from tests.integration.samples import (
     assert_same_data,
     documents_of,
@@ -24,8 +32,11 @@ from tests.integration.samples import (
 )
 from tests.integration.test_resume import kill_after_first_part, start
 from tests.ngram_agg import test_targets as oracle
+from tests.targets import in_slots, names, read_rows
+from trainer.data import DataOptions, Loader, TokenDataset
 
 MAX_ORDER = 4
+REPOSITORY = Path(__file__).parents[2]
 
 
 def make_counts(folder, source):
@@ -54,15 +65,13 @@ def job(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def small_tables(monkeypatch):
-    """Shuffles with tables of a few thousand n-grams, so that there are many."""
-    monkeypatch.setattr(enrich, "partition_rows", lambda _: 3000)
+# So many tables of a few thousand n-grams each that positions have to be sorted for them.
+MANY = ("--table-mib", 0.25)
 
 
-def test_targets_are_those_of_the_oracle(job, tmp_path, small_tables):
+def test_targets_are_those_of_the_oracle(job, tmp_path):
     options = TargetOptions(max_order=MAX_ORDER, seed=5, tail_draws=2, head=3)
-    more = ("--seed", 5, "--tail-draws", 2, "--head", 3, "--join", "shuffle")
+    more = ("--draw-seed", 5, "--tail-draws", 2, "--head", 3, *MANY)
     targets = run_enrich(job, tmp_path / "out", *more)
     documents = documents_of(job / "tokens")
     ids = [
@@ -76,18 +85,16 @@ def test_targets_are_those_of_the_oracle(job, tmp_path, small_tables):
     # The oracle takes its time: a tenth of the positions.
     expected = oracle.expected_targets(documents, options, MAX_ORDER, hashes, every=10)
     seen = 0
-    for path in sorted(targets.glob("*.parquet")):
-        tokens = pq.read_table(job / "tokens" / path.name)["tokens"].to_pylist()
-        rows = pq.read_table(path).to_pylist()
-        for document, row in zip(tokens, rows, strict=True):
-            assert len(row["order"]) == len(document)
+    for name in names(targets):
+        tokens = pq.read_table(job / "tokens" / name)["tokens"].to_pylist()
+        for document, row in zip(tokens, read_rows(targets, name), strict=True):
+            assert len(row) == len(document)
             for position in range(-seen % 10, len(document), 10):
                 order, slots = next(expected)
+                found_order, head, drawn = row[position]
+                assert found_order == order
                 slots += [(0, 0)] * (options.slots - len(slots))
-                here = slice(position * options.slots, (position + 1) * options.slots)
-                assert row["order"][position] == order
-                found = zip(row["target_tokens"][here], row["target_weights"][here], strict=True)
-                assert list(found) == slots
+                assert in_slots(head, drawn, (options.head, options.tail_draws)) == slots
             seen += len(document)
     assert next(expected, None) is None
 
@@ -98,29 +105,31 @@ def test_targets_are_those_of_the_oracle(job, tmp_path, small_tables):
         (),
         ("--scheme", "split"),
         ("--scheme", "renormalize", "--estimator", "fixed", "--max-order", 2),
-        ("--estimator", "interpolated", "--min-order", 0),
         ("--min-order", 0, "--max-order", 0),
     ],
 )
-def test_both_joins_give_the_same_bytes(options, job, tmp_path, small_tables):
-    broadcast = run_enrich(job, tmp_path / "broadcast", "--join", "broadcast", *options)
-    shuffle = run_enrich(job, tmp_path / "shuffle", "--join", "shuffle", *options)
-    assert_same_data(broadcast, shuffle)
+def test_one_table_and_many_give_the_same_bytes(options, job, tmp_path):
+    one = run_enrich(job, tmp_path / "one", *options)
+    many = run_enrich(job, tmp_path / "many", *MANY, *options)
+    assert_same_data(one, many)
+    counters = read_manifest(str(many)).counters
+    assert counters["spilled_bytes"] > 0
+    assert "spilled_bytes" not in read_manifest(str(one)).counters
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("join", ["broadcast", "shuffle"])
-def test_two_worker_processes_give_the_same_bytes(join, job, tmp_path):
-    one = run_enrich(job, tmp_path / "one", "--join", join)
-    two = run_enrich(job, tmp_path / "two", "--join", join, "--workers", 2)
+@pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
+def test_two_worker_processes_give_the_same_bytes(tables, job, tmp_path):
+    one = run_enrich(job, tmp_path / "one", *tables)
+    two = run_enrich(job, tmp_path / "two", *tables, "--workers", 2)
     assert_same_data(one, two)
 
 
-def test_bundles_run_twice(job, tmp_path):
-    repeat = "--direct_runner_bundle_repeat=1"
-    for join in ("broadcast", "shuffle"):
-        one = run_enrich(job, tmp_path / f"one-{join}", "--join", join)
-        assert_same_data(one, run_enrich(job, tmp_path / f"twice-{join}", "--join", join, repeat))
+@pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
+def test_bundles_run_twice(tables, job, tmp_path):
+    one = run_enrich(job, tmp_path / "one", *tables)
+    twice = run_enrich(job, tmp_path / "two", *tables, "--direct_runner_bundle_repeat=1")
+    assert_same_data(one, twice)
 
 
 def test_files_and_row_groups_are_those_of_the_tokens(job, tmp_path):
@@ -137,24 +146,84 @@ def test_files_and_row_groups_are_those_of_the_tokens(job, tmp_path):
     assert manifest.properties["slots"] == 20
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        TargetOptions(max_order=MAX_ORDER),
+        TargetOptions("split", "fixed", head=3, tail_draws=0, max_order=2, min_count=3),
+        TargetOptions(head=0, tail_draws=3, min_order=0, max_order=MAX_ORDER, seed=7),
+    ],
+)
+def test_the_loader_computes_the_targets_that_enrich_writes(options, job, tmp_path, monkeypatch):
+    """Bit by bit, also in the middle of documents that go on in another row group."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # A document of several row groups.
+    monkeypatch.setattr("corpus.tokens.ROW_GROUP_TOKENS", 1000)
+    monkeypatch.setattr("corpus.tokens.MAX_ROW_TOKENS", 700)
+    write_jsonl(tmp_path / "in.jsonl", ["", *random_texts(3, words=2000, documents=2), "end"])
+    run(
+        *("tokenize", "--input", tmp_path / "in.jsonl", "--tokenizer", "bytes"),
+        *("--output", tmp_path / "tokens"),
+    )
+    arguments = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in dataclasses.asdict(options).items()
+        if name != "seed"
+    ]
+    tokens, counts = str(tmp_path / "tokens"), str(job / "counts")
+    inputs = ("--tokens", tokens, "--counts", counts, "--output", tmp_path / "targets")
+    run("enrich", *inputs, *arguments, f"--draw-seed={options.seed}")
+    data = DataOptions(batch_size=4, length=50, seed=1)
+    stored = TokenDataset(tokens, data, str(tmp_path / "targets"), epochs=1)
+    computed = TokenDataset(tokens, data, counts=counts, compact=options, epochs=1)
+    positions = 0
+    for one, two in zip(Loader(stored), Loader(computed, 2), strict=True):
+        for left, right in zip(one, two, strict=True):
+            assert left is right is None or torch.equal(left, right)
+        positions += one.tokens.numel()
+    assert positions > 5000
+
+
+@pytest.mark.parametrize("scheme", ["retain", "split"])
+def test_the_documented_sql_gives_the_flat_view(scheme, job, tmp_path, monkeypatch):
+    draws = () if scheme == "split" else ("--tail-draws", 3)
+    targets = run_enrich(job, tmp_path / "targets", "--scheme", scheme, "--head", 2, *draws)
+    name = names(targets)[0]
+    blocks = (REPOSITORY / "docs" / "formats.md").read_text().split("```sql")[1:]
+    sql = next(block.split("```")[0] for block in blocks if "CREATE VIEW flat" in block)
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        connection.execute(sql.replace("part-00000-of-00001.parquet", name))
+        found = iter(connection.sql("SELECT * FROM flat ORDER BY row, place").fetchall())
+    for row, positions in enumerate(read_rows(targets, name)):
+        for place, (order, head, drawn) in enumerate(positions, 1):
+            tokens, weights = (list(each) for each in zip(*head, *drawn, strict=True))
+            assert next(found) == (row, place, order, tokens, weights)
+    assert next(found, None) is None
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("join", ["broadcast", "shuffle"])
-def test_a_document_of_several_rows(join, tmp_path):
+@pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
+def test_a_document_of_several_rows(tables, tmp_path):
     """Contexts and draws go on over the rows and row groups of a document of a million tokens."""
     text = " ".join(random_texts(9, words=350_000, documents=1))
     assert len(text) > 1 << 20
     write_jsonl(tmp_path / "in.jsonl", [text, "", "hello"])
     make_counts(tmp_path, tmp_path / "in.jsonl")
-    targets = run_enrich(tmp_path, tmp_path / "out", "--join", join, "--max-order", 2)
-    names = sorted(path.name for path in targets.glob("*.parquet"))
-    tokens, table = (
-        pa.concat_tables([pq.read_table(folder / name) for name in names])
-        for folder in (tmp_path / "tokens", targets)
+    targets = run_enrich(tmp_path, tmp_path / "out", *tables, "--max-order", 2)
+    tokens = pa.concat_tables(
+        [pq.read_table(tmp_path / "tokens" / name) for name in names(targets)]
     )
-    assert table.num_rows == tokens.num_rows > 3
-    weights = np.concatenate(table["target_weights"].to_numpy()).reshape(-1, 20)
-    assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
-    orders = np.concatenate(table["order"].to_numpy())
+    orders, rows = [], 0
+    reader = TargetsReader(str(targets), read_manifest(str(targets)))
+    for name in names(targets):
+        for ends, found in reader.read_file(name):
+            rows += len(ends)
+            orders.append(found.heads.orders[found.head])
+            weights = found.heads.slot_weights(16, 4)
+            assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
+    assert rows == tokens.num_rows > 3
+    orders = np.concatenate(orders)
     end = read_manifest(str(targets)).tokenizer["end_of_document"]
     flat = np.concatenate(tokens["tokens"].to_numpy())
     first_of_document = np.flatnonzero(np.append(end, flat[:-1]) == end)
@@ -259,17 +328,17 @@ def test_unbiased_on_simplewiki(order, wiki, tmp_path):
         draws = int(scheme == "retain")
         targets = run_enrich(wiki, tmp_path / scheme, *fixed, "--tail-draws", draws)
         flat, tokens, weights = [], [], []
-        for path in sorted(targets.glob("*.parquet")):
-            table = pq.read_table(path)
-            tokens.append(table["target_tokens"].combine_chunks().flatten().to_numpy())
-            weights.append(table["target_weights"].combine_chunks().flatten().to_numpy())
-            observed = pq.read_table(wiki / "tokens" / path.name)["tokens"]
+        reader = TargetsReader(str(targets), read_manifest(str(targets)))
+        for name in names(targets):
+            for _, found in reader.read_file(name):
+                dense = found.dense(4, draws)
+                tokens.append(dense[0])
+                weights.append(dense[1])
+            observed = pq.read_table(wiki / "tokens" / name)["tokens"]
             flat.append(observed.combine_chunks().flatten().to_numpy())
         flat = np.concatenate(flat).astype(np.int64)
         end = read_manifest(str(targets)).tokenizer["end_of_document"]
-        shape = len(flat), -1
-        tokens = np.concatenate(tokens).reshape(shape)
-        weights = np.concatenate(weights).reshape(shape)
+        tokens, weights = np.concatenate(tokens), np.concatenate(weights)
         assert (weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
         verdicts[scheme] = is_unbiased(flat, end, order, tokens, weights, draws)
     assert verdicts == {"retain": True, "split": True, "renormalize": False}
@@ -277,17 +346,35 @@ def test_unbiased_on_simplewiki(order, wiki, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("join", "prefix"), [("broadcast", "table-"), ("broadcast", "part-"), ("shuffle", "part-")]
+    ("tables", "prefix"),
+    [((), "table-"), ((), "part-"), (MANY, "ask-"), (MANY, "answer-"), (MANY, "part-")],
 )
-def test_a_killed_job_goes_on_where_it_was(join, prefix, job, tmp_path):
+def test_a_killed_job_goes_on_where_it_was(tables, prefix, job, tmp_path):
     whole = run_enrich(job, tmp_path / "whole")
     killed = tmp_path / "killed"
-    inputs = ("--tokens", job / "tokens", "--counts", job / "counts", "--join", join)
+    inputs = ("--tokens", job / "tokens", "--counts", job / "counts", *tables)
     complete = kill_after_first_part(start("enrich", *inputs, "--output", killed), killed, prefix)
     assert complete
     assert not (killed / "manifest.json").exists()
-    assert_same_data(run_enrich(job, killed, "--join", join), whole)
+    assert_same_data(run_enrich(job, killed, *tables), whole)
     assert not (killed / "_incomplete").exists()
+
+
+def test_a_killed_job_may_go_on_with_tables_of_another_size(job, tmp_path, monkeypatch):
+    """What was made for other tables is left alone."""
+    whole = run_enrich(job, tmp_path / "whole")
+    killed = tmp_path / "killed"
+
+    def fail(*_):
+        raise DataError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target_joins, "_chunk_targets", fail)
+        inputs = ("--tokens", job / "tokens", "--counts", job / "counts")
+        arguments = ("enrich", *inputs, "--output", killed, *MANY)
+        assert cli.main([str(each) for each in arguments]) == 1
+    assert (killed / "_incomplete" / "answers").exists()
+    assert_same_data(run_enrich(job, killed, "--table-mib", 0.5), whole)
 
 
 def refused(capsys, *arguments):
@@ -302,6 +389,9 @@ def test_what_does_not_fit_is_refused(job, tmp_path, capsys):
     tokens, counts = ("--tokens", job / "tokens"), ("--counts", job / "counts")
     assert "max-order 5 is more than the 4" in refused(
         capsys, "enrich", *tokens, *counts, *out, "--max-order", 5
+    )
+    assert "'0' is not a number above 0" in refused(
+        capsys, "enrich", *tokens, *counts, *out, "--table-mib", 0
     )
     assert "head 999" in refused(capsys, "enrich", *tokens, *counts, *out, "--head", 999)
     assert "tail-draws 1 with the scheme split" in refused(
@@ -331,25 +421,25 @@ def test_other_options_are_refused(job, tmp_path, capsys):
     capsys.readouterr()
     before = file_hashes(targets)
     inputs = ("--tokens", job / "tokens", "--counts", job / "counts", "--output", targets)
-    assert "seed: 0 there, 1 now" in refused(capsys, "enrich", *inputs, "--seed", 1)
-    run("enrich", *inputs, "--join", "shuffle")
+    assert "seed: 0 there, 1 now" in refused(capsys, "enrich", *inputs, "--draw-seed", 1)
+    run("enrich", *inputs, *MANY)
     assert "is complete already" in capsys.readouterr().out
     assert file_hashes(targets) == before
     counters = json.loads((targets / "manifest.json").read_text())["counters"]
     assert counters["positions"] == read_manifest(str(job / "tokens")).properties["tokens"]
 
 
-@pytest.mark.parametrize("join", ["broadcast", "shuffle"])
-def test_all_of_it_by_url(join, job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
+def test_all_of_it_by_url(tables, job, tmp_path, monkeypatch):
     """Inputs, tables and output on another filesystem; tables are copied to a local folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     memory = fsspec.filesystem("memory")
     for kind in ("tokens", "counts"):
-        memory.put(str(job / kind), f"/{join}/{kind}", recursive=True)
-    place = f"memory://{join}"
-    inputs = ("--tokens", f"{place}/tokens", "--counts", f"{place}/counts", "--join", join)
+        memory.put(str(job / kind), f"/{len(tables)}/{kind}", recursive=True)
+    place = f"memory://{len(tables)}"
+    inputs = ("--tokens", f"{place}/tokens", "--counts", f"{place}/counts", *tables)
     run("enrich", *inputs, "--output", f"{place}/targets")
-    memory.get(f"/{join}/targets", str(tmp_path / "targets"), recursive=True)
+    memory.get(f"/{len(tables)}/targets", str(tmp_path / "targets"), recursive=True)
     assert_same_data(tmp_path / "targets", run_enrich(job, tmp_path / "local"))
     run("verify", f"{place}/targets")

@@ -32,7 +32,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     files = random_files(1, [(130, 200), (170,)])
     tokens = write_tokens(folder / "tokens", files)
-    write_targets(folder / "targets", files, read_manifest(tokens).content_hash)
+    write_targets(folder / "targets", files, tokens)
     write_tokens(folder / "held", random_files(2, [(101,)]))
     return folder
 

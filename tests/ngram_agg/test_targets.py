@@ -1,26 +1,36 @@
 """Compact targets against an oracle of dictionaries and fractions, draw by draw."""
 
 import itertools
-from collections import Counter
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.errors import UsageError
-from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.full_tables import (
+    backward_contexts,
+    backward_run,
+    build_table,
+    forward_contexts,
+    full_distributions,
+)
 from ngram_agg.packing import Packing
+from ngram_agg.positions import (
+    Place,
+    find_documents,
+    find_positions,
+    hash_strings,
+    start_of_file,
+)
 from ngram_agg.runs import count_ngrams, merge_runs
+from ngram_agg.slots import Slots
+from ngram_agg.target_options import TargetOptions
 from ngram_agg.targets import (
     NO_CONTEXT,
+    NO_HEAD,
     WEIGHT_UNITS,
-    TargetOptions,
-    find_positions,
-    full_distributions,
-    hash_strings,
-    longest_contexts,
     make_target_table,
     make_targets,
     open_target_table,
@@ -83,10 +93,10 @@ def target_of(nexts, observed, options, word):
     return slots
 
 
-def table_of(documents, packing, options, parts=1):
-    """The target table of a corpus that was counted in parts and cut into partitions of counts."""
+def counts_of(documents, packing, parts=1):
+    """Counts of a corpus that was counted in parts."""
     tokens = [np.array(document, packing.token_dtype) for document in documents]
-    counts = merge_runs(
+    return merge_runs(
         [
             count_ngrams(
                 np.concatenate(tokens[part::parts] or [np.empty(0, packing.token_dtype)]),
@@ -97,6 +107,17 @@ def table_of(documents, packing, options, parts=1):
             for part in range(parts)
         ]
     )
+
+
+def forward(counts, packing, options, parts):
+    """All contexts of counts that come in parts, as one table is made of them."""
+    cuts = [len(counts) * part // parts for part in range(parts + 1)]
+    blocks = (counts[first:last] for first, last in itertools.pairwise(cuts))
+    return forward_contexts(packing, blocks, options.orders, options.min_count)
+
+
+def backward(counts, packing, options, parts):
+    """The same by way of backward runs, as one of several tables is made of them."""
     cuts = [len(counts) * part // parts for part in range(parts + 1)]
     pieces = [
         backward_run(counts[first:last], options.orders, options.min_count)
@@ -104,15 +125,21 @@ def table_of(documents, packing, options, parts=1):
     ]
     whole = merge_runs(pieces)
     middle = len(whole) // 2
-    full = build_table(packing, [whole[:middle], whole[middle:]], options.min_count)
-    return make_target_table(full, options)
+    return backward_contexts(packing, [whole[:middle], whole[middle:]], options.min_count)
+
+
+def table_of(documents, packing, options, parts=1, contexts=forward):
+    counts = counts_of(documents, packing, parts)
+    return make_target_table(packing, options, contexts(counts, packing, options, parts))
 
 
 def positions_of(documents, packing, seed=0):
     tokens = np.concatenate([np.array(document, packing.token_dtype) for document in documents])
     ends = np.cumsum([len(document) for document in documents])
     hashes = np.array([mix(number) for number in range(len(documents))], np.uint64)
-    return find_positions(packing, tokens, ends, hashes, 0, tokens[:0], seed)
+    place = start_of_file(packing)
+    found = find_documents(packing, tokens, ends, hashes, place, seed)
+    return find_positions(packing, tokens, found, place)
 
 
 def expected_targets(documents, options, max_order, document_hashes=None, every=1):
@@ -139,12 +166,13 @@ def expected_targets(documents, options, max_order, document_hashes=None, every=
         seen += len(document)
 
 
-def check(documents, vocabulary, options, max_order, parts=1):
+def check(documents, vocabulary, options, max_order, parts=1, contexts=forward):
     packing = Packing(max_order + 1, vocabulary, END)
-    table = table_of(documents, packing, options, parts)
+    table = table_of(documents, packing, options, parts, contexts)
     targets = make_targets(table, positions_of(documents, packing, options.seed))
-    assert (targets.weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
-    rows = zip(targets.orders, targets.tokens, targets.weights, strict=True)
+    all_tokens, all_weights = targets.dense(options.head, options.tail_draws)
+    assert (all_weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
+    rows = zip(table.heads.orders[targets.head], all_tokens, all_weights, strict=True)
     expected = expected_targets(documents, options, max_order)
     for (order, tokens, weights), (right_order, slots) in zip(rows, expected, strict=True):
         slots += [(0, 0)] * (options.slots - len(slots))
@@ -160,12 +188,12 @@ documents_strategy = st.lists(
 
 
 @st.composite
-def options_strategy(draw, max_order, estimators=("longest", "fixed")):
+def options_strategy(draw, max_order):
     scheme = draw(st.sampled_from(["retain", "split", "renormalize"]))
     shortest = draw(st.integers(0, max_order))
     return TargetOptions(
         scheme=scheme,
-        estimator=draw(st.sampled_from(estimators)),
+        estimator=draw(st.sampled_from(["longest", "fixed"])),
         head=draw(st.integers(0 if scheme == "retain" else 1, 4)),
         tail_draws=draw(st.integers(1, 3)) if scheme == "retain" else 0,
         min_order=shortest,
@@ -175,10 +203,17 @@ def options_strategy(draw, max_order, estimators=("longest", "fixed")):
     )
 
 
-@given(st.data(), documents_strategy, st.integers(0, 4), st.sampled_from([6, 50_257, 1 << 20]))
-def test_targets_are_those_of_the_oracle(data, documents, max_order, vocabulary):
+@given(
+    st.data(),
+    documents_strategy,
+    st.integers(0, 4),
+    st.sampled_from([6, 50_257, 1 << 20]),
+    st.sampled_from([forward, backward]),
+)
+def test_targets_are_those_of_the_oracle(data, documents, max_order, vocabulary, contexts):
     options = data.draw(options_strategy(max_order))
-    check(documents, vocabulary, options, max_order, parts=data.draw(st.integers(1, 3)))
+    parts = data.draw(st.integers(1, 3))
+    check(documents, vocabulary, options, max_order, parts, contexts)
 
 
 def zipf_documents(seed, size=20_000, vocabulary=300, documents=20):
@@ -195,99 +230,26 @@ def test_targets_of_contexts_with_many_next_tokens(scheme):
     check(zipf_documents(1), 300, options, 2)
 
 
-def witten_bell(contexts, options):
-    """The mixture over kept contexts, the longest first, as floats in the kernel's order."""
-    shares, left = [], 1.0
-    for number, nexts in enumerate(contexts):
-        total, distinct = float(sum(nexts.values())), float(len(nexts))
-        last = number + 1 == len(contexts)
-        shares.append(left if last else left * total / (total + distinct))
-        left -= shares[-1]
-    chances = Counter()
-    for share, nexts in zip(shares, contexts, strict=True):
-        for token, count in nexts.items():
-            chances[token] += share * (count / float(sum(nexts.values())))
-    return chances
-
-
-@settings(max_examples=30)
-@given(st.data(), documents_strategy, st.integers(0, 3))
-@example(None, zipf_documents(2, 3000), 2)
-def test_interpolated_targets_add_up_to_the_mixture(data, documents, max_order):
-    """The mean target over many seeds is the mixture of Witten and Bell (1991)."""
-    if data is None:
-        options = TargetOptions(estimator="interpolated", min_order=0, max_order=max_order, head=3)
-    else:
-        options = data.draw(options_strategy(max_order, ["interpolated"]))
-    packing = Packing(max_order + 1, 300, END)
-    table = table_of(documents, packing, options)
-    targets = make_targets(table, positions_of(documents, packing))
-    assert (targets.weights.sum(axis=1, dtype=np.int64) == WEIGHT_UNITS).all()
-    contexts = [count_contexts(documents, order) for order in range(max_order + 1)]
-    flat = [(document, position) for document in documents for position in range(len(document))]
-    for i, (document, position) in enumerate(flat[:200]):
-        kept = [
-            (order, nexts)
-            for order in reversed(options.orders)
-            if order <= position
-            for nexts in [contexts[order][tuple(document[position - order : position])]]
-            if sum(nexts.values()) >= options.min_count
-        ]
-        assert targets.orders[i] == (kept[0][0] if kept else NO_CONTEXT)
-        found = [
-            (int(t), int(w))
-            for t, w in zip(targets.tokens[i], targets.weights[i], strict=False)
-            if w
-        ]
-        if not kept:
-            assert found == [(document[position], WEIGHT_UNITS)]
-            continue
-        chances = witten_bell([nexts for _, nexts in kept], options)
-        candidates = {
-            token
-            for _, nexts in kept
-            for token, _ in sorted(nexts.items(), key=lambda item: (-item[1], item[0]))[
-                : options.head
-            ]
-        }
-        head = sorted(candidates, key=lambda token: (-round(chances[token], 12), token))
-        head = head[: options.head]
-        in_head = sum(chances[token] for token in head)
-        if options.scheme == "split" and document[position] not in head:
-            assert found == [(document[position], WEIGHT_UNITS)]
-            continue
-        mass = 1.0 if options.scheme == "retain" else in_head
-        for slot, token in enumerate(head):
-            share = chances[token] / mass * WEIGHT_UNITS
-            # Tokens of the same probability may change places.
-            assert abs(int(targets.weights[i, slot]) - share) < 1.001
-        drawn = {int(token) for token in targets.tokens[i, options.head :]} - {0}
-        assert all(chances[token] > 0 for token in drawn)
-
-
 def mean_target(table, context, positions, vocabulary):
     """The mean over `positions` draws of the target behind one context."""
-    packing = table.full.packing
     documents = [[*context, 1, END]] * positions
-    targets = make_targets(table, positions_of(documents, packing))
+    targets = make_targets(table, positions_of(documents, table.packing))
+    tokens, weights = targets.dense(table.options.head, table.options.tail_draws)
     rows = slice(len(context), None, len(context) + 2)
     mean = np.zeros(vocabulary)
-    np.add.at(mean, targets.tokens[rows], targets.weights[rows])
+    np.add.at(mean, tokens[rows], weights[rows])
     return mean / WEIGHT_UNITS / positions
 
 
-@pytest.mark.parametrize("estimator", ["longest", "interpolated"])
-def test_the_mean_over_draws_is_the_distribution(estimator):
+def test_the_mean_over_draws_is_the_distribution():
     documents = zipf_documents(3, 5000, 60)
-    options = TargetOptions(estimator=estimator, head=2, min_order=0, max_order=1)
+    options = TargetOptions(head=2, min_order=0, max_order=1)
     packing = Packing(2, 60, END)
     table = table_of(documents, packing, options)
     draws = 40_000
     mean = mean_target(table, [3], draws, 60)
-    contexts = [count_contexts(documents, 1)[3,], count_contexts(documents, 0)[()]]
-    kept = contexts if estimator == "interpolated" else contexts[:1]
-    chances = witten_bell(kept, options)
-    expected = np.array([chances[token] for token in range(60)])
+    nexts = count_contexts(documents, 1)[3,]
+    expected = np.array([nexts[token] for token in range(60)]) / sum(nexts.values())
     # Each token's weight is a tail mass below 1 in a share p of the draws: 6 standard deviations.
     bound = 6 * np.sqrt(expected / draws) + 2 / WEIGHT_UNITS
     assert (np.abs(mean - expected) < bound).all()
@@ -322,7 +284,8 @@ def test_variances_are_those_of_the_closed_form(draws):
         )
         table = table_of(documents, packing, options)
         targets = make_targets(table, positions_of(documents, packing))
-        tokens, weights = targets.tokens[1::3], targets.weights[1::3] / WEIGHT_UNITS
+        tokens, weights = targets.dense(options.head, options.tail_draws)
+        tokens, weights = tokens[1::3], weights[1::3] / WEIGHT_UNITS
         whole = np.concatenate([[0.0], shares, np.zeros(43)])
         # |y - p|^2 = |y|^2 - 2 y.p + |p|^2, and a token may be drawn twice.
         same = tokens[:, :, None] == tokens[:, None, :]
@@ -348,21 +311,22 @@ def test_documents_may_come_in_pieces():
                 ends[document:] - cut,
                 hashes[document:],
                 cut - begin,
-                max(0, cut - 3),
+                max(begin, cut - 3),
             ),
         ]
         for part, row_ends, row_hashes, first, before in rows:
             start = part.start
             row_ends = np.array([end for end in row_ends if end > 0])
-            found = find_positions(
+            place = Place(first, tokens[before:start])
+            documents_here = find_documents(
                 packing,
                 tokens[part],
                 row_ends,
                 row_hashes[-len(row_ends) :] if start else row_hashes[: len(row_ends)],
-                first,
-                tokens[before:start],
+                place,
                 7,
             )
+            found = find_positions(packing, tokens[part], documents_here, place)
             for name in ("high", "low", "lengths", "hashes", "tokens"):
                 assert (getattr(found, name) == getattr(whole, name)[part]).all(), (cut, name)
 
@@ -371,9 +335,12 @@ def test_full_distributions():
     documents = zipf_documents(5, 2000, 30)
     options = TargetOptions(min_order=1, max_order=2)
     packing = Packing(3, 30, END)
-    table = table_of(documents, packing, options).full
+    counts = counts_of(documents, packing)
+    table = build_table(packing, forward(counts, packing, options, 3))
+    assert (table.columns["low"][1:] > table.columns["low"][:-1]).all()
     positions = positions_of(documents, packing)
-    rows = longest_contexts(table, positions, options.orders)
+    keys = positions.high, positions.low, positions.lengths
+    rows = table.index.longest(*keys, options.orders)
     offsets, tokens, probabilities = full_distributions(table, rows, positions.tokens)
     contexts = [count_contexts(documents, order) for order in range(3)]
     flat = [(document, position) for document in documents for position in range(len(document))]
@@ -404,8 +371,50 @@ def test_a_saved_table_is_the_same(tmp_path):
     again = open_target_table(str(tmp_path / "table"), packing, options)
     positions = positions_of(documents, packing)
     first, second = make_targets(table, positions), make_targets(again, positions)
-    assert (first.tokens == second.tokens).all()
-    assert (first.weights == second.weights).all()
+    assert (first.head == second.head).all()
+    assert (first.drawn == second.drawn).all()
+    for one, two in zip(first.dense(16, 4), second.dense(16, 4), strict=True):
+        assert (one == two).all()
+
+
+@pytest.mark.parametrize(("head", "draws"), [(0, 1), (1, 2), (2, 3), (5, 1)])
+def test_slots_are_those_of_the_dense_form(head, draws):
+    """In sequences that are taken in any order, the last one filled up."""
+    documents = zipf_documents(7, 900, 40, 9)
+    packing = Packing(3, 40, END)
+    options = TargetOptions(head=head, tail_draws=draws, max_order=2)
+    table = table_of(documents, packing, options)
+    targets = make_targets(table, positions_of(documents, packing)).compact()
+    length = 11
+    sequences = -(-len(targets) // length)
+    heads = np.full(sequences * length, NO_HEAD)
+    heads[: len(targets)] = targets.head
+    starts = np.cumsum([0, *targets.heads.draws[targets.head]])[: len(targets) : length]
+    order = np.random.default_rng(0).permutation(sequences)
+    tokens = np.full((sequences, length, head + draws), -1, np.int32)
+    weights = np.full(tokens.shape, -1, np.float32)
+    Slots(targets, head).fill(
+        heads.reshape(sequences, length)[order], starts[order], order, tokens, weights
+    )
+    right_tokens, right_weights = targets.dense(head, draws)
+    flat_tokens, flat_weights = tokens.reshape(-1, head + draws), weights.reshape(-1, head + draws)
+    assert (flat_tokens[: len(targets)] == right_tokens).all()
+    unit = np.float32(1 / WEIGHT_UNITS)
+    assert (flat_weights[: len(targets)] == right_weights.astype(np.float32) * unit).all()
+    assert not flat_tokens[len(targets) :].any()
+    assert not flat_weights[len(targets) :].any()
+
+
+def test_compact_targets_have_no_heads_but_their_own():
+    documents = zipf_documents(8, 900, 40, 9)
+    packing = Packing(3, 40, END)
+    table = table_of(documents, packing, TargetOptions(max_order=2))
+    targets = make_targets(table, positions_of(documents, packing))
+    part = next(targets.split([200]))
+    compact = part.compact()
+    assert len(compact.heads) == len(np.unique(part.head)) < len(table.heads)
+    for one, two in zip(part.dense(16, 4), compact.dense(16, 4), strict=True):
+        assert (one == two).all()
 
 
 def test_hashes_of_strings_differ():
@@ -421,7 +430,7 @@ def test_hashes_of_strings_differ():
     ("wrong", "message"),
     [
         ({"scheme": "keep"}, "scheme 'keep' is none of retain, split, renormalize"),
-        ({"estimator": "best"}, "estimator 'best' is none of longest, fixed, interpolated"),
+        ({"estimator": "best"}, "estimator 'best' is none of longest, fixed"),
         ({"head": -1}, "head -1 is not between 0 and 256"),
         ({"head": 300}, "head 300 is not between 0 and 256"),
         ({"tail_draws": 0}, "tail-draws 0 is not between 1 and 256"),
@@ -429,7 +438,7 @@ def test_hashes_of_strings_differ():
         ({"scheme": "renormalize", "head": 0, "tail_draws": 0}, "head 0 is not between 1"),
         ({"min_order": 4}, "min-order 4 is not between 0 and max-order 3"),
         ({"min_order": -1}, "min-order -1 is not"),
-        ({"min_count": 0}, "min-count 0 is not at least 1"),
+        ({"min_count": 0}, "min-count 0 is not between 1 and"),
     ],
 )
 def test_bad_options(wrong, message):

@@ -7,6 +7,7 @@ import pytest
 
 from corpus.datasets import read_manifest
 from corpus.sampling import Sample
+from pipelines.enrich import EnrichOptions
 from pipelines.plan import Estimates, PlanOptions, measure
 from tests.pipelines.samples import command, write_jsonl
 
@@ -64,12 +65,26 @@ def test_larger_corpora_take_more(estimates):
         assert hours.high > estimates.core_hours()[name].high
 
 
+def test_enrich_takes_tables_while_they_are_small_and_spills_beyond(estimates, monkeypatch):
+    assert estimates.is_one_table
+    assert estimates.enrich_scratch() == estimates.target_tables()
+    monkeypatch.setattr(EnrichOptions, "table_mib", 1e-3)
+    larger = Estimates(estimates.measured, 1e12, estimates.options)
+    assert not larger.is_one_table
+    # Memory has an end, scratch grows with the tokens.
+    assert larger.enrich_memory() < 1.5 * 2**30
+    assert larger.enrich_scratch().low > 1e13
+    # At most a number of 4 bytes, 4 draws of 2, and heads.
+    assert larger.dataset_bytes("targets").high < 30 * 1e12
+
+
 def test_it_says_what_a_corpus_takes(tmp_path, capsys):
     source = write_jsonl(tmp_path / "corpus.jsonl", TEXTS)
     arguments = ("plan", "--input", source, "--tokenizer", "bytes")
     assert command(*arguments, "--text-gib", 4000) == 0
     printed = capsys.readouterr()
     assert "million distinct 4-grams" in printed.out
+    assert "memory of a worker of enrich, GiB" in printed.out
     assert "4,000" in printed.out
     assert "range reads are many: count with --run-tokens" in printed.out
     assert printed.err.count("measuring") == 5

@@ -11,7 +11,7 @@ from apache_beam.portability.common_urns import (
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from corpus import storage
-from ngram_agg.targets import TargetOptions
+from ngram_agg.target_options import TargetOptions
 from pipelines import count, distributions, enrich, merge
 from tests.pipelines.samples import command
 
@@ -23,10 +23,10 @@ SPLITTABLE = deprecated_primitives.READ.urn, "beam:transform:sdf_"
 SMALL = {
     "Parts/FindCuts/Cut",
     "Parts/FindCuts/MergeSamples/UnKey",
+    "Table/Build",
     "Tables/Build",
     "Tables/FindCuts/Cut",
     "Tables/FindCuts/MergeSamples/UnKey",
-    "Tables/NoCuts/Map(decode)",
     *(f"{path}AllComplete/CombineGlobally(CountCombineFn)/UnKey" for path in ("", "Parts/")),
 }
 
@@ -38,9 +38,9 @@ def pipelines(job, tmp_path_factory):
     tokens, counts, more = (str(job / "tokens"), str(job / "counts"), str(folder / "more"))
     assert command("count", "--input", tokens, "--output", more) == 0
 
-    def enriched(join):
+    def enriched(name, table_mib):
         targets = TargetOptions(max_order=3)
-        options = enrich.EnrichOptions(tokens, counts, str(folder / join), targets, join)
+        options = enrich.EnrichOptions(tokens, counts, str(folder / name), targets, table_mib)
         return enrich.build_pipeline(options)
 
     built = {
@@ -49,8 +49,8 @@ def pipelines(job, tmp_path_factory):
             distributions.DistributionsOptions(counts, str(folder / "distributions"))
         ),
         "merge": merge.build_pipeline(merge.MergeOptions((counts, more), str(folder / "merged"))),
-        "broadcast": enriched("broadcast"),
-        "shuffle": enriched("shuffle"),
+        "enrich": enriched("enrich", 512),
+        "enrich-many": enriched("enrich-many", 1e-6),
     }
     yield built
     storage.remove_tree(str(folder))
@@ -64,7 +64,7 @@ def optimized(pipeline):
     return PortableRunner._optimize_pipeline(proto, PipelineOptions([])).components.transforms
 
 
-@pytest.mark.parametrize("name", ["count", "distributions", "merge", "broadcast", "shuffle"])
+@pytest.mark.parametrize("name", ["count", "distributions", "merge", "enrich", "enrich-many"])
 def test_combining_begins_before_the_shuffle(name, pipelines):
     """Each combine is cut in three, so that accumulators cross the shuffle and not elements."""
     urns = [transform.spec.urn for transform in optimized(pipelines[name]).values()]
@@ -78,7 +78,7 @@ def test_combining_begins_before_the_shuffle(name, pipelines):
         assert urns.count(part.urn) == combines
 
 
-@pytest.mark.parametrize("name", ["count", "distributions", "merge", "broadcast", "shuffle"])
+@pytest.mark.parametrize("name", ["count", "distributions", "merge", "enrich", "enrich-many"])
 def test_reads_need_no_help_to_spread(name, pipelines):
     """No splittable read, which Spark would run as one task: a list is dealt out by a reshuffle."""
     urns = [transform.spec.urn for transform in optimized(pipelines[name]).values()]

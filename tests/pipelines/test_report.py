@@ -8,7 +8,6 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from pipelines.names import short_names
 from pipelines.reports import charts, curves, numbers, page
 from tests.pipelines.conftest import TEXTS
 from tests.pipelines.samples import command, write_jsonl
+from tests.targets import in_slots, names, read_rows
 
 END = 256
 MAX_ORDER = 3
@@ -194,12 +194,12 @@ def test_targets_agree_with_their_rows(targets):
     found = numbers.read_targets(dataset(targets))
     orders, weights = Counter(), np.zeros(3, np.int64)
     used = np.zeros(3, np.int64)
-    for file in targets.glob("*.parquet"):
-        for row in pq.read_table(file).to_pylist():
-            orders.update(row["order"])
-            slots = np.array(row["target_weights"]).reshape(-1, 3)
-            weights += slots.sum(axis=0)
-            used += (slots > 0).sum(axis=0)
+    for name in names(targets):
+        for order, head, drawn in (each for row in read_rows(targets, name) for each in row):
+            orders[order] += 1
+            slots = np.array([weight for _, weight in in_slots(head, drawn, (2, 1))])
+            weights += slots
+            used += slots > 0
     assert {o: n for o, n in enumerate(found.positions_of_order.tolist()) if n} == orders
     assert found.slot_weights.tolist() == weights.tolist()
     assert found.slots_used.tolist() == used.tolist()

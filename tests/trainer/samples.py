@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.datasets import Completion, DatasetWriter, part_name
+from corpus.datasets import Completion, DatasetWriter, part_name, read_manifest
 from corpus.tokens import tokens_schema
 
 END = 0
 VOCABULARY = 1000
 SLOTS = 3
+HEAD = 2
 TOKENIZER = {
     "kind": "test",
     "content_hash": "0",
@@ -64,44 +65,77 @@ def _token_count(file):
     return sum(len(row["tokens"]) for group in file for row in group)
 
 
-def write_targets(folder, files, tokens_hash):
-    """Writes targets for `files`: at each position its token, the next id and an unused slot."""
+def write_targets(folder, files, tokens, tokens_hash=None):
+    """Writes the targets of `target` for the files of a tokens dataset, a head for each token."""
+    manifest = read_manifest(tokens)
     schema = pa.schema(
-        [(name, pa.list_(pa.uint16())) for name in ("target_tokens", "target_weights")]
+        {name: pa.list_(kind) for name, kind in (("head", pa.uint32()), ("drawn", pa.uint16()))}
     )
     tables = []
-    for file in files:
+    for file, record in zip(files, manifest.data_files, strict=True):
+        # What joins the files is checked against each other only, so any words do.
+        metadata = {
+            "corpusmill.tokens_sha256": record.sha256,
+            "corpusmill.heads_sha256": f"heads of {record.name}",
+        }
         groups = []
         for group in file:
-            found = [[target(token) for token in row["tokens"]] for row in group]
-            columns = [
-                [[value for position in row for value in position[i]] for row in found]
-                for i in range(2)
-            ]
-            groups.append(pa.table(columns, schema=schema))
+            drawn = [[target(t)[0][2] for t in row["tokens"] if t % 2] for row in group]
+            columns = [[row["tokens"] for row in group], drawn]
+            groups.append(pa.table(columns, schema=schema).replace_schema_metadata(metadata))
         tables.append(groups)
     writer = DatasetWriter(str(folder), "targets", {})
     writer.begin()
-    properties = {"slots": SLOTS, "tokens_hash": tokens_hash}
-    _write_files(writer, tables, [_token_count(file) for file in files], properties)
+    properties = {
+        "slots": SLOTS,
+        "head": HEAD,
+        "tail_draws": SLOTS - HEAD,
+        "max_order": 1,
+        "tokens_hash": tokens_hash or manifest.content_hash,
+    }
+    counts = [_token_count(file) for file in files]
+    heads = [f"heads/{part_name(number, len(tables))}" for number in range(len(tables))]
+    for name, groups in zip(heads, tables, strict=True):
+        with writer.new_file(name) as output:
+            pq.write_table(_heads(groups[0].schema.metadata), output.path)
+        writer.complete(name, Completion((output.written,), {}))
+    _write_files(writer, tables, counts, properties, more=heads)
     return str(folder)
 
 
+def _heads(metadata):
+    tokens, weights = zip(*(target(token) for token in range(VOCABULARY)), strict=True)
+    columns = {
+        "tokens": pa.array([each[:HEAD] for each in tokens], pa.list_(pa.uint16())),
+        "weights": pa.array([each[:HEAD] for each in weights], pa.list_(pa.uint16())),
+        "order": pa.array([1] * VOCABULARY, pa.uint8()),
+        "draws": pa.array([token % 2 for token in range(VOCABULARY)], pa.uint16()),
+    }
+    digest = {key: value for key, value in metadata.items() if b"heads" in key}
+    return pa.table(columns).replace_schema_metadata(digest)
+
+
 def target(token):
-    """Tokens and weights of a position, in units of 1/65535."""
-    weight = 60_000 + token
-    return [token, (token + 1) % VOCABULARY, 0], [weight, 65535 - weight, 0]
+    """Tokens and weights of a position, in units of 1/65535; for odd tokens one is drawn."""
+    first = 60_000 + token
+    if token % 2:
+        drawn = (7 * token + 3) % VOCABULARY
+        return [token, (token + 1) % VOCABULARY, drawn], [first, 1000, 65535 - 1000 - first]
+    return [token, (token + 1) % VOCABULARY, 0], [first, 65535 - first, 0]
 
 
-def _write_files(writer, tables, token_counts, properties, tokenizer=None):
+def _write_files(writer, tables, token_counts, properties, tokenizer=None, more=()):
     parts = [part_name(number, len(tables)) for number in range(len(tables))]
     for part, groups, count in zip(parts, tables, token_counts, strict=True):
         with writer.new_file(part) as file:
-            with pq.ParquetWriter(file.path, groups[0].schema, compression="zstd") as output:
+            with pq.ParquetWriter(
+                file.path, groups[0].schema, compression="zstd", write_page_checksum=True
+            ) as output:
                 for group in groups:
                     output.write_table(group, row_group_size=max(1, group.num_rows))
             file.tokens = count
         writer.complete(part, Completion((file.written,), {}))
+    parts = [*parts, *more]
     writer.finish(parts, inputs={}, tokenizer=tokenizer or TOKENIZER, properties=properties)
 
 

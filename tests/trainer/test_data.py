@@ -36,8 +36,7 @@ def folder(tmp_path_factory, files):
 
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory, files, folder):
-    tokens_hash = read_manifest(folder).content_hash
-    return samples.write_targets(tmp_path_factory.mktemp("data") / "targets", files, tokens_hash)
+    return samples.write_targets(tmp_path_factory.mktemp("data") / "targets", files, folder)
 
 
 def unpacked(batch):
@@ -351,7 +350,7 @@ def test_a_state_of_other_data_is_refused(tmp_path, folder, files, targets):
 
 
 def test_targets_of_other_tokens_are_refused(tmp_path, files, folder):
-    targets = samples.write_targets(tmp_path / "targets", files, "0" * 64)
+    targets = samples.write_targets(tmp_path / "targets", files, folder, "0" * 64)
     with pytest.raises(DatasetError, match="were made from other tokens"):
         TokenDataset(folder, OPTIONS, targets)
     with pytest.raises(DatasetError, match="is a tokens dataset; a targets dataset is needed"):
@@ -393,11 +392,15 @@ def test_another_file_under_the_name_is_noticed(copies):
         TokenDataset(str(copies[0]), OPTIONS)
 
 
+# A file of tokens, of positions, of heads.
+FILES = [(0, NAME), (1, NAME), (1, f"heads/{NAME}")]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("which", [0, 1])
-def test_damage_is_one_line_that_names_the_file(copies, which, workers):
-    path = copies[which] / NAME
-    last_column = pq.read_metadata(path).row_group(1).column(1)
+@pytest.mark.parametrize(("which", "name"), FILES)
+def test_damage_is_one_line_that_names_the_file(copies, which, name, workers):
+    path = copies[which] / name
+    last_column = pq.read_metadata(path).row_group(0).column(1)
     with path.open("r+b") as file:
         file.seek(last_column.data_page_offset)
         file.write(b"\xff" * last_column.total_compressed_size)
@@ -407,12 +410,46 @@ def test_damage_is_one_line_that_names_the_file(copies, which, workers):
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_targets_of_a_wrong_length_are_noticed(copies):
-    shutil.copy(
-        copies[1] / "part-00001-of-00004.parquet", copies[1] / "part-00003-of-00004.parquet"
-    )
+@pytest.mark.parametrize(("which", "name"), FILES[:2])
+def test_a_flipped_bit_is_never_read_as_other_data(copies, which, name):
+    """Wherever it is; in the footer it may be in what nobody reads."""
+    path = copies[which] / name
+    data = path.read_bytes()
+    generator = np.random.default_rng(0)
+    whole = _read(copies)
+    messages = []
+    for place in generator.integers(0, len(data), 60).tolist():
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(flipped)
+        found = _read(copies)
+        if isinstance(found, str):
+            messages.append(found)
+        else:
+            assert_same(found, whole)
+    assert len(messages) > 30
+    assert all(NAME in message and "\n" not in message for message in messages)
+
+
+def _read(copies):
+    """All batches, or the error instead."""
+    try:
+        return list(TokenDataset(str(copies[0]), OPTIONS, str(copies[1]), epochs=1))
+    except (DataError, DatasetError) as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (NAME, "was made for another file of tokens"),
+        (f"heads/{NAME}", "has the heads of other targets"),
+    ],
+)
+def test_targets_of_another_file_are_noticed(copies, name, message):
+    shutil.copy(copies[1] / name.replace("00002", "00001"), copies[1] / name)
     dataset = TokenDataset(str(copies[0]), OPTIONS, str(copies[1]), epochs=1)
-    with pytest.raises(DataError, match=r"part-00003-of-00004.parquet has 3 target_tokens .* 231"):
+    with pytest.raises(DataError, match=f"{NAME} {message}"):
         list(dataset)
 
 

@@ -1,4 +1,6 @@
-"""The objective `all-ngrams`: full distributions, looked up in the counts while training."""
+"""Training on counts: full distributions that are looked up, and compact targets made of them."""
+
+import tempfile
 
 import pytest
 import torch
@@ -70,7 +72,58 @@ def test_a_model_learns_from_them(job, tmp_path, capsys):
     capsys.readouterr()
     wrong = ["train", *data[:4], "--steps", "1", "--output", tmp_path / "other"]
     assert cli.main([str(each) for each in wrong]) == 2
-    assert "--counts is for --objective all-ngrams" in capsys.readouterr().err
+    assert "--counts is for --objective compact or all-ngrams" in capsys.readouterr().err
+
+
+def test_computed_targets_are_learnt_like_stored_ones(job, tmp_path, monkeypatch):
+    """The same losses, step by step; a run that goes on needs the same options of targets."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made_of = ("--head", 3, "--tail-draws", 2, "--draw-seed", 5)
+    inputs = ("--tokens", job / "tokens", "--counts", job / "counts")
+    run("enrich", *inputs, *made_of, "--output", tmp_path / "targets")
+    small = ("--batch-size", 2, "--length", 16, "--device", "cpu", "--steps", 4)
+    compact = ("--tokens", job / "tokens", "--objective", "compact", *small)
+    stored = ("--targets", tmp_path / "targets", "--output", tmp_path / "stored")
+    run("train", *compact, *stored)
+    computed = ("--counts", job / "counts", "--output", tmp_path / "computed")
+    run("train", *compact, *computed, *made_of)
+    losses = [
+        [line["loss"] for line in read_metrics(str(tmp_path / name)) if "loss" in line]
+        for name in ("stored", "computed")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4
+    again = ["train", *compact, *computed, "--head", "4"]
+    assert cli.main([str(each) for each in again]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective", "compact"], "needs --targets or --counts, the folder of a dataset"),
+        (
+            ["--objective", "compact", "--counts", "counts", "--targets", "targets"],
+            "needs --targets or --counts, the folder of a dataset, not both",
+        ),
+        (["--head", "3"], "--head is for targets that are computed: --objective compact with"),
+        (
+            ["--objective", "compact", "--counts", "counts", "--max-order", "5"],
+            "max-order 5 is more than the 2 tokens of context that the counts have",
+        ),
+        (
+            ["--objective", "compact", "--counts", "counts", "--head", "999"],
+            "head 999 is not between 0 and 256",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(options, message, job, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(job)
+    arguments = ["train", "--tokens", "tokens", "--steps", "1", "--output", str(tmp_path / "run")]
+    assert cli.main([*arguments, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_counts_must_fit_the_tokens(job, tmp_path):
