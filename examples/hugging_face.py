@@ -9,16 +9,16 @@ import datasets
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from corpus.datasets import read_manifest
-from trainer.hugging_face import CompactCollator, compact_loss
+from trainer.hugging_face import CompactCollator, compact_loss, target_rows
 
 
 def train(tokens: str, targets: str, output: str, steps: int = 50) -> list[float]:
     """Returns the losses logged."""
-    columns = [
-        datasets.load_dataset("parquet", data_files=f"{folder}/*.parquet", split="train")
-        for folder in (tokens, targets)
-    ]
     manifest = read_manifest(targets, "targets")
+    names = [record.name for record in read_manifest(tokens, "tokens").data_files]
+    rows = datasets.IterableDataset.from_generator(
+        target_rows, gen_kwargs={"tokens": tokens, "targets": targets, "names": names}
+    )
     vocabulary_size = manifest.tokenizer["vocabulary_size"]
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -42,7 +42,7 @@ def train(tokens: str, targets: str, output: str, steps: int = 50) -> list[float
             remove_unused_columns=False,
             disable_tqdm=True,
         ),
-        train_dataset=datasets.concatenate_datasets(columns, axis=1),
+        train_dataset=rows.shuffle(seed=0, buffer_size=1000),
         data_collator=CompactCollator.of(manifest, length=64),
         compute_loss_func=compact_loss,
     )

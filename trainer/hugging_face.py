@@ -1,6 +1,6 @@
-"""Compact targets in the Hugging Face Trainer: a collator and a loss, without its packages."""
+"""Compact targets in the Hugging Face Trainer, without its packages: rows, a collator, a loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corpus.datasets import Manifest
-from trainer.data import IGNORED
+from corpus import storage
+from corpus.datasets import Manifest, read_manifest
+from corpus.tokens import read_rows
+from ngram_agg.targets import WEIGHT_UNITS
+from ngram_agg.targets_files import TargetsReader
+from trainer.data import IGNORED, read_targets_manifest
 from trainer.losses import sparse_cross_entropy
 
-_WEIGHT_UNITS = 65535
+
+def target_rows(tokens: str, targets: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a tokens dataset with their targets, file by file, for a `CompactCollator`.
+
+    `datasets.IterableDataset.from_generator(target_rows, gen_kwargs={...})` shares a list of names
+    among workers.
+
+    Args:
+      tokens: path or URL of a tokens dataset.
+      targets: path or URL of the targets that were made from it.
+      names: of files of the tokens dataset.
+
+    Yields:
+      `tokens`, ids [length]; `target_tokens` and `target_weights`, [length * slots].
+
+    Raises:
+      DatasetError: there is no such dataset, or the targets belong to other tokens.
+      DataError: a file is missing or damaged.
+    """
+    manifest = read_manifest(tokens, "tokens")
+    reader = TargetsReader(targets, read_targets_manifest(targets, manifest))
+    slots = reader.manifest.properties["head"], reader.manifest.properties["tail_draws"]
+    sha256 = {record.name: record.sha256 for record in manifest.data_files}
+    for name in names:
+        url = storage.join(tokens, name)
+        for group, (ids, ends) in enumerate(read_rows(url)):
+            _, found = reader.read(name, group, sha256[name], ends)
+            first = 0
+            for last, row in zip(ends.tolist(), found.split(np.diff(ends, prepend=0)), strict=True):
+                dense = row.dense(*slots)
+                yield {
+                    "tokens": ids[first:last],
+                    "target_tokens": dense[0].reshape(-1),
+                    "target_weights": dense[1].reshape(-1),
+                }
+                first = last
+
+
+class CompactLabels(dict[str, Tensor]):
+    """Labels of which the Trainer can count what is predicted, to divide a step's loss by it."""
+
+    def __getitem__(self, key: Any) -> Any:
+        # For models that predict the next token themselves the Trainer counts labels[..., 1:]; here
+        # the next tokens are what stands there already.
+        return self if isinstance(key, tuple) else super().__getitem__(key)
+
+    def ne(self, ignored: int) -> Tensor:
+        """Where there is something to predict."""
+        return super().__getitem__("next_tokens").ne(ignored)
 
 
 @dataclass(frozen=True)
@@ -44,8 +96,8 @@ class CompactCollator:
           rows: each with `tokens`, `target_tokens` and `target_weights`.
 
         Returns:
-          `input_ids` and `attention_mask`, int64 of shape [rows, length], and as `labels` a
-          dictionary for `compact_loss`.
+          `input_ids` and `attention_mask`, int64 of shape [rows, length], and as `labels`
+          `CompactLabels` for `compact_loss`.
         """
         length = min(self.length, max(len(row["tokens"]) for row in rows))
         inputs = np.full((len(rows), length), self.end_of_document)
@@ -62,11 +114,11 @@ class CompactCollator:
         return {
             "input_ids": torch.from_numpy(inputs),
             "attention_mask": torch.from_numpy((next_tokens != IGNORED).astype(np.int64)),
-            "labels": {
-                "next_tokens": torch.from_numpy(next_tokens),
-                "target_tokens": torch.from_numpy(tokens.reshape(shape)),
-                "target_weights": torch.from_numpy(weights.reshape(shape) / _WEIGHT_UNITS),
-            },
+            "labels": CompactLabels(
+                next_tokens=torch.from_numpy(next_tokens),
+                target_tokens=torch.from_numpy(tokens.reshape(shape)),
+                target_weights=torch.from_numpy(weights.reshape(shape) / WEIGHT_UNITS),
+            ),
         }
 
 
@@ -78,7 +130,8 @@ def compact_loss(
     Args:
       outputs: of the model, with `logits` of shape [rows, length, vocabulary].
       labels: of the batch.
-      num_items_in_batch: what to divide by instead of the number of predictions.
+      num_items_in_batch: predictions of the whole step, of which the batch may be a part; by
+        default those of the batch.
     """
     losses = sparse_cross_entropy(
         outputs["logits"], labels["target_tokens"], labels["target_weights"]
