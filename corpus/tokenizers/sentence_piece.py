@@ -4,7 +4,10 @@ from collections.abc import Mapping
 
 import sentencepiece
 
+from corpus.tokenizers.backends import Backend, Encode, flat, make_backend
 from corpus.tokenizers.base import NEW_END, EndOfDocument, entry_bytes
+from corpus.tokenizers.conversion import converted
+from corpus.tokenizers.fast import fast_backend
 from corpus.tokenizers.pieces import PieceTokenizer
 
 # normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
@@ -29,9 +32,11 @@ class SentencePieceTokenizer(PieceTokenizer):
             files,
             self._model.get_piece_size(),
             end.resolve(self._find, self._own_end),
-            self._model.encode,
-            [model.encode for model in middle],
+            make_backend("sentencepiece", _encoder(self._model), *map(_encoder, middle)),
         )
+
+    def fast_backend(self) -> Backend:
+        return fast_backend(*converted(self._definition["tokenizer.model"]))
 
     def _find(self, text: str) -> int | None:
         token = self._model.piece_to_id(text)
@@ -46,3 +51,7 @@ class SentencePieceTokenizer(PieceTokenizer):
 
     def _token_bytes(self, token: int) -> bytes:
         return entry_bytes(self._model.id_to_piece(token))
+
+
+def _encoder(model: sentencepiece.SentencePieceProcessor) -> Encode:
+    return lambda texts: flat(model.encode(texts))
