@@ -85,7 +85,7 @@ class InputFile:
       url: absolute path or URL.
       name: path below the folder that all inputs have in common; begins default document ids.
       format: one of `INPUT_FORMATS` but `auto`.
-      compression: None, `gzip` or `zstd`, of the file as a whole.
+      compression: None, `gzip`, `zstd`, `bzip2` or `xz`, of the file as a whole.
       size: bytes as stored.
     """
 

@@ -4,6 +4,7 @@ Whatever is wrong with a record or a file becomes a `BadRecord`; only errors of 
 are raised, because trying again may cure them.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,6 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ from corpus.formats import (
     check_table,
     decompressed,
     is_damage,
+    load_json,
     open_table,
 )
 from corpus.inputs import ReadOptions, Segment
@@ -34,6 +35,8 @@ BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 8192
 
 _BLOCK = 1 << 20
+# Of a record that lacks one.
+_SHOWN_FIELDS = 8
 _JSON_TYPES = {
     type(None): "null",
     bool: "a boolean",
@@ -141,26 +144,39 @@ def _parse_text(options: ReadOptions, line: bytes | None) -> tuple[str | None, s
 def _parse_json(options: ReadOptions, line: bytes | None) -> tuple[str | None, str]:
     line = _require_line(line, options)
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        record, flaw = load_json(line)
+    except ValueError as error:
         _decode(line)
         raise _BadRecordError(f"is not JSON: {error}") from error
     if type(record) is not dict:
         raise _BadRecordError(f"is {_JSON_TYPES[type(record)]}, not a JSON object")
-    text = _field(record, options.text_field)
+    text = _field(record, options.text_field, "--text-field")
     if type(text) is not str:
         raise _BadRecordError(
             f"field {options.text_field!r} is {_JSON_TYPES[type(text)]}, not a string"
         )
+    if flaw is not None and not _is_unicode(text):
+        raise _BadRecordError(f"is not JSON: {flaw}")
     if options.id_field is None:
         return None, text
-    doc_id = _field(record, options.id_field)
-    if type(doc_id) not in (str, int):
+    doc_id = _field(record, options.id_field, "--id-field")
+    if flaw is not None and not _is_unicode(str(doc_id)):
+        raise _BadRecordError(f"is not JSON: {flaw}")
+    is_id = type(doc_id) is str or (type(doc_id) is int and -(1 << 63) <= doc_id < 1 << 64)
+    if not is_id:
         raise _BadRecordError(
             f"field {options.id_field!r} is {_JSON_TYPES[type(doc_id)]},"
             " not a string or a 64-bit integer"
         )
     return str(doc_id), text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _require_line(line: bytes | None, options: ReadOptions) -> bytes:
@@ -169,11 +185,14 @@ def _require_line(line: bytes | None, options: ReadOptions) -> bytes:
     return line
 
 
-def _field(record: dict[str, Any], name: str) -> Any:
+def _field(record: dict[str, Any], name: str, option: str) -> Any:
     try:
         return record[name]
     except KeyError:
-        raise _BadRecordError(f"has no field {name!r}") from None
+        names = ", ".join(map(repr, itertools.islice(record, _SHOWN_FIELDS)))
+        more = ", ..." if len(record) > _SHOWN_FIELDS else ""
+        there = f"; {option} can name one of {names}{more}" if record else ""
+        raise _BadRecordError(f"has no field {name!r}{there}") from None
 
 
 def _decode(data: bytes) -> str:

@@ -26,9 +26,8 @@ from corpus.datasets import (
     read_manifest,
 )
 from corpus.errors import DataError
-from pipelines.codec_options import add_device_argument, check_device
+from pipelines.codec_options import add_device_argument, check_device, device_of
 from pipelines.launch import run_job
-from pipelines.codec_options import device_of
 from pipelines.model_work import Run
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpus import storage
 from corpus.arguments import Parser, positive, share
 from corpus.datasets import (
     TOKENIZER_FOLDER,
@@ -56,6 +58,7 @@ _MIB = 1 << 20
 _LARGE_BATCH_BYTES = 32 * _MIB
 # Of so many documents of a shard one is checked, the first one among them.
 _DOCUMENTS_PER_CHECK = 1000
+_REASONS_LOOKED_AT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +103,17 @@ class FoundDocuments:
         return sum(file.size for file in self.files)
 
     def describe(self) -> str:
-        kinds = sorted({f"{file.format} {file.compression or 'plain'}" for file in self.files})
-        return (
-            f"input: {len(self.files)} files, {self.size / _MIB:,.1f} MiB ({', '.join(kinds)}),"
-            f" {len(self.shards)} shards"
-        )
+        """Says what is read, and what a document is in each kind of file."""
+        kinds = Counter((file.format, file.compression or "plain") for file in self.files)
+        what = {"jsonl": "a line of JSON", "text": f"a {self.options.read.text_unit} of text"}
+        if self.options.read.text_unit == "file":
+            what["text"] = "the whole file"
+        lines = [
+            f"  {count:,} {name} {compression}: a document is {what.get(name, 'a row')}"
+            for (name, compression), count in sorted(kinds.items())
+        ]
+        total = f"{len(self.files):,} files, {self.size / _MIB:,.1f} MiB"
+        return "\n".join([f"input: {total}, {len(self.shards):,} shards", *lines])
 
 
 def find_documents(options: DocumentOptions) -> FoundDocuments:
@@ -312,7 +321,7 @@ def encode_shard(
         file.rows, file.tokens = tokens.rows, tokens.tokens
     progress.note()
     if tally.hopeless:
-        raise DataError(tally.complaint(writer.url(dead_letters.name)))
+        raise DataError(tally.complaint(writer, [name]))
     counters = {
         "documents": tally.documents,
         "bad_records": tally.bad_records,
@@ -327,7 +336,9 @@ def encode_shard(
 def _check_some(encoder: TextEncoder, documents: pa.RecordBatch, before: int) -> None:
     """Checks some documents of a batch, by their place in the shard."""
     for row in range(-before % _DOCUMENTS_PER_CHECK, documents.num_rows, _DOCUMENTS_PER_CHECK):
-        encoder.check(documents.column("doc_id")[row].as_py(), documents.column("text")[row].as_py())
+        encoder.check(
+            documents.column("doc_id")[row].as_py(), documents.column("text")[row].as_py()
+        )
 
 
 @dataclasses.dataclass
@@ -352,11 +363,26 @@ class _Tally:
     def hopeless(self) -> bool:
         return self.bad_records >= _BAD_RECORDS_BEFORE_EARLY_STOP and self.too_many
 
-    def complaint(self, place: str) -> str:
+    def complaint(self, writer: DatasetWriter, parts: Sequence[str]) -> str:
+        """What is wrong, once the dead letters of these parts are in place."""
         return (
             f"{self.bad_records} of {self.documents + self.bad_records} records are bad, more than"
-            f" --max-bad-records {self.limit:.4%} allows; they are listed in {place}"
+            f" --max-bad-records {self.limit:.4%} allows; most often a record"
+            f" {_common_reason(writer, parts)}; all are listed in {writer.url('dead-letter')}"
         )
+
+
+def _common_reason(writer: DatasetWriter, parts: Sequence[str]) -> str:
+    """What is wrong with most of the first bad records."""
+    reasons: Counter[str] = Counter()
+    for part in parts:
+        url = writer.url(dead_letter_name(part))
+        if storage.exists(url):
+            lines = storage.read_bytes(url).splitlines()
+            reasons.update(json.loads(line)["reason"] for line in lines[:_REASONS_LOOKED_AT])
+        if reasons.total() >= _REASONS_LOOKED_AT:
+            break
+    return reasons.most_common(1)[0][0]
 
 
 def dead_letter_name(part: str) -> str:
@@ -387,7 +413,7 @@ def _finish(
         options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
     )
     if tally.too_many:
-        raise DataError(tally.complaint(writer.url("dead-letter")))
+        raise DataError(tally.complaint(writer, parts))
     if not tally.documents:
         raise DataError(f"the input {', '.join(options.input)} has no documents")
     return writer.finish(

@@ -82,18 +82,15 @@ def _raise_first_error(done: set[Future[Any]]) -> None:
         future.result()
 
 
-# What a worker process has loaded.
-_work: Work
-_loaded: Any
+# In a worker process: its work, and what that has loaded.
+_held: list[tuple[Work, Any]] = []
 
 
 def _begin(work: Work) -> None:
-    global _work, _loaded
     # Ctrl-C reaches all processes of a terminal; the launching one sees to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _work = work
-    _loaded = work.load()
+    _held.append((work, work.load()))
 
 
 def _end_with_parent() -> None:
@@ -104,4 +101,5 @@ def _end_with_parent() -> None:
 
 
 def _run(element: Any) -> None:
-    _work.run(_loaded, element)
+    [(work, loaded)] = _held
+    work.run(loaded, element)

@@ -93,7 +93,7 @@ class Codec(abc.ABC):
         """The library that encodes, where there is a choice that doesn't change the ids."""
         return None
 
-    def check(self, doc_id: str, text: str) -> None:
+    def check(self, doc_id: str, text: str) -> None:  # noqa: B027  (most have one way only)
         """See `corpus.tokens.TextEncoder`."""
 
     @abc.abstractmethod

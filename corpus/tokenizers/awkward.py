@@ -5,6 +5,8 @@ has the same ones. Code points that are not assigned yet are among them, because
 Unicode of different years.
 """
 
+# ruff: noqa: E501  (a text is a line)
+
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
@@ -70,7 +72,22 @@ _CODE = (
     "HTTPServer XMLHttpRequest iPhone McDonald O'Neill rock'n'roll \u00dcBER stra\u00dfe na\u00efve \u01c5a",
     "<|endoftext|> <|im_start|>user</s><s>[INST] <unk> [CLS] [MASK] <0x0A> <0xFF> \u2581\u2581a \u0120b \u010ac",
 )
-_TINY = ("", " ", "  ", "\n", "\r\n", "\0", "\0\0 \0a", "a", " a", "a ", " a ", "\u0301", " \u0301a", "\ufffd")
+_TINY = (
+    "",
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\0",
+    "\0\0 \0a",
+    "a",
+    " a",
+    "a ",
+    " a ",
+    "\u0301",
+    " \u0301a",
+    "\ufffd",
+)
 
 
 @functools.cache
@@ -117,7 +134,21 @@ def _contractions() -> Iterator[str]:
 
 
 def _long_runs() -> Iterator[str]:
-    for part in ("a", "ab", "Z", "9", ".", "=", "-", "\u00e9", "\u5b57", "\u0301", "\U0001f600", "aB1 ", "\n \n"):
+    for part in (
+        "a",
+        "ab",
+        "Z",
+        "9",
+        ".",
+        "=",
+        "-",
+        "\u00e9",
+        "\u5b57",
+        "\u0301",
+        "\U0001f600",
+        "aB1 ",
+        "\n \n",
+    ):
         yield part * (3000 // len(part))
 
 

@@ -96,7 +96,7 @@ class Tokenizer(abc.ABC):
         """Name and version of the library that encodes; None where none is needed."""
         return None
 
-    def check(self, doc_id: str, text: str) -> None:
+    def check(self, doc_id: str, text: str) -> None:  # noqa: B027  (bytes have one way only)
         """Compares what encodes with the reference, on one document.
 
         Raises:

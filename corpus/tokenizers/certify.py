@@ -9,7 +9,7 @@ while the job runs on a few documents of each shard.
 import os
 from collections.abc import Iterable
 
-from corpus.errors import CorpusmillError, UsageError
+from corpus.errors import CorpusmillError, UsageError, one_line
 from corpus.tokenizers.awkward import awkward_texts, in_contexts
 from corpus.tokenizers.backends import Backend, UnsupportedError, first_difference
 from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer
@@ -18,7 +18,7 @@ from corpus.tokenizers.pieces import PieceTokenizer
 # Of a text that is encoded differently, in a message.
 _SHOWN = 40
 # Tokenizers can have thousands of added tokens.
-_MOST_ADDED = 200
+_MOST_ADDED = 300
 
 
 def use_fastest(tokenizer: Tokenizer, documents: Iterable[str]) -> str | None:
@@ -42,16 +42,30 @@ def use_fastest(tokenizer: Tokenizer, documents: Iterable[str]) -> str | None:
     if wanted == REFERENCE:
         return f"{BACKEND_VARIABLE} asks for it"
     try:
-        backend = tokenizer.fast_backend()
+        tokenizer.use(_certified(tokenizer, documents))
     except UnsupportedError as error:
         return str(error)
+    except BaseException as error:
+        # A library that panics raises what is no Exception.
+        if not _is_panic(error):
+            raise
+        return f"the fast library panics: {one_line(error)}"
+    return None
+
+
+def _certified(tokenizer: PieceTokenizer, documents: Iterable[str]) -> Backend:
+    """The fast backend; raises UnsupportedError where it isn't the same."""
+    backend = tokenizer.fast_backend()
     added = list(tokenizer.added_texts())
     texts = [*awkward_texts(), *in_contexts(_spread(added, _MOST_ADDED)), *documents]
     text = _first_difference(backend, tokenizer.reference, texts)
     if text is not None:
-        return f"{backend.name} has other ids for {text[:_SHOWN]!r}"
-    tokenizer.use(backend)
-    return None
+        raise UnsupportedError(f"{backend.name} has other ids for {text[:_SHOWN]!r}")
+    return backend
+
+
+def _is_panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"
 
 
 def use_backend(tokenizer: Tokenizer, name: str) -> None:

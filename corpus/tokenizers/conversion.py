@@ -51,7 +51,7 @@ def converted(model: bytes) -> tuple[str, str]:
     _expect_plain(proto)
     vocabulary = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     [unknown] = (piece.piece for piece in proto.pieces if piece.type == _UNKNOWN)
-    config = {
+    config: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
         "pre_tokenizer": None,

@@ -89,6 +89,11 @@ def _read_files(spec: str) -> dict[str, bytes]:
                 "merges.txt": storage.read_bytes(merges),
             }
         data = storage.read_bytes(spec)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"tokenizer {spec!r} is no file or folder; names of a hub are not looked up, so"
+            f" download its files first: {_ACCEPTED}"
+        ) from error
     except OSError as error:
         raise _refusal("read", spec, error) from error
     return {_name_by_content(data): data}

@@ -74,7 +74,7 @@ class PieceTokenizer(Tokenizer):
         self._backend = backend
 
     def added_texts(self) -> Iterable[str]:
-        """Texts that become one token wherever they stand."""
+        """Texts that become one token wherever they stand, or look as if they did."""
         return ()
 
     @abc.abstractmethod

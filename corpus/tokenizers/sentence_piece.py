@@ -1,6 +1,6 @@
 """Tokenizers that the library `sentencepiece` runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import sentencepiece
 
@@ -37,6 +37,12 @@ class SentencePieceTokenizer(PieceTokenizer):
 
     def fast_backend(self) -> Backend:
         return fast_backend(*converted(self._definition["tokenizer.model"]))
+
+    def added_texts(self) -> Iterable[str]:
+        # Pieces that no text becomes, even where it reads like one.
+        pieces = range(self._model.get_piece_size())
+        is_special = self._model.is_control, self._model.is_unknown, self._model.is_byte
+        return [self._model.id_to_piece(i) for i in pieces if any(is_(i) for is_ in is_special)]
 
     def _find(self, text: str) -> int | None:
         token = self._model.piece_to_id(text)

@@ -13,20 +13,16 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import example, given
 
 from corpus.documents import DOCUMENT_SCHEMA, BadRecord
 from corpus.errors import UsageError
 from corpus.inputs import ReadOptions, Segment, find_inputs, plan_shards
 from corpus.readers import BATCH_BYTES, BATCH_DOCUMENTS, read_segment
+from tests.corpus import samples
 
 Documents = list[tuple[str, str]]
-PACKERS = {
-    None: lambda data: data,
-    "gzip": gzip.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
-}
+PACKERS = {None: bytes, **samples.PACKERS}
 
 
 def read(*segments: Segment, **options: Any) -> tuple[Documents, list[BadRecord]]:
@@ -131,6 +127,19 @@ class TestJsonLines:
             assert record.line == 2 * index + 1
             assert content[record.offset :].startswith(lines[index][0])
 
+    def test_only_the_fields_that_are_asked_for_matter(self, tmp_path: Path) -> None:
+        others = ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', "[NaN, {}]"]
+        lines = [f'{{"other": {value}, "text": "t", "key": 1}}' for value in others]
+        # In a field that is asked for they are wrong.
+        lines += ['{"other": NaN, "text": "\\ud800"}', '{"text": NaN}', '{"text": "t", "key": NaN}']
+        segment = segment_of(tmp_path / "x", "\n".join(lines).encode(), "jsonl")
+        documents, bad = read(segment)
+        assert [text for _, text in documents] == ["t"] * 7
+        assert [record.line for record in bad] == [7, 8]
+        documents, bad = read(segment, id_field="key")
+        assert documents == [("1", "t")] * 6
+        assert [record.line for record in bad] == [7, 8, 9]
+
     def test_ids_from_a_field(self, tmp_path: Path) -> None:
         values = ['"a"', "12", "-3", '""', "null", "true", "1.5", "1e400", "[1]"]
         lines = [f'{{"key": {value}, "text": "t"}}' for value in values] + ['{"text": "t"}']
@@ -138,7 +147,7 @@ class TestJsonLines:
         documents, bad = read(segment, id_field="key")
         assert [doc_id for doc_id, _ in documents] == ["a", "12", "-3", ""]
         assert [record.line for record in bad] == [5, 6, 7, 8, 9, 10]
-        assert bad[-1].reason == "has no field 'key'"
+        assert bad[-1].reason.startswith("has no field 'key'; --id-field can name one of 'text'")
         assert bad[0].reason == "field 'key' is null, not a string or a 64-bit integer"
 
     def test_the_text_field_can_be_another(self, tmp_path: Path) -> None:

@@ -102,10 +102,7 @@ def trained_sentencepiece(**options: Any) -> bytes:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences * 50),
         model_writer=out,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
+        **{"vocab_size": 60, "hard_vocab_limit": False, "minloglevel": 2, **options},
     )
     return out.getvalue()
 
