@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from typing import IO, Any
+from typing import Any, Protocol
 
 import orjson
 import pyarrow as pa
@@ -179,7 +179,13 @@ def load_json(line: bytes) -> tuple[Any, str | None]:
             raise error from None
 
 
-def decompressed(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
+class Readable(Protocol):
+    """What `decompressed` needs of a file."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def decompressed(file: Readable, compression: str | None) -> Iterator[bytes]:
     """The content of an open file from where it stands, in blocks of about a MiB at most.
 
     Files of several gzip members, zstd frames, bzip2 or xz streams are read to their end.

@@ -5,7 +5,7 @@ are raised, because trying again may cure them.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
@@ -29,7 +29,7 @@ from corpus.formats import (
     load_json,
     open_table,
 )
-from corpus.inputs import ReadOptions, Segment
+from corpus.inputs import ReadOptions, Segment, row_group_bytes
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 8192
@@ -50,11 +50,18 @@ _JSON_TYPES = {
 Delivery = tuple[pa.RecordBatch, list[BadRecord]]
 
 
-def read_segment(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def read_segment(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None] = lambda _: None
+) -> Iterator[Delivery]:
     """Reads the documents of a segment in the order of the file, in bounded memory.
 
     A document's id is the file's name and the byte offset of its line in the decompressed content
     (row number in tables, 0 where the file is the document), unless `options` name an id field.
+
+    Args:
+      segment: what to read.
+      options: how.
+      read: told again and again how many more bytes, as stored, have been read.
 
     Yields:
       Document batches (`DOCUMENT_SCHEMA`) of about `BATCH_BYTES` of text, or `BATCH_DOCUMENTS`
@@ -67,10 +74,23 @@ def read_segment(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
       OSError: the file can't be read at all, or not now.
     """
     if segment.format in TABLE_FORMATS:
-        return _read_table(segment, options)
+        return _read_table(segment, options, read)
     if segment.format == "text" and options.text_unit == "file":
-        return _read_whole(segment, options)
-    return _read_lines(segment, options)
+        return _read_whole(segment, options, read)
+    return _read_lines(segment, options, read)
+
+
+class _Counted:
+    """A file that tells how much is read from it."""
+
+    def __init__(self, file: IO[bytes], read: Callable[[int], None]) -> None:
+        self._file = file
+        self._read = read
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._read(len(data))
+        return data
 
 
 class _BadRecordError(Exception):
@@ -114,9 +134,11 @@ def _documents(ids: Any, texts: Any) -> pa.RecordBatch:
 # --- lines ---------------------------------------------------------------------------------------
 
 
-def _read_lines(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def _read_lines(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None]
+) -> Iterator[Delivery]:
     parse = partial(_parse_json if segment.format == "jsonl" else _parse_text, options)
-    lines = _Lines(segment, options.max_document_bytes)
+    lines = _Lines(segment, options.max_document_bytes, read)
     batch = _Batch()
     try:
         for offset, line in lines:
@@ -210,10 +232,11 @@ class _Lines:
     A line longer than `limit` comes as None; it isn't held in memory.
     """
 
-    def __init__(self, segment: Segment, limit: int) -> None:
+    def __init__(self, segment: Segment, limit: int, read: Callable[[int], None]) -> None:
         self.next_offset = 0
         self._segment = segment
         self._limit = limit
+        self._read = read
         self._seen = 0
         self._lines_before: int | None = None
 
@@ -234,7 +257,8 @@ class _Lines:
             start = _first_line_start(file, segment.start, segment.end) if segment.start else 0
             self._first_offset = self.next_offset = start
             if start < segment.end:
-                for line in self._split(decompressed(file, segment.compression), end):
+                blocks = decompressed(_Counted(file, self._read), segment.compression)
+                for line in self._split(blocks, end):
                     offset = self.next_offset
                     self.next_offset += line.size + 1
                     self._seen += 1
@@ -313,10 +337,12 @@ def _count_newlines(url: str, end: int) -> int:
 # --- whole files ---------------------------------------------------------------------------------
 
 
-def _read_whole(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def _read_whole(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None]
+) -> Iterator[Delivery]:
     batch = _Batch()
     try:
-        data = _whole_content(segment, options.max_document_bytes)
+        data = _whole_content(segment, options.max_document_bytes, read)
         if not data.isspace() and data:
             batch.add(f"{segment.name}:0", _decode(data))
     except (_BadRecordError, DamagedStreamError) as error:
@@ -324,10 +350,10 @@ def _read_whole(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
     yield from batch.deliver()
 
 
-def _whole_content(segment: Segment, limit: int) -> bytes:
+def _whole_content(segment: Segment, limit: int, read: Callable[[int], None]) -> bytes:
     content = _Line(limit)
     with storage.open_input(segment.url) as file:
-        for block in decompressed(file, segment.compression):
+        for block in decompressed(_Counted(file, read), segment.compression):
             content.add(block)
             if content.is_too_long:
                 raise _BadRecordError(f"is longer than {limit} bytes")
@@ -337,12 +363,14 @@ def _whole_content(segment: Segment, limit: int) -> bytes:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _read_table(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def _read_table(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None]
+) -> Iterator[Delivery]:
     row = 0
     try:
         with open_table(segment.url, segment.format, segment.compression) as table:
             check_table(table, segment.url, options.text_field, options.id_field)
-            row, batches = _table_batches(table, segment, options)
+            row, batches = _table_batches(table, segment, options, read)
             for batch in batches:
                 yield from _read_rows(batch, row, segment, options)
                 row += batch.num_rows
@@ -354,20 +382,20 @@ def _read_table(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
 
 
 def _table_batches(
-    table: Any, segment: Segment, options: ReadOptions
+    table: Any, segment: Segment, options: ReadOptions, read: Callable[[int], None]
 ) -> tuple[int, Iterator[pa.RecordBatch]]:
     """The row that a segment starts with, and its wanted columns in batches."""
     if isinstance(table, pq.ParquetFile):
         groups = range(segment.start, min(segment.end, table.num_row_groups))
         before = (table.metadata.row_group(i).num_rows for i in range(segment.start))
-        return sum(before), _row_group_batches(table, groups, options)
+        return sum(before), _row_group_batches(table, groups, options, read)
     if isinstance(table, pa.RecordBatchFileReader):
         return 0, (table.get_batch(i) for i in range(table.num_record_batches))
     return 0, iter(table)
 
 
 def _row_group_batches(
-    table: pq.ParquetFile, groups: range, options: ReadOptions
+    table: pq.ParquetFile, groups: range, options: ReadOptions, read: Callable[[int], None]
 ) -> Iterator[pa.RecordBatch]:
     columns = [options.text_field]
     if options.id_field not in (None, options.text_field):
@@ -380,6 +408,7 @@ def _row_group_batches(
             columns=columns,
             use_threads=False,
         )
+        read(row_group_bytes(table.metadata, index))
 
 
 def _rows_of_batch(group: pq.RowGroupMetaData, text_field: str) -> int:

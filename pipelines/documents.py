@@ -191,7 +191,7 @@ class EncodeJob:
             run,
             [self.documents.describe(), *description],
             lambda: self._build(run),
-            (Stage(self.stage, "B"),),
+            (Stage(self.stage, "B", self.documents.size),),
         )
 
     def _build(self, run: RunOptions) -> "LocalJob | beam.Pipeline":
@@ -306,11 +306,10 @@ def encode_shard(
 
         def documents() -> Iterator[pa.RecordBatch]:
             for segment in segments:
-                for batch, bad_records in read_segment(segment, options.read):
+                for batch, bad_records in read_segment(segment, options.read, progress.add):
                     write_dead_letters(dead_letters, bad_records)
                     _check_some(encoder, batch, tally.documents)
                     tally.add(batch, bad_records)
-                    progress.add(batch.nbytes)
                     yield batch
                     if tally.hopeless:
                         return

@@ -64,7 +64,8 @@ def _encoder(definition: str) -> Encode:
 def _encode(tokenizer: Any, texts: list[str]) -> tuple[Ids, Lengths]:
     # What looks like a special token in a text is text.
     ids, offsets = tokenizer.encode_batch_flat(texts, split_special_tokens=True)
-    return np.frombuffer(ids, np.uint32), np.diff(np.frombuffer(offsets, np.int64))
+    bounds = np.frombuffer(offsets, np.int64)
+    return np.frombuffer(ids, np.uint32), bounds[1:] - bounds[:-1]
 
 
 def _refuse_contradictions(config: dict[str, Any]) -> None:

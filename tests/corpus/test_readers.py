@@ -518,3 +518,24 @@ def test_a_real_corpus(wiki: tuple[Path, list[str]], tmp_path: Path) -> None:
         assert [text for _, text in documents] == texts
         assert not bad
         assert len(shards) == (1 if source == path else 43)
+
+
+@pytest.mark.parametrize("compression", PACKERS)
+@pytest.mark.parametrize("file_format", ["jsonl", "text", "file", "parquet"])
+def test_how_much_has_been_read_is_told(
+    tmp_path: Path, file_format: str, compression: str | None
+) -> None:
+    texts = [f"text {i} " * 100 for i in range(300)]
+    data = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    if file_format == "parquet":
+        data = samples.parquet_bytes(text=texts)
+    kind = "text" if file_format == "file" else file_format
+    segment = segment_of(tmp_path / "x", PACKERS[compression](data), kind, compression)
+    told: list[int] = []
+    options = ReadOptions(text_unit="file" if file_format == "file" else "line")
+    for _ in read_segment(segment, options, told.append):
+        pass
+    if file_format != "parquet":
+        assert sum(told) == segment.end
+    elif compression is None:
+        assert 0.5 * segment.end < sum(told) < segment.end
