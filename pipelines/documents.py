@@ -200,7 +200,7 @@ class EncodeJob:
         self._save_encoder()
         shards = list(enumerate(self.documents.shards))
         finish = partial(_finish, 0, *self._facts())
-        return LocalJob(self._work(), shards, self.loaded, run.workers, finish)
+        return LocalJob(self._work(), shards, run.workers, finish, self.loaded)
 
     def build_pipeline(self, run: RunOptions = RunOptions()) -> "beam.Pipeline":
         """The pipeline that writes the dataset into a folder that has been claimed."""

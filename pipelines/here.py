@@ -24,16 +24,16 @@ class LocalJob:
     Attributes:
       work: what is done with each element.
       elements: that it is done with.
-      loaded: what `work.load` gives, where this process has it already.
       workers: processes, this one where it is 1.
       finish: called when all is done.
+      loaded: what `work.load` gives, where this process has it already.
     """
 
     work: Work
     elements: Sequence[Any]
-    loaded: Any
     workers: int
     finish: Callable[[], Any]
+    loaded: Any = None
 
     def run(self) -> "LocalJob":
         """Does the work.
