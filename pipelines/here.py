@@ -3,14 +3,16 @@
 It is for jobs without a shuffle: each element is worked on by itself.
 """
 
+import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from corpus.errors import CorpusmillError
@@ -56,41 +58,88 @@ class LocalJob:
 
 
 def _run_in_processes(work: Work, elements: Sequence[Any], workers: int) -> None:
-    others = multiprocessing.active_children()
     # Forked processes would share locks of threads that they don't have.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (work,))
+    processes = []
+    connections: list[Connection] = []
     try:
-        futures = [pool.submit(_run, element) for element in elements]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        _raise_first_error(done)
-    except BrokenProcessPool as error:
-        raise CorpusmillError(
-            "a worker process ended on its own, as it does when memory runs out: run the same"
-            " command again to go on, with fewer --workers"
-        ) from error
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            processes.append(context.Process(target=_work, args=(theirs, work), daemon=True))
+            connections.append(ours)
+            processes[-1].start()
+            # So that its end is the end of the connection.
+            theirs.close()
+        _hand_out(elements, connections)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            if process not in others:
+        for process in processes:
+            if process.pid is not None:
                 process.terminate()
                 process.join()
 
 
-def _raise_first_error(done: set[Future[Any]]) -> None:
-    for future in done:
-        future.result()
+def _hand_out(elements: Sequence[Any], connections: list[Connection]) -> None:
+    """Gives each worker another element whenever it has done one; raises what it raises."""
+    waiting = list(reversed(elements))
+    for connection in connections:
+        _send(connection, waiting.pop())
+    left = len(elements)
+    while left:
+        for ready in wait(connections):
+            assert isinstance(ready, Connection)
+            error = _answer(ready)
+            if error is not None:
+                raise error
+            left -= 1
+            if waiting:
+                _send(ready, waiting.pop())
 
 
-# In a worker process: its work, and what that has loaded.
-_held: list[tuple[Work, Any]] = []
+def _send(connection: Connection, element: Any) -> None:
+    # Whether a worker has ended shows when its answer is read.
+    with contextlib.suppress(BrokenPipeError):
+        connection.send(element)
 
 
-def _begin(work: Work) -> None:
+def _answer(connection: Connection) -> Exception | None:
+    """None where a worker has done its element, else what went wrong."""
+    try:
+        error: Exception | None = connection.recv()
+    except (EOFError, ConnectionResetError) as ended:
+        raise CorpusmillError(
+            "a worker process ended on its own, as it does when memory runs out: run the same"
+            " command again to go on, with fewer --workers"
+        ) from ended
+    return error
+
+
+def _work(connection: Connection, work: Work) -> None:
+    """What a worker process does until it is ended: an answer for each element."""
     # Ctrl-C reaches all processes of a terminal; the launching one sees to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _held.append((work, work.load()))
+    try:
+        loaded = work.load()
+        while True:
+            element = connection.recv()
+            work.run(loaded, element)
+            connection.send(None)
+    except Exception as error:  # noqa: BLE001  (the launching process raises it)
+        # Which it doesn't where it has ended.
+        with contextlib.suppress(OSError):
+            connection.send(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error as another process can raise it."""
+    if isinstance(error, CorpusmillError):
+        return error
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  (whatever its class does)
+        return RuntimeError(traceback.format_exc())
+    return error
 
 
 def _end_with_parent() -> None:
@@ -98,8 +147,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _run(element: Any) -> None:
-    [(work, loaded)] = _held
-    work.run(loaded, element)
