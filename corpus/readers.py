@@ -258,28 +258,38 @@ class _Lines:
             self._first_offset = self.next_offset = start
             if start < segment.end:
                 blocks = decompressed(_Counted(file, self._read), segment.compression)
-                for line in self._split(blocks, end):
+                for size, line in self._split(blocks, end):
                     offset = self.next_offset
-                    self.next_offset += line.size + 1
+                    self.next_offset += size + 1
                     self._seen += 1
-                    yield offset, line.content(skip_mark=offset == 0)
+                    if offset == 0 and line is not None:
+                        line = line.removeprefix(BOM)
+                    yield offset, line
 
-    def _split(self, blocks: Iterator[bytes], end: int | None) -> Iterator["_Line"]:
+    def _split(
+        self, blocks: Iterator[bytes], end: int | None
+    ) -> Iterator[tuple[int, bytes | None]]:
         line = _Line(self._limit)
         for block in blocks:
-            *ended, rest = block.split(b"\n")
-            for piece in ended:
-                line.add(piece)
-                yield line
+            first, *others = block.split(b"\n")
+            line.add(first)
+            if others:
+                yield line.size, line.content()
+                *whole, rest = others
+                for piece in whole:
+                    if end is not None and self.next_offset >= end:
+                        return
+                    size = len(piece)
+                    yield size, piece if size <= self._limit else None
                 if end is not None and self.next_offset >= end:
                     return
                 line = _Line(self._limit)
-            line.add(rest)
+                line.add(rest)
             if end is not None and line.is_too_long and self.next_offset + line.size >= end:
                 # Nothing of it is wanted, and no other line of this segment can follow.
                 break
         if line.size:
-            yield line
+            yield line.size, line.content()
 
 
 class _Line:
@@ -303,11 +313,8 @@ class _Line:
         else:
             self._pieces.append(piece)
 
-    def content(self, skip_mark: bool) -> bytes | None:
-        if self.is_too_long:
-            return None
-        content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        return content.removeprefix(BOM) if skip_mark else content
+    def content(self) -> bytes | None:
+        return None if self.is_too_long else b"".join(self._pieces)
 
 
 def _first_line_start(file: IO[bytes], start: int, end: int) -> int:
@@ -357,7 +364,7 @@ def _whole_content(segment: Segment, limit: int, read: Callable[[int], None]) ->
             content.add(block)
             if content.is_too_long:
                 raise _BadRecordError(f"is longer than {limit} bytes")
-    return content.content(skip_mark=True) or b""
+    return (content.content() or b"").removeprefix(BOM)
 
 
 # --- tables --------------------------------------------------------------------------------------

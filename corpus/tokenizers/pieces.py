@@ -17,7 +17,6 @@ can have a few tokens per MiB that differ from those of the whole.
 """
 
 import abc
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -39,11 +38,13 @@ _BEFORE_SPACE = re.compile(r".*\S(?= \S)", re.DOTALL)
 _BEFORE_NEWLINE = re.compile(r".*\S(?=\n\S)", re.DOTALL)
 
 
-class _Piece(NamedTuple):
-    document: int
-    text: str
+class _Group(NamedTuple):
+    """Pieces that are tokenized in one call; all or none of them begin their documents."""
+
+    documents: npt.NDArray[np.int64]
+    parts: list[str]
     is_first: bool
-    is_last: bool
+    is_last: npt.NDArray[np.bool_]
 
 
 class PieceTokenizer(Tokenizer):
@@ -88,14 +89,13 @@ class PieceTokenizer(Tokenizer):
     def encode_batch(self, texts: pa.LargeStringArray) -> tuple[Tokens, npt.NDArray[np.int64]]:
         lengths = np.zeros(len(texts), np.int64)
         chunks = [np.empty(0, self.dtype)]
-        for group in _groups(_pieces(texts)):
-            documents, parts, is_first, is_last = zip(*group, strict=True)
-            encode = self._backend.start if is_first[0] else self._backend.middle
-            ids, sizes = encode(list(parts))
-            sizes = sizes + is_last
-            np.add.at(lengths, list(documents), sizes)
+        for group in _groups(texts):
+            encode = self._backend.start if group.is_first else self._backend.middle
+            ids, sizes = encode(group.parts)
+            sizes = sizes + group.is_last
+            np.add.at(lengths, group.documents, sizes)
             is_id = np.ones(sizes.sum(), bool)
-            is_id[np.cumsum(sizes)[list(is_last)] - 1] = False
+            is_id[np.cumsum(sizes)[group.is_last] - 1] = False
             chunk = np.full(len(is_id), self.end_of_document, self.dtype)
             chunk[is_id] = self._checked(ids)
             chunks.append(chunk)
@@ -138,26 +138,29 @@ def split_text(text: memoryview) -> Iterator[str]:
     yield str(text[start:], "utf-8")
 
 
-def _pieces(texts: pa.LargeStringArray) -> Iterator[_Piece]:
-    offsets, data = text_buffers(texts)
-    for document, (start, end) in enumerate(itertools.pairwise(offsets.tolist())):
-        parts = split_text(data[start:end])
-        part, is_first = next(parts), True
-        for following in parts:
-            yield _Piece(document, part, is_first, is_last=False)
-            part, is_first = following, False
-        yield _Piece(document, part, is_first, is_last=True)
+def _groups(texts: pa.LargeStringArray) -> Iterator[_Group]:
+    ends = text_buffers(texts)[0]
+    first = 0
+    while first < len(texts):
+        # What fits, one text at least.
+        last = int(np.searchsorted(ends, ends[first] + PIECE_BYTES, "right")) - 1
+        if last > first:
+            documents = np.arange(first, last)
+            parts = texts.slice(first, last - first).to_pylist()
+            yield _Group(documents, parts, True, np.ones(len(parts), bool))
+        else:
+            last = first + 1
+            yield from _long_text(first, texts[first:last])
+        first = last
 
 
-def _groups(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Runs of pieces that are tokenized in one call."""
-    group: list[_Piece] = []
-    size = 0
-    for piece in pieces:
-        if group and (size + len(piece.text) > PIECE_BYTES or piece.is_first != group[0].is_first):
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += len(piece.text)
-    if group:
-        yield group
+def _long_text(document: int, text: pa.LargeStringArray) -> Iterator[_Group]:
+    """Piece by piece, the last one by itself."""
+    offsets, data = text_buffers(text)
+    parts = split_text(data[offsets[0] : offsets[1]])
+    part, is_first = next(parts), True
+    number = np.array([document])
+    for following in parts:
+        yield _Group(number, [part], is_first, np.array([False]))
+        part, is_first = following, False
+    yield _Group(number, [part], is_first, np.array([True]))
