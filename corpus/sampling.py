@@ -22,8 +22,8 @@ _LEAST_BYTES = 1 << 16
 
 # Of `first_texts`.
 _FILES = 8
-_DOCUMENTS = 64
-_CHARACTERS = 4096
+_DOCUMENTS = 32
+_CHARACTERS = 2048
 
 Piece = tuple[list[str], int]
 """Texts, and how many bytes of the input they take as stored."""

@@ -162,7 +162,7 @@ def _raw_text_only(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _byte_characters() -> dict[str, bytes]:
+def byte_characters() -> dict[str, bytes]:
     """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -170,4 +170,4 @@ def _byte_characters() -> dict[str, bytes]:
     return letters | {chr(0x100 + i): bytes([byte]) for i, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_characters()
+_BYTE_OF = byte_characters()
