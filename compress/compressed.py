@@ -37,6 +37,9 @@ class CodecEncoder:
         ids, bounds = self.codec.encode_batch(documents)
         return ids, np.diff(bounds)
 
+    def check(self, doc_id: str, text: str) -> None:
+        self.codec.check(doc_id, text)
+
 
 def read_documents(url: str, codec: Codec) -> Iterator[tuple[list[str], ByteStrings]]:
     """The documents in a file of a compressed dataset, in its order.

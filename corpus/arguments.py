@@ -45,14 +45,15 @@ def make_parser(command: str, summary: str, example: str) -> Parser:
 
 
 def parse_known(
-    parser: Parser, argv: Sequence[str], others: Collection[str] = ()
+    parser: Parser, argv: Sequence[str], others: Callable[[], Collection[str]] = tuple
 ) -> tuple[argparse.Namespace, list[str]]:
     """Parses a command line that may also have options of somebody else.
 
     Args:
       parser: of the command's own options.
       argv: the command line.
-      others: names of the options that are not the parser's, and may stand there all the same.
+      others: gives the names of the options that are not the parser's, and may stand there all the
+        same; asked only where there are such.
 
     Returns:
       The command's own options, and what is left for others.
@@ -61,9 +62,12 @@ def parse_known(
       UsageError: an option is missing, bad or unknown, which names the nearest one.
     """
     own = [name for action in parser._actions for name in action.option_strings]
-    known = [*own, *sorted(others)]
+    given = [argument for argument in argv if argument.startswith("--")]
+    known = own
+    if any(argument.partition("=")[0] not in own for argument in given):
+        known = [*own, *sorted(others())]
     # First, because a misspelt option is often also one that is missing.
-    _refuse_unknown([argument for argument in argv if argument.startswith("--")], known)
+    _refuse_unknown(given, known)
     arguments, rest = parser.parse_known_args(argv)
     _refuse_unknown(rest, known)
     return arguments, rest

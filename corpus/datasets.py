@@ -66,6 +66,8 @@ class Manifest:
       config: everything that decides the data files' bytes.
       inputs: content hashes of the datasets it was made from, by location.
       tokenizer: kind, content hash, vocabulary size and end-of-document id.
+      backend: the library that encoded, which has no influence on the data; in the file it is
+        among what is said of the tokenizer.
       properties: what readers of this kind need besides (partition cuts, orders).
       files: every file but the manifest, sorted by name.
       counters: totals over all parts; times are in seconds of work, summed over workers.
@@ -79,6 +81,7 @@ class Manifest:
     properties: dict[str, Json]
     files: tuple[FileRecord, ...]
     counters: dict[str, int | float]
+    backend: str | None = None
     format_version: int = 0
     corpusmill_version: str = __version__
 
@@ -99,6 +102,8 @@ class Manifest:
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self) | {"content_hash": self.content_hash}
+        if (backend := fields.pop("backend")) is not None:
+            fields["tokenizer"]["backend"] = backend
         return json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -106,6 +111,7 @@ class Manifest:
         fields = json.loads(text)
         recorded = fields.pop("content_hash")
         fields["files"] = tuple(FileRecord(**file) for file in fields["files"])
+        fields["backend"] = fields["tokenizer"].pop("backend", None)
         manifest = cls(**fields)
         if recorded != manifest.content_hash:
             raise ValueError("its content hash does not fit its file list")
@@ -301,6 +307,7 @@ class DatasetWriter:
         inputs: Mapping[str, str],
         tokenizer: Mapping[str, Json],
         properties: Mapping[str, Json],
+        backend: str | None = None,
     ) -> Manifest:
         """Writes the manifest over the completed parts and removes what was only needed meanwhile.
 
@@ -317,6 +324,7 @@ class DatasetWriter:
             properties=dict(properties),
             files=tuple(files[name] for name in sorted(files)),
             counters=add_up(completion.counters for completion in completions),
+            backend=backend,
         )
         storage.write_bytes(self.url(MANIFEST), manifest.to_json().encode())
         storage.remove_tree(self.url(INCOMPLETE))

@@ -1,14 +1,16 @@
 """What a file is, by its content, and how its bytes are opened."""
 
+import bz2
 import contextlib
 import io
+import json
+import lzma
 import os
 import re
 import tempfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
-from typing import IO, Any
+from typing import Any, Protocol
 
 import orjson
 import pyarrow as pa
@@ -18,6 +20,12 @@ import zstandard
 from corpus import storage
 from corpus.errors import UsageError, one_line
 
+try:
+    # Three times as fast; not every platform has it.
+    from isal import isal_zlib as inflate
+except ImportError:
+    import zlib as inflate  # type: ignore[no-redef]
+
 TABLE_FORMATS = ("parquet", "arrow")
 BOM = b"\xef\xbb\xbf"
 
@@ -26,16 +34,19 @@ _HEAD_BYTES = 1 << 16
 # Small, because what a decompressor has made of a piece is lost when the piece turns out damaged,
 # and because one byte of zstd can stand for 32,768.
 _COMPRESSED_PIECE = 1 << 13
+# A few bytes of bzip2 can stand for a block of 900 KB, of which nothing comes out before its end.
+_BZIP2_PIECE = 1 << 10
+_BZIP2_BLOCK = 1 << 20
 # Reddit's and other archives are written with `zstd --long=31`.
 _ZSTD_MAX_WINDOW = 2**31
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json")
 _UNSUPPORTED = {
-    b"BZh[1-9]1AY&SY": "compressed with bzip2",
-    b"\xfd7zXZ\x00": "compressed with xz",
     b"PK\x03\x04": "a zip archive",
     b"\x04\x22\x4d\x18": "compressed with lz4",
 }
+_INFLATE_ERROR: type[Exception] = inflate.error  # type: ignore[assignment]
+_COMPRESSIONS = "plain, gzip, zstd, bzip2 and xz"
 _TEXT_TYPES = (
     pa.string(),
     pa.large_string(),
@@ -78,7 +89,7 @@ def detect(url: str, input_format: str) -> tuple[str, str | None]:
         raise UsageError(f"cannot read input {url}: {one_line(error)}") from error
     for magic, what in _UNSUPPORTED.items():
         if re.match(magic, head):
-            raise UsageError(f"input {url} is {what}; accepted are plain, gzip and zstd files")
+            raise UsageError(f"input {url} is {what}; accepted are {_COMPRESSIONS} files")
     found = _table_format(head)
     if input_format == "auto":
         return found or _text_format(head, url), compression
@@ -94,7 +105,9 @@ def _read_head(url: str) -> tuple[bytes, str | None]:
     """The first bytes of a file's content and its compression."""
     with storage.open_input(url) as file:
         head = file.read(_HEAD_BYTES)
-    compression = _compression(head)
+        compression = _compression(head)
+        if compression == "bzip2":
+            head += file.read(_BZIP2_BLOCK)
     if compression is None:
         return head, None
     content = bytearray()
@@ -113,6 +126,11 @@ def _compression(head: bytes) -> str | None:
     # The second is a skippable frame, which pzstd and seekable zstd files may begin with.
     if head.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
         return "zstd"
+    # A block's mark, or that of the end of an empty file.
+    if re.match(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", head):
+        return "bzip2"
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return "xz"
     return None
 
 
@@ -130,21 +148,47 @@ def _text_format(head: bytes, url: str) -> str:
         is_json = _is_json_object(line)
     else:
         is_json = re.match(rb'\{\s*["}]', line) is not None
-    stem = re.sub(r"\.(gz|gzip|zst|zstd)$", "", url.lower())
+    stem = re.sub(r"\.(gz|gzip|zst|zstd|bz2|xz)$", "", url.lower())
     return "jsonl" if is_json or stem.endswith(_JSON_SUFFIXES) else "text"
 
 
 def _is_json_object(line: bytes) -> bool:
     try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
+        return isinstance(load_json(line)[0], dict)
+    except ValueError:
         return False
 
 
-def decompressed(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
+def load_json(line: bytes) -> tuple[Any, str | None]:
+    """The value of a line of JSON, also where it is JSON but for numbers and lone surrogates.
+
+    Python's own `json` writes NaN and Infinity; a reader who doesn't ask for them needn't mind.
+
+    Returns:
+      The value, and what is wrong with the JSON; then strings in it may have no UTF-8.
+
+    Raises:
+      ValueError: it is nothing of the kind.
+    """
+    try:
+        return orjson.loads(line), None
+    except orjson.JSONDecodeError as error:
+        try:
+            return json.loads(line.decode()), str(error)
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+class Readable(Protocol):
+    """What `decompressed` needs of a file."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def decompressed(file: Readable, compression: str | None) -> Iterator[bytes]:
     """The content of an open file from where it stands, in blocks of about a MiB at most.
 
-    Files of several gzip members or zstd frames are read to their end.
+    Files of several gzip members, zstd frames, bzip2 or xz streams are read to their end.
 
     Raises:
       DamagedStreamError: after everything before the fault, short of a few kilobytes.
@@ -153,10 +197,11 @@ def decompressed(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
     if compression is None:
         yield from blocks
         return
+    size = _BZIP2_PIECE if compression == "bzip2" else _COMPRESSED_PIECE
     decompressor = None
     for block in blocks:
-        for start in range(0, len(block), _COMPRESSED_PIECE):
-            piece = block[start : start + _COMPRESSED_PIECE]
+        for start in range(0, len(block), size):
+            piece = block[start : start + size]
             while piece:
                 if decompressor is None:
                     # Archives on tape and some object stores pad files with zeros.
@@ -166,7 +211,8 @@ def decompressed(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
                     decompressor = _new_decompressor(compression)
                 try:
                     data = decompressor.decompress(piece)
-                except (zlib.error, zstandard.ZstdError) as error:
+                # OSError is bzip2's.
+                except (_INFLATE_ERROR, zstandard.ZstdError, lzma.LZMAError, OSError) as error:
                     raise DamagedStreamError(f"corrupt {compression} stream: {error}") from error
                 piece = b""
                 if decompressor.eof:
@@ -179,7 +225,11 @@ def decompressed(file: IO[bytes], compression: str | None) -> Iterator[bytes]:
 
 def _new_decompressor(compression: str) -> Any:
     if compression == "gzip":
-        return zlib.decompressobj(wbits=31)
+        return inflate.decompressobj(wbits=31)
+    if compression == "bzip2":
+        return bz2.BZ2Decompressor()
+    if compression == "xz":
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ)
     return zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
 
 

@@ -53,7 +53,7 @@ def cached_files(pattern: str) -> dict[str, int]:
         import datasets
     except ImportError as error:
         raise UsageError(
-            f"input {pattern!r} needs the package datasets: pip install datasets"
+            f"input {pattern!r} needs the package datasets: pip install 'corpusmill[hf]'"
         ) from error
     problems = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
     try:

@@ -85,7 +85,7 @@ class InputFile:
       url: absolute path or URL.
       name: path below the folder that all inputs have in common; begins default document ids.
       format: one of `INPUT_FORMATS` but `auto`.
-      compression: None, `gzip` or `zstd`, of the file as a whole.
+      compression: None, `gzip`, `zstd`, `bzip2` or `xz`, of the file as a whole.
       size: bytes as stored.
     """
 
@@ -300,7 +300,7 @@ def _cut(options: ReadOptions, shard_bytes: int, file: InputFile) -> list[tuple[
 def _cut_row_groups(file: InputFile, shard_bytes: int) -> list[tuple[int, int, int]]:
     try:
         with open_table(file.url, file.format, file.compression) as table:
-            sizes = [_row_group_bytes(table.metadata, i) for i in range(table.num_row_groups)]
+            sizes = [row_group_bytes(table.metadata, i) for i in range(table.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         if is_damage(error):
             # Whole, so that its fault is reported once.
@@ -316,6 +316,7 @@ def _cut_row_groups(file: InputFile, shard_bytes: int) -> list[tuple[int, int, i
     return pieces
 
 
-def _row_group_bytes(metadata: pq.FileMetaData, index: int) -> int:
+def row_group_bytes(metadata: pq.FileMetaData, index: int) -> int:
+    """Bytes of a row group as stored."""
     group = metadata.row_group(index)
     return sum(group.column(i).total_compressed_size for i in range(group.num_columns))

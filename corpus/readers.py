@@ -4,14 +4,14 @@ Whatever is wrong with a record or a file becomes a `BadRecord`; only errors of 
 are raised, because trying again may cure them.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,14 +26,17 @@ from corpus.formats import (
     check_table,
     decompressed,
     is_damage,
+    load_json,
     open_table,
 )
-from corpus.inputs import ReadOptions, Segment
+from corpus.inputs import ReadOptions, Segment, row_group_bytes
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 8192
 
 _BLOCK = 1 << 20
+# Of a record that lacks one.
+_SHOWN_FIELDS = 8
 _JSON_TYPES = {
     type(None): "null",
     bool: "a boolean",
@@ -47,11 +50,18 @@ _JSON_TYPES = {
 Delivery = tuple[pa.RecordBatch, list[BadRecord]]
 
 
-def read_segment(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def read_segment(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None] = lambda _: None
+) -> Iterator[Delivery]:
     """Reads the documents of a segment in the order of the file, in bounded memory.
 
     A document's id is the file's name and the byte offset of its line in the decompressed content
     (row number in tables, 0 where the file is the document), unless `options` name an id field.
+
+    Args:
+      segment: what to read.
+      options: how.
+      read: told again and again how many more bytes, as stored, have been read.
 
     Yields:
       Document batches (`DOCUMENT_SCHEMA`) of about `BATCH_BYTES` of text, or `BATCH_DOCUMENTS`
@@ -64,10 +74,23 @@ def read_segment(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
       OSError: the file can't be read at all, or not now.
     """
     if segment.format in TABLE_FORMATS:
-        return _read_table(segment, options)
+        return _read_table(segment, options, read)
     if segment.format == "text" and options.text_unit == "file":
-        return _read_whole(segment, options)
-    return _read_lines(segment, options)
+        return _read_whole(segment, options, read)
+    return _read_lines(segment, options, read)
+
+
+class _Counted:
+    """A file that tells how much is read from it."""
+
+    def __init__(self, file: IO[bytes], read: Callable[[int], None]) -> None:
+        self._file = file
+        self._read = read
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._read(len(data))
+        return data
 
 
 class _BadRecordError(Exception):
@@ -111,9 +134,11 @@ def _documents(ids: Any, texts: Any) -> pa.RecordBatch:
 # --- lines ---------------------------------------------------------------------------------------
 
 
-def _read_lines(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def _read_lines(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None]
+) -> Iterator[Delivery]:
     parse = partial(_parse_json if segment.format == "jsonl" else _parse_text, options)
-    lines = _Lines(segment, options.max_document_bytes)
+    lines = _Lines(segment, options.max_document_bytes, read)
     batch = _Batch()
     try:
         for offset, line in lines:
@@ -141,26 +166,39 @@ def _parse_text(options: ReadOptions, line: bytes | None) -> tuple[str | None, s
 def _parse_json(options: ReadOptions, line: bytes | None) -> tuple[str | None, str]:
     line = _require_line(line, options)
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        record, flaw = load_json(line)
+    except ValueError as error:
         _decode(line)
         raise _BadRecordError(f"is not JSON: {error}") from error
     if type(record) is not dict:
         raise _BadRecordError(f"is {_JSON_TYPES[type(record)]}, not a JSON object")
-    text = _field(record, options.text_field)
+    text = _field(record, options.text_field, "--text-field")
     if type(text) is not str:
         raise _BadRecordError(
             f"field {options.text_field!r} is {_JSON_TYPES[type(text)]}, not a string"
         )
+    if flaw is not None and not _is_unicode(text):
+        raise _BadRecordError(f"is not JSON: {flaw}")
     if options.id_field is None:
         return None, text
-    doc_id = _field(record, options.id_field)
-    if type(doc_id) not in (str, int):
+    doc_id = _field(record, options.id_field, "--id-field")
+    if flaw is not None and not _is_unicode(str(doc_id)):
+        raise _BadRecordError(f"is not JSON: {flaw}")
+    is_id = type(doc_id) is str or (type(doc_id) is int and -(1 << 63) <= doc_id < 1 << 64)
+    if not is_id:
         raise _BadRecordError(
             f"field {options.id_field!r} is {_JSON_TYPES[type(doc_id)]},"
             " not a string or a 64-bit integer"
         )
     return str(doc_id), text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _require_line(line: bytes | None, options: ReadOptions) -> bytes:
@@ -169,11 +207,14 @@ def _require_line(line: bytes | None, options: ReadOptions) -> bytes:
     return line
 
 
-def _field(record: dict[str, Any], name: str) -> Any:
+def _field(record: dict[str, Any], name: str, option: str) -> Any:
     try:
         return record[name]
     except KeyError:
-        raise _BadRecordError(f"has no field {name!r}") from None
+        names = ", ".join(map(repr, itertools.islice(record, _SHOWN_FIELDS)))
+        more = ", ..." if len(record) > _SHOWN_FIELDS else ""
+        there = f"; {option} can name one of {names}{more}" if record else ""
+        raise _BadRecordError(f"has no field {name!r}{there}") from None
 
 
 def _decode(data: bytes) -> str:
@@ -191,10 +232,11 @@ class _Lines:
     A line longer than `limit` comes as None; it isn't held in memory.
     """
 
-    def __init__(self, segment: Segment, limit: int) -> None:
+    def __init__(self, segment: Segment, limit: int, read: Callable[[int], None]) -> None:
         self.next_offset = 0
         self._segment = segment
         self._limit = limit
+        self._read = read
         self._seen = 0
         self._lines_before: int | None = None
 
@@ -215,28 +257,39 @@ class _Lines:
             start = _first_line_start(file, segment.start, segment.end) if segment.start else 0
             self._first_offset = self.next_offset = start
             if start < segment.end:
-                for line in self._split(decompressed(file, segment.compression), end):
+                blocks = decompressed(_Counted(file, self._read), segment.compression)
+                for size, line in self._split(blocks, end):
                     offset = self.next_offset
-                    self.next_offset += line.size + 1
+                    self.next_offset += size + 1
                     self._seen += 1
-                    yield offset, line.content(skip_mark=offset == 0)
+                    if offset == 0 and line is not None:
+                        line = line.removeprefix(BOM)
+                    yield offset, line
 
-    def _split(self, blocks: Iterator[bytes], end: int | None) -> Iterator["_Line"]:
+    def _split(
+        self, blocks: Iterator[bytes], end: int | None
+    ) -> Iterator[tuple[int, bytes | None]]:
         line = _Line(self._limit)
         for block in blocks:
-            *ended, rest = block.split(b"\n")
-            for piece in ended:
-                line.add(piece)
-                yield line
+            first, *others = block.split(b"\n")
+            line.add(first)
+            if others:
+                yield line.size, line.content()
+                *whole, rest = others
+                for piece in whole:
+                    if end is not None and self.next_offset >= end:
+                        return
+                    size = len(piece)
+                    yield size, piece if size <= self._limit else None
                 if end is not None and self.next_offset >= end:
                     return
                 line = _Line(self._limit)
-            line.add(rest)
+                line.add(rest)
             if end is not None and line.is_too_long and self.next_offset + line.size >= end:
                 # Nothing of it is wanted, and no other line of this segment can follow.
                 break
         if line.size:
-            yield line
+            yield line.size, line.content()
 
 
 class _Line:
@@ -260,11 +313,8 @@ class _Line:
         else:
             self._pieces.append(piece)
 
-    def content(self, skip_mark: bool) -> bytes | None:
-        if self.is_too_long:
-            return None
-        content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        return content.removeprefix(BOM) if skip_mark else content
+    def content(self) -> bytes | None:
+        return None if self.is_too_long else b"".join(self._pieces)
 
 
 def _first_line_start(file: IO[bytes], start: int, end: int) -> int:
@@ -294,10 +344,12 @@ def _count_newlines(url: str, end: int) -> int:
 # --- whole files ---------------------------------------------------------------------------------
 
 
-def _read_whole(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def _read_whole(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None]
+) -> Iterator[Delivery]:
     batch = _Batch()
     try:
-        data = _whole_content(segment, options.max_document_bytes)
+        data = _whole_content(segment, options.max_document_bytes, read)
         if not data.isspace() and data:
             batch.add(f"{segment.name}:0", _decode(data))
     except (_BadRecordError, DamagedStreamError) as error:
@@ -305,25 +357,27 @@ def _read_whole(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
     yield from batch.deliver()
 
 
-def _whole_content(segment: Segment, limit: int) -> bytes:
+def _whole_content(segment: Segment, limit: int, read: Callable[[int], None]) -> bytes:
     content = _Line(limit)
     with storage.open_input(segment.url) as file:
-        for block in decompressed(file, segment.compression):
+        for block in decompressed(_Counted(file, read), segment.compression):
             content.add(block)
             if content.is_too_long:
                 raise _BadRecordError(f"is longer than {limit} bytes")
-    return content.content(skip_mark=True) or b""
+    return (content.content() or b"").removeprefix(BOM)
 
 
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _read_table(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
+def _read_table(
+    segment: Segment, options: ReadOptions, read: Callable[[int], None]
+) -> Iterator[Delivery]:
     row = 0
     try:
         with open_table(segment.url, segment.format, segment.compression) as table:
             check_table(table, segment.url, options.text_field, options.id_field)
-            row, batches = _table_batches(table, segment, options)
+            row, batches = _table_batches(table, segment, options, read)
             for batch in batches:
                 yield from _read_rows(batch, row, segment, options)
                 row += batch.num_rows
@@ -335,20 +389,20 @@ def _read_table(segment: Segment, options: ReadOptions) -> Iterator[Delivery]:
 
 
 def _table_batches(
-    table: Any, segment: Segment, options: ReadOptions
+    table: Any, segment: Segment, options: ReadOptions, read: Callable[[int], None]
 ) -> tuple[int, Iterator[pa.RecordBatch]]:
     """The row that a segment starts with, and its wanted columns in batches."""
     if isinstance(table, pq.ParquetFile):
         groups = range(segment.start, min(segment.end, table.num_row_groups))
         before = (table.metadata.row_group(i).num_rows for i in range(segment.start))
-        return sum(before), _row_group_batches(table, groups, options)
+        return sum(before), _row_group_batches(table, groups, options, read)
     if isinstance(table, pa.RecordBatchFileReader):
         return 0, (table.get_batch(i) for i in range(table.num_record_batches))
     return 0, iter(table)
 
 
 def _row_group_batches(
-    table: pq.ParquetFile, groups: range, options: ReadOptions
+    table: pq.ParquetFile, groups: range, options: ReadOptions, read: Callable[[int], None]
 ) -> Iterator[pa.RecordBatch]:
     columns = [options.text_field]
     if options.id_field not in (None, options.text_field):
@@ -361,6 +415,7 @@ def _row_group_batches(
             columns=columns,
             use_threads=False,
         )
+        read(row_group_bytes(table.metadata, index))
 
 
 def _rows_of_batch(group: pq.RowGroupMetaData, text_field: str) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyarrow as pa
+
 from corpus import storage
 from corpus.formats import open_table
 from corpus.inputs import InputFile, ReadOptions, Segment
@@ -17,6 +19,11 @@ from corpus.readers import read_segment
 _PLACES = 64
 # Less at one place is mostly the time to get there.
 _LEAST_BYTES = 1 << 16
+
+# Of `first_texts`.
+_FILES = 8
+_DOCUMENTS = 32
+_CHARACTERS = 2048
 
 Piece = tuple[list[str], int]
 """Texts, and how many bytes of the input they take as stored."""
@@ -58,6 +65,28 @@ def sample_documents(files: Sequence[InputFile], options: ReadOptions, most_byte
         texts += found
         stored += size
     return Sample(tuple(texts), stored)
+
+
+def first_texts(files: Sequence[InputFile], options: ReadOptions) -> list[str]:
+    """The beginnings of the first documents of a few files, to try something out on.
+
+    Bad records are passed over.
+    """
+    full = [file for file in files if file.size]
+    chosen = full[:: -(-len(full) // _FILES)]
+    return [
+        text[:_CHARACTERS]
+        for file in chosen
+        for text in _first_batch(file, options).slice(0, _DOCUMENTS // len(chosen)).to_pylist()
+    ]
+
+
+def _first_batch(file: InputFile, options: ReadOptions) -> pa.Array:
+    """The texts of the first delivery of a file's readers."""
+    empty = pa.array([], pa.large_string())
+    # As a segment of everything: it is left before much of it is read.
+    deliveries = read_segment(_segment(file, 0, file.size), options)
+    return next((documents.column("text") for documents, _ in deliveries), empty)
 
 
 def _pieces(files: Sequence[InputFile], options: ReadOptions, most_bytes: int) -> Iterator[Piece]:

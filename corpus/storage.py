@@ -29,6 +29,8 @@ from corpus.errors import CorpusmillError, StorageError, UsageError, one_line
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 _CHUNK = 1 << 20
+# Protocols -> the extra of setup.py that brings the driver.
+_EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "s3a": "s3"}
 # A server that says nothing for so long is asked again.
 _SECONDS_OF_SILENCE = 120
 # A password before a host (slashes may be in it, so that it isn't a port), or a parameter that only
@@ -57,7 +59,11 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         _set_defaults()
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        remedy = f"pip install 'corpusmill[{extra}]'" if extra else one_line(error)
+        raise UsageError(f"cannot open {url!r}: its driver is not installed: {remedy}") from error
+    except ValueError as error:
         raise UsageError(f"cannot open {url!r}: {error}") from error
     return fs, cast(str, path)
 

@@ -32,6 +32,13 @@ class TextEncoder(Protocol):
     ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.int64]]:
         """The ids of all texts one after the other, and how many ids each has."""
 
+    def check(self, doc_id: str, text: str) -> None:
+        """Compares a fast way to encode with a slow one that is right, on one document.
+
+        Raises:
+          DataError: they have different ids.
+        """
+
 
 def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
     token = pa.from_numpy_dtype(np.dtype(dtype))

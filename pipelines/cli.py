@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed at work, 2 bad usage.
 """
 
 import contextlib
+import difflib
 import importlib
 import logging
 import os
@@ -38,6 +39,7 @@ COMMANDS = {
 
 # Packages that only some commands need -> the extra of setup.py that brings them.
 EXTRAS = {
+    "datasets": "hf",
     "google": "gcp",
     "google.auth": "gcp",
     "pyspark": "spark",
@@ -99,7 +101,9 @@ def _command(argv: Sequence[str]) -> tuple[str | None, Sequence[str]]:
         print(f"corpusmill {__version__}")
         return None, ()
     if argv[0] not in COMMANDS:
-        raise UsageError(f"unknown command {argv[0]!r}; there are {', '.join(COMMANDS)}")
+        nearest = difflib.get_close_matches(argv[0], COMMANDS, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {argv[0]!r}; {hint}")
     return argv[0], argv[1:]
 
 

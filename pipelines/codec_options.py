@@ -124,6 +124,11 @@ def add_device_argument(parser: Parser) -> None:
     )
 
 
+def device_of(codec: Codec, device: str) -> str | None:
+    """What computes the network of a codec, if it has one."""
+    return device if runs_network(codec) else None
+
+
 def check_device(codec: Codec, device: str, run: RunOptions) -> None:
     """Raises UsageError where the codec has nothing for a device to do, or there is none here.
 

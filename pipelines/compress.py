@@ -5,17 +5,19 @@ from functools import partial
 from typing import Any
 
 from compress.codebook import Codebook
-from compress.codecs import CodebookCodec, Codec, codec_on_device, expect_codec
+from compress.codecs import CodebookCodec, Codec, SubwordCodec, codec_on_device, expect_codec
 from compress.compressed import CodecEncoder
 from compress.streams import encode_stream
 from corpus import storage
 from corpus.arguments import Parser, make_parser
 from corpus.datasets import DatasetWriter
+from corpus.tokenizers import use_backend
 from pipelines.codec_options import (
     add_codec_arguments,
     add_device_argument,
     check_device,
     chosen_codec,
+    device_of,
 )
 from pipelines.documents import (
     EncodeJob,
@@ -26,8 +28,8 @@ from pipelines.documents import (
     find_documents,
     in_large_batches,
     one_row_each,
+    prepare_tokenizer,
 )
-from pipelines.model_work import device_of
 from pipelines.options import parse_job
 from pipelines.streams import pipe
 
@@ -46,10 +48,13 @@ def make_job(
         documents,
         DatasetWriter(storage.absolute(output), "compressed", config),
         codec.files,
-        partial(load_encoder, content_hash=codec.content_hash, device=device),
+        partial(
+            load_encoder, content_hash=codec.content_hash, device=device, backend=codec.backend
+        ),
         codec.description,
         one_row_each if network_device is None else in_large_batches,
         device=network_device,
+        backend=codec.backend,
     )
 
 
@@ -68,9 +73,14 @@ def describe_codec(codec: Codec) -> list[str]:
     return lines
 
 
-def load_encoder(folder: str, content_hash: str, device: str = "cpu") -> CodecEncoder:
+def load_encoder(
+    folder: str, content_hash: str, device: str = "cpu", backend: str | None = None
+) -> CodecEncoder:
     """What workers encode with, from a folder with the codec of this hash."""
-    return CodecEncoder(codec_on_device(expect_codec(folder, content_hash), device))
+    codec = expect_codec(folder, content_hash)
+    if isinstance(codec, SubwordCodec) and backend is not None:
+        use_backend(codec.tokenizer, backend)
+    return CodecEncoder(codec_on_device(codec, device))
 
 
 def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Iterator[bytes]:
@@ -117,5 +127,7 @@ def main(argv: Sequence[str]) -> None:
     codec = chosen_codec(arguments)
     check_device(codec, arguments.device, run)
     documents = find_documents(document_options(arguments))
-    job = make_job(documents, codec, arguments.output, arguments.device)
-    job.run(run, describe_codec(codec))
+    description = describe_codec(codec)
+    if isinstance(codec, SubwordCodec):
+        description += prepare_tokenizer(codec.tokenizer, documents)
+    make_job(documents, codec, arguments.output, arguments.device).run(run, description)

@@ -8,8 +8,8 @@ n-grams are prefixes of these, so their counts need not be kept.
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 
@@ -27,17 +27,13 @@ from ngram_agg.counts_files import spill_runs
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import count_ngrams
-from pipelines.counts_parts import (
-    SPILLED,
-    CountsParts,
-    WriteCountsParts,
-    finish_counts,
-    partition_rows,
-)
+from pipelines.counts_merging import SPILLED, CountsParts, finish_counts, partition_rows
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
-from pipelines.transforms import SpreadOut, WriteManifest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 Stretch = tuple[str, int, int]
 """A file of a tokens dataset and its row groups from, up to."""
@@ -112,8 +108,13 @@ def make_plan(options: CountOptions) -> CountPlan:
 
 def build_pipeline(
     options: CountOptions, run: RunOptions = RunOptions(), plan: CountPlan | None = None
-) -> beam.Pipeline:
+) -> "beam.Pipeline":
     """The pipeline that writes the counts dataset into a folder that has been claimed."""
+    import apache_beam as beam
+
+    from pipelines.counts_parts import WriteCountsParts
+    from pipelines.transforms import SpreadOut, WriteManifest
+
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.input, plan.manifest)
     pipeline = run.new_pipeline()

@@ -1,69 +1,55 @@
 """The second half of `count` and of `merge`: sorted sources become the parts of a counts dataset.
 
-A source is a spilled run or a whole counts dataset. The corpus' n-grams are cut into partitions of
-equal size by a sample of all sources; each partition is the merge of its stretch of every source,
-so memory is bounded by a block of each, whatever the size of a partition.
+See `pipelines.counts_merging`.
 """
 
-import dataclasses
 import hashlib
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 
 import apache_beam as beam
 
 from corpus import storage
-from corpus.datasets import (
-    TOKENIZER_FOLDER,
-    Completion,
-    DatasetWriter,
-    Manifest,
-    part_name,
-    read_manifest,
-)
-from corpus.errors import DataError
-from ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
-from ngram_agg.packing import Key, Packing, pack_one
+from ngram_agg.counts_files import spill_runs
 from ngram_agg.partitions import (
     Cut,
     KeySample,
     add_sample,
     empty_sample,
     merge_samples,
-    partition_cuts,
-    sample_stream,
 )
-from ngram_agg.runs import CountsRun, merge_runs, merge_streams
+from ngram_agg.runs import CountsRun, merge_runs
 from pipelines import coders
-from pipelines.progress import Progress
+from pipelines.counts_merging import (
+    FAN_IN,
+    SPILLED,
+    CountsParts,
+    Slice,
+    add_run,
+    cut_partitions,
+    merge_slices,
+    partition_rows,
+    sample_file,
+    slices,
+    source_files,
+    write_part,
+)
 from pipelines.transforms import SpreadOut
 
-SPILLED = ".arrow"
-# One n-gram in memory: its key and its count.
-_BYTES_PER_NGRAM = 16
-# Sources merged at once; a block of each is in memory.
-FAN_IN = 32
-# A sum of runs is merged once it has grown to so many times the last merge.
-_GROWTH = 4
-
-Slice = tuple[str, Cut, Cut]
-"""A source, the cut where a partition begins and the one where it ends; () at the corpus' ends."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CountsParts:
-    """What the parts are written by.
-
-    Attributes:
-      writer: the counts dataset.
-      packing: of its n-grams.
-      partition_rows: n-grams in one part.
-    """
-
-    writer: DatasetWriter
-    packing: Packing
-    partition_rows: int
+# The pure functions that users of the transforms need with them.
+__all__ = [
+    "SPILLED",
+    "CountsParts",
+    "FindCuts",
+    "MergeRuns",
+    "MergeSamples",
+    "Slice",
+    "SumRuns",
+    "WriteCountsParts",
+    "merge_slices",
+    "partition_rows",
+    "slices",
+]
 
 
 class WriteCountsParts(beam.PTransform):
@@ -159,17 +145,6 @@ class MergeRuns(beam.CombineFn):
         return [(url, parts[0][1], parts[0][2])]
 
 
-def add_run(runs: list[CountsRun], run: CountsRun) -> list[CountsRun]:
-    """Runs that count the same as `runs` and `run` together, merged when they have grown.
-
-    The first one is the largest, so the memory held is a small multiple of the sum's.
-    """
-    runs = [*runs, run]
-    if len(runs) > 2 and sum(map(len, runs)) > _GROWTH * len(runs[0]):
-        return [merge_runs(runs)]
-    return runs
-
-
 class SumRuns(beam.CombineFn):
     """Counts runs of one context -> their sum."""
 
@@ -190,111 +165,6 @@ class SumRuns(beam.CombineFn):
 
     def extract_output(self, accumulator: list[CountsRun]) -> CountsRun:
         return merge_runs(accumulator)
-
-
-def partition_rows(mebibytes: int) -> int:
-    """How many n-grams, with their counts, take so much memory."""
-    return (mebibytes << 20) // _BYTES_PER_NGRAM
-
-
-def source_files(source: str) -> list[str]:
-    """The files of a source, its n-grams rising from file to file."""
-    if source.endswith(SPILLED):
-        return [source]
-    return [storage.join(source, file.name) for file in read_manifest(source).data_files]
-
-
-def read_file(
-    url: str, packing: Packing, lower: Key | None = None, upper: Key | None = None
-) -> Iterator[CountsRun]:
-    """The n-grams of one file of a source from key `lower` on to (not including) `upper`."""
-    read = read_spilled if url.endswith(SPILLED) else read_counts
-    return read(url, packing, lower, upper)
-
-
-def sample_file(url: str, packing: Packing) -> KeySample:
-    return sample_stream(read_file(url, packing))
-
-
-def cut_partitions(sample: KeySample, parts: CountsParts) -> list[Cut]:
-    return partition_cuts(parts.packing, sample, parts.partition_rows)
-
-
-def slices(source: str, cuts: list[Cut]) -> Iterator[tuple[int, Slice]]:
-    """A source's stretch of every partition, by the partition's number."""
-    for number, (lower, upper) in enumerate(zip([(), *cuts], [*cuts, ()], strict=True)):
-        yield number, (source, lower, upper)
-
-
-def merge_slices(
-    parts: Iterable[Slice], packing: Packing, on_read: Callable[[int], None] | None = None
-) -> Iterator[CountsRun]:
-    """Merges stretches of sources to one sorted stream; `on_read` is told of the rows read."""
-
-    def read_slice(source: str, lower: Cut, upper: Cut) -> Iterator[CountsRun]:
-        first = pack_one(packing, lower) if lower else None
-        beyond = pack_one(packing, upper) if upper else None
-        for url in source_files(source):
-            for run in read_file(url, packing, first, beyond):
-                if on_read is not None:
-                    on_read(len(run))
-                yield run
-
-    return merge_streams([read_slice(*part) for part in parts])
-
-
-def write_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: list[Cut]) -> int:
-    """Writes one partition's file, unless an earlier run has done it; returns its number."""
-    number, sources = partition
-    name = part_name(number, len(cuts) + 1)
-    if parts.writer.completion(name) is None:
-        parts.writer.complete(name, _write_file(name, sources, parts))
-    return number
-
-
-def _write_file(name: str, sources: list[Slice], parts: CountsParts) -> Completion:
-    started = time.perf_counter()
-    progress = Progress(parts.writer, "merge", name)
-    runs = merge_slices(sorted(sources), parts.packing, progress.add)
-    with parts.writer.new_file(name) as file:
-        file.rows, file.tokens = write_counts(file.path, parts.packing, runs)
-    progress.note()
-    counters = {
-        "ngrams_merged": progress.done,
-        "ngrams": file.rows,
-        "merge_seconds": time.perf_counter() - started,
-    }
-    return Completion((file.written,), counters)
-
-
-def finish_counts(
-    cuts: list[Cut],
-    counts_parts: CountsParts,
-    inputs: Mapping[str, Manifest],
-    other_parts: Sequence[str] = (),
-) -> Manifest:
-    """Writes the manifest of a counts dataset.
-
-    Raises:
-      DataError: the parts count more or fewer positions than the inputs have.
-    """
-    writer = counts_parts.writer
-    parts = [part_name(number, len(cuts) + 1) for number in range(len(cuts) + 1)]
-    expected = sum(manifest.properties["tokens"] for manifest in inputs.values())
-    found = sum(file.tokens for part in parts for file in writer.completed(part).files)
-    if found != expected:
-        raise DataError(f"{writer.folder}: {found} positions counted, {expected} are in the input")
-    first = next(iter(inputs.values()))
-    return writer.finish(
-        [TOKENIZER_FOLDER, *parts, *other_parts],
-        inputs={folder: manifest.content_hash for folder, manifest in inputs.items()},
-        tokenizer=first.tokenizer,
-        properties={
-            "max_order": counts_parts.packing.max_order,
-            "tokens": expected,
-            "cuts": cuts,
-        },
-    )
 
 
 def _after_all(_parts: int, cuts: list[Cut]) -> list[Cut]:

@@ -15,20 +15,16 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    DebugOptions,
-    GoogleCloudOptions,
-    PipelineOptions,
-    SetupOptions,
-)
-from apache_beam.runners.runner import PipelineResult
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from corpus import storage
 from corpus.datasets import DatasetWriter
 from corpus.errors import CorpusmillError, UsageError, one_line
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineResult
 
 RUNNER = "DataflowRunner"
 _NEEDED = ("project", "region", "temp_location")
@@ -37,8 +33,10 @@ _DISTRIBUTION = "corpusmill"
 _EXTRAS = ("gcp", "s3")
 
 
-def check_options(options: PipelineOptions) -> None:
+def check_options(options: "PipelineOptions") -> None:
     """Raises UsageError where an option or the user's credentials are missing, before any work."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
     given = options.view_as(GoogleCloudOptions)
     missing = [name for name in _NEEDED if not getattr(given, name)]
     if missing:
@@ -73,7 +71,7 @@ def check_output(writer: DatasetWriter) -> None:
         )
 
 
-def submit(pipeline: beam.Pipeline, writer: DatasetWriter) -> PipelineResult | None:
+def submit(pipeline: "beam.Pipeline", writer: DatasetWriter) -> "PipelineResult | None":
     """Starts a job, and says where it can be watched; None where it is only to be a template.
 
     The job's name follows from the output, and Dataflow has no two running jobs of one name: so the
@@ -82,7 +80,12 @@ def submit(pipeline: beam.Pipeline, writer: DatasetWriter) -> PipelineResult | N
     Raises:
       CorpusmillError: Dataflow or the bucket refuses the job, or it runs already.
     """
-    # Here, because they are there only with the extra for Google's cloud.
+    # Here, because the others are there only with the extra for Google's cloud.
+    from apache_beam.options.pipeline_options import (
+        DebugOptions,
+        GoogleCloudOptions,
+        SetupOptions,
+    )
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
     from google.api_core.exceptions import AlreadyExists, Conflict, GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
@@ -172,6 +175,8 @@ def _modules(packages: list[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _metadata(distribution: importlib.metadata.Distribution) -> str:
+    from packaging.requirements import Requirement
+
     lines = ["Metadata-Version: 2.1", f"Name: {_DISTRIBUTION}", f"Version: {distribution.version}"]
     for text in distribution.requires or []:
         wanted = Requirement(text)

@@ -4,8 +4,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-import apache_beam as beam
 import orjson
 
 from compress.byte_strings import ByteStrings
@@ -26,13 +26,15 @@ from corpus.datasets import (
     read_manifest,
 )
 from corpus.errors import DataError
-from pipelines.codec_options import add_device_argument, check_device
+from pipelines.codec_options import add_device_argument, check_device, device_of
+from pipelines.here import LocalJob
 from pipelines.launch import run_job
-from pipelines.model_work import Run, device_of
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
 from pipelines.streams import pipe
-from pipelines.transforms import SpreadOut, WriteManifest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +82,21 @@ def make_plan(input_folder: str, output: str, device: str = "cpu") -> Decompress
     return plan
 
 
-def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> beam.Pipeline:
+def build_job(plan: DecompressPlan, run: RunOptions) -> "LocalJob | beam.Pipeline":
+    """What writes the documents into a folder that has been claimed: here, or on a runner."""
+    if not run.is_local or device_of(expect_codec(*plan.codec), plan.device) is not None:
+        return build_pipeline(plan, run)
+    files = plan.manifest.data_files
+    return LocalJob(DecompressFiles(plan), files, run.workers, partial(_finish, 0, plan))
+
+
+def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> "beam.Pipeline":
     """The pipeline that writes the documents into a folder that has been claimed."""
+    import apache_beam as beam
+
+    from pipelines.model_work import Run
+    from pipelines.transforms import SpreadOut, WriteManifest
+
     pipeline = run.new_pipeline()
     device = device_of(expect_codec(*plan.codec), plan.device)
     (
@@ -207,6 +222,6 @@ def main(argv: Sequence[str]) -> None:
         plan.writer,
         run,
         plan.describe(),
-        lambda: build_pipeline(plan, run),
+        lambda: build_job(plan, run),
         (Stage("decompress", "B"),),
     )

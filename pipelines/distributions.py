@@ -9,8 +9,8 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,11 +36,13 @@ from ngram_agg.distributions import (
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, merge_runs
-from pipelines.counts_parts import SumRuns, add_run
+from pipelines.counts_merging import add_run
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
-from pipelines.transforms import SpreadOut, WriteManifest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +118,13 @@ def build_pipeline(
     options: DistributionsOptions,
     run: RunOptions = RunOptions(),
     plan: DistributionsPlan | None = None,
-) -> beam.Pipeline:
+) -> "beam.Pipeline":
     """The pipeline that writes the distributions into a folder that has been claimed."""
+    import apache_beam as beam
+
+    from pipelines.counts_parts import SumRuns
+    from pipelines.transforms import SpreadOut, WriteManifest
+
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.input, plan.manifest)
     pipeline = run.new_pipeline()

@@ -8,15 +8,15 @@ import argparse
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpus import storage
 from corpus.arguments import Parser, positive, share
 from corpus.datasets import (
     TOKENIZER_FOLDER,
@@ -41,17 +41,24 @@ from corpus.inputs import (
     plan_shards,
 )
 from corpus.readers import read_segment
+from corpus.sampling import first_texts
+from corpus.tokenizers import Tokenizer, use_fastest
 from corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
+from pipelines.here import LocalJob
 from pipelines.launch import run_job
-from pipelines.model_work import Run
 from pipelines.options import RunOptions
 from pipelines.progress import Progress, Stage
-from pipelines.transforms import SpreadOut, WriteManifest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 # Below so many bad records a shard goes on, so that the limit is judged on the whole corpus.
 _BAD_RECORDS_BEFORE_EARLY_STOP = 1000
 _MIB = 1 << 20
 _LARGE_BATCH_BYTES = 32 * _MIB
+# Of so many documents of a shard one is checked, the first one among them.
+_DOCUMENTS_PER_CHECK = 1000
+_REASONS_LOOKED_AT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +103,17 @@ class FoundDocuments:
         return sum(file.size for file in self.files)
 
     def describe(self) -> str:
-        kinds = sorted({f"{file.format} {file.compression or 'plain'}" for file in self.files})
-        return (
-            f"input: {len(self.files)} files, {self.size / _MIB:,.1f} MiB ({', '.join(kinds)}),"
-            f" {len(self.shards)} shards"
-        )
+        """Says what is read, and what a document is in each kind of file."""
+        kinds = Counter((file.format, file.compression or "plain") for file in self.files)
+        what = {"jsonl": "a line of JSON", "text": f"a {self.options.read.text_unit} of text"}
+        if self.options.read.text_unit == "file":
+            what["text"] = "the whole file"
+        lines = [
+            f"  {count:,} {name} {compression}: a document is {what.get(name, 'a row')}"
+            for (name, compression), count in sorted(kinds.items())
+        ]
+        total = f"{len(self.files):,} files, {self.size / _MIB:,.1f} MiB"
+        return "\n".join([f"input: {total}, {len(self.shards):,} shards", *lines])
 
 
 def find_documents(options: DocumentOptions) -> FoundDocuments:
@@ -155,6 +168,8 @@ class EncodeJob:
       make_rows: what becomes of the documents.
       properties: what the manifest says besides.
       device: what computes the encoder's network, if it has one.
+      backend: what encodes, for the manifest.
+      loaded: the encoder, for this process; by default it is loaded as workers do.
     """
 
     stage: str
@@ -166,6 +181,8 @@ class EncodeJob:
     make_rows: MakeRows = one_row_each
     properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     device: str | None = None
+    backend: str | None = None
+    loaded: TextEncoder | None = None
 
     def run(self, run: RunOptions, description: Sequence[str]) -> None:
         """Makes the dataset, or what is missing of it; see `run_job`."""
@@ -173,14 +190,38 @@ class EncodeJob:
             self.writer,
             run,
             [self.documents.describe(), *description],
-            lambda: self.build_pipeline(run),
-            (Stage(self.stage, "B"),),
+            lambda: self._build(run),
+            (Stage(self.stage, "B", self.documents.size),),
         )
 
-    def build_pipeline(self, run: RunOptions = RunOptions()) -> beam.Pipeline:
-        """The pipeline that writes the dataset into a folder that has been claimed."""
+    def _build(self, run: RunOptions) -> "LocalJob | beam.Pipeline":
+        if not run.is_local or self.device is not None:
+            return self.build_pipeline(run)
         self._save_encoder()
-        encode = EncodeShards(
+        shards = list(enumerate(self.documents.shards))
+        finish = partial(_finish, 0, *self._facts())
+        return LocalJob(self._work(), shards, run.workers, finish, self.loaded)
+
+    def build_pipeline(self, run: RunOptions = RunOptions()) -> "beam.Pipeline":
+        """The pipeline that writes the dataset into a folder that has been claimed."""
+        import apache_beam as beam
+
+        from pipelines.model_work import Run
+        from pipelines.transforms import SpreadOut, WriteManifest
+
+        self._save_encoder()
+        pipeline = run.new_pipeline()
+        (
+            pipeline
+            | "Shards" >> SpreadOut(enumerate(self.documents.shards))
+            | "Encode" >> Run(self._work(), self.device)
+            | "AllComplete" >> beam.combiners.Count.Globally()
+            | "WriteManifest" >> WriteManifest(self.writer, _finish, *self._facts())
+        )
+        return pipeline
+
+    def _work(self) -> "EncodeShards":
+        return EncodeShards(
             self.writer,
             self.stage,
             self.documents.options,
@@ -188,24 +229,16 @@ class EncodeJob:
             self.load_encoder,
             self.make_rows,
         )
-        pipeline = run.new_pipeline()
-        (
-            pipeline
-            | "Shards" >> SpreadOut(enumerate(self.documents.shards))
-            | "Encode" >> Run(encode, self.device)
-            | "AllComplete" >> beam.combiners.Count.Globally()
-            | "WriteManifest"
-            >> WriteManifest(
-                self.writer,
-                _finish,
-                self.writer,
-                self.documents.options,
-                len(self.documents.shards),
-                self.encoder,
-                self.properties,
-            )
+
+    def _facts(self) -> tuple[Any, ...]:
+        return (
+            self.writer,
+            self.documents.options,
+            len(self.documents.shards),
+            self.encoder,
+            self.properties,
+            self.backend,
         )
-        return pipeline
 
     def _save_encoder(self) -> None:
         records = []
@@ -239,7 +272,7 @@ class EncodeShards:
                 self.writer,
                 name,
                 segments,
-                encoder.dtype,
+                encoder,
                 partial(self.make_rows, encoder, number),
                 self.options,
                 progress,
@@ -252,7 +285,7 @@ def encode_shard(
     writer: DatasetWriter,
     name: str,
     segments: Sequence[Segment],
-    dtype: np.dtype[Any],
+    encoder: TextEncoder,
     make_rows: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]],
     options: DocumentOptions,
     progress: Progress,
@@ -260,22 +293,23 @@ def encode_shard(
     """Writes one part of a dataset, and the dead letters of its input.
 
     Raises:
-      DataError: too many records were bad; the dead-letter file has been written.
+      DataError: too many records were bad, and the dead-letter file has been written; or a fast
+        encoder has other ids for a document than a slow one.
     """
     started = time.perf_counter()
     tally = _Tally(options.max_bad_records)
     with (
         writer.new_file(dead_letter_name(name)) as dead_letters,
         writer.new_file(name) as file,
-        TokensWriter(file.path, dtype) as tokens,
+        TokensWriter(file.path, encoder.dtype) as tokens,
     ):
 
         def documents() -> Iterator[pa.RecordBatch]:
             for segment in segments:
-                for batch, bad_records in read_segment(segment, options.read):
+                for batch, bad_records in read_segment(segment, options.read, progress.add):
                     write_dead_letters(dead_letters, bad_records)
+                    _check_some(encoder, batch, tally.documents)
                     tally.add(batch, bad_records)
-                    progress.add(batch.nbytes)
                     yield batch
                     if tally.hopeless:
                         return
@@ -286,7 +320,7 @@ def encode_shard(
         file.rows, file.tokens = tokens.rows, tokens.tokens
     progress.note()
     if tally.hopeless:
-        raise DataError(tally.complaint(writer.url(dead_letters.name)))
+        raise DataError(tally.complaint(writer, [name]))
     counters = {
         "documents": tally.documents,
         "bad_records": tally.bad_records,
@@ -296,6 +330,14 @@ def encode_shard(
     }
     records = [record for record in (file.record, dead_letters.record) if record is not None]
     return Completion(tuple(records), counters)
+
+
+def _check_some(encoder: TextEncoder, documents: pa.RecordBatch, before: int) -> None:
+    """Checks some documents of a batch, by their place in the shard."""
+    for row in range(-before % _DOCUMENTS_PER_CHECK, documents.num_rows, _DOCUMENTS_PER_CHECK):
+        encoder.check(
+            documents.column("doc_id")[row].as_py(), documents.column("text")[row].as_py()
+        )
 
 
 @dataclasses.dataclass
@@ -320,11 +362,26 @@ class _Tally:
     def hopeless(self) -> bool:
         return self.bad_records >= _BAD_RECORDS_BEFORE_EARLY_STOP and self.too_many
 
-    def complaint(self, place: str) -> str:
+    def complaint(self, writer: DatasetWriter, parts: Sequence[str]) -> str:
+        """What is wrong, once the dead letters of these parts are in place."""
         return (
             f"{self.bad_records} of {self.documents + self.bad_records} records are bad, more than"
-            f" --max-bad-records {self.limit:.4%} allows; they are listed in {place}"
+            f" --max-bad-records {self.limit:.4%} allows; most often a record"
+            f" {_common_reason(writer, parts)}; all are listed in {writer.url('dead-letter')}"
         )
+
+
+def _common_reason(writer: DatasetWriter, parts: Sequence[str]) -> str:
+    """What is wrong with most of the first bad records."""
+    reasons: Counter[str] = Counter()
+    for part in parts:
+        url = writer.url(dead_letter_name(part))
+        if storage.exists(url):
+            lines = storage.read_bytes(url).splitlines()
+            reasons.update(json.loads(line)["reason"] for line in lines[:_REASONS_LOOKED_AT])
+        if reasons.total() >= _REASONS_LOOKED_AT:
+            break
+    return reasons.most_common(1)[0][0]
 
 
 def dead_letter_name(part: str) -> str:
@@ -347,6 +404,7 @@ def _finish(
     number_of_parts: int,
     encoder: Mapping[str, Any],
     properties: Mapping[str, Any],
+    backend: str | None,
 ) -> Manifest:
     parts = [part_name(number, number_of_parts) for number in range(number_of_parts)]
     counters = add_up(writer.completed(part).counters for part in parts)
@@ -354,7 +412,7 @@ def _finish(
         options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
     )
     if tally.too_many:
-        raise DataError(tally.complaint(writer.url("dead-letter")))
+        raise DataError(tally.complaint(writer, parts))
     if not tally.documents:
         raise DataError(f"the input {', '.join(options.input)} has no documents")
     return writer.finish(
@@ -366,7 +424,28 @@ def _finish(
             "tokens": counters["tokens"],
             **properties,
         },
+        backend=backend,
     )
+
+
+def prepare_tokenizer(tokenizer: Tokenizer, documents: FoundDocuments) -> list[str]:
+    """Has a tokenizer encode as fast as may be, tried on the first documents.
+
+    Returns:
+      Lines for the user: why it isn't fast, and what it loses.
+    """
+    texts = first_texts(documents.files, documents.options.read)
+    lines = []
+    reason = use_fastest(tokenizer, texts)
+    if reason is not None:
+        lines.append(f"texts are encoded by {tokenizer.backend}, which is slow: {reason}")
+    lost = sum(tokenizer.decode(tokenizer.encode(text)) != text for text in texts)
+    if lost:
+        lines.append(
+            f"this tokenizer loses text: {lost} of the first {len(texts)} documents don't come"
+            " back from their ids (unknown tokens, dropped spaces or a normalizer)"
+        )
+    return lines
 
 
 def add_input_argument(parser: Parser, *, required: bool = True) -> None:

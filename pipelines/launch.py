@@ -4,15 +4,18 @@ import re
 import sys
 import time
 from collections.abc import Callable
-
-import apache_beam as beam
-from apache_beam.runners.runner import PipelineState
+from typing import TYPE_CHECKING
 
 from corpus import errors
 from corpus.datasets import DatasetWriter, Manifest, read_manifest
 from pipelines import dataflow
 from pipelines.options import RunOptions
 from pipelines.progress import Stage, shown
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from pipelines.here import LocalJob
 
 # How our own errors look in the traceback that a runner hands back.
 _OUR_ERROR = re.compile(r"^(?:corpus\.errors\.)(\w+): (.*)$", re.MULTILINE)
@@ -23,7 +26,7 @@ def run_job(
     writer: DatasetWriter,
     options: RunOptions,
     description: list[str],
-    build: Callable[[], beam.Pipeline],
+    build: "Callable[[], beam.Pipeline | LocalJob]",
     stages: tuple[Stage, ...],
 ) -> None:
     """Makes the dataset that `writer` stands for, or what is missing of it.
@@ -32,7 +35,7 @@ def run_job(
       writer: the dataset.
       options: how to run.
       description: lines that say what will be done.
-      build: the pipeline.
+      build: makes the pipeline, or what does its work here without Beam.
       stages: what to show while it runs.
 
     Raises:
@@ -58,7 +61,7 @@ def run_job(
             state = result.wait_until_finish()
         except Exception as error:
             raise _cause(error) from error
-    if state not in (PipelineState.DONE, None):
+    if state not in ("DONE", None):
         raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
     print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
 

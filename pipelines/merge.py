@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-
-import apache_beam as beam
+from typing import TYPE_CHECKING
 
 from corpus import storage
 from corpus.arguments import make_parser, positive
@@ -12,11 +11,13 @@ from corpus.errors import UsageError
 from ngram_agg.counts_files import counts_packing
 from ngram_agg.packing import Packing
 from ngram_agg.partitions import Cut
-from pipelines.counts_parts import CountsParts, WriteCountsParts, finish_counts, partition_rows
+from pipelines.counts_merging import CountsParts, finish_counts, partition_rows
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Stage
-from pipelines.transforms import SpreadOut, WriteManifest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,11 @@ def make_plan(options: MergeOptions) -> MergePlan:
 
 def build_pipeline(
     options: MergeOptions, run: RunOptions = RunOptions(), plan: MergePlan | None = None
-) -> beam.Pipeline:
+) -> "beam.Pipeline":
     """The pipeline that writes the sum into a folder that has been claimed."""
+    from pipelines.counts_parts import WriteCountsParts
+    from pipelines.transforms import SpreadOut, WriteManifest
+
     plan = plan or make_plan(options)
     plan.parts.writer.copy_tokenizer(*next(iter(plan.manifests.items())))
     pipeline = run.new_pipeline()

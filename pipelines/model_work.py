@@ -1,24 +1,12 @@
 """Work that needs something loaded once: an encoder, a codec, the network of a byte model."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.resources import AcceleratorHint, resource_hints_from_options
 
-from compress.codecs import Codec, runs_network
-
-
-class Work(Protocol):
-    """What is done with each element."""
-
-    def load(self) -> Any:
-        """What `run` needs, used for many elements."""
-        ...
-
-    def run(self, loaded: Any, element: Any) -> Any:
-        """Does it; the same result each time."""
-        ...
+from pipelines.work import Work
 
 
 class Run(beam.PTransform):
@@ -59,8 +47,3 @@ class _RunHere(beam.DoFn):
 
     def process(self, element: Any) -> Iterator[Any]:
         yield self._work.run(self._loaded, element)
-
-
-def device_of(codec: Codec, device: str) -> str | None:
-    """What computes the network of a codec, if it has one."""
-    return device if runs_network(codec) else None

@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
 from compress.tally import tally
-from pipelines.model_work import Work
+from pipelines.work import Work
 
 # The smallest of Dataflow's that has memory for thousands of lanes.
 GPU = "type:nvidia-l4;count:1;install-nvidia-driver"

@@ -9,27 +9,18 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-
-import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    AzureOptions,
-    DirectOptions,
-    HadoopFileSystemOptions,
-    PipelineOptions,
-    S3Options,
-    StandardOptions,
-)
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from typing import TYPE_CHECKING
 
 from corpus.arguments import Parser, parse_known
 from corpus.errors import UsageError
 from pipelines import dataflow
 
+# Beam takes most of a second to import: functions do it when it is needed.
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
 LOCAL_RUNNER = "FnApiRunner"
-# Of Beam's own filesystems. Ours are fsspec's, which find credentials in the environment; an option
-# would hand them to the runner, where a job's description shows them.
-_NOT_OURS = (AzureOptions, HadoopFileSystemOptions, S3Options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +49,10 @@ class RunOptions:
 
     @property
     def runner(self) -> str:
+        if not self.beam_arguments:
+            return LOCAL_RUNNER
+        from apache_beam.options.pipeline_options import StandardOptions
+
         return StandardOptions(list(self.beam_arguments)).runner or LOCAL_RUNNER
 
     @property
@@ -65,15 +60,22 @@ class RunOptions:
         return self.runner == LOCAL_RUNNER
 
     @property
-    def beam_options(self) -> PipelineOptions:
+    def beam_options(self) -> "PipelineOptions":
+        from apache_beam.options.pipeline_options import PipelineOptions
+
         return PipelineOptions(list(self.beam_arguments))
 
-    def new_pipeline(self) -> beam.Pipeline:
+    def new_pipeline(self) -> "beam.Pipeline":
         """An empty pipeline; without a runner among the options it runs in this process.
 
         Raises:
           UsageError: Beam refuses the options.
         """
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import DirectOptions
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
         options = self.beam_options
         if not self.is_local:
             try:
@@ -107,14 +109,24 @@ def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, 
       UsageError: an option is missing, bad or unknown to both the command and Beam.
     """
     _add_run_arguments(parser)
-    arguments, rest = parse_known(parser, argv, _beam_option_names())
+    arguments, rest = parse_known(parser, argv, _beam_option_names)
     return arguments, RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
 
 
 def _beam_option_names() -> set[str]:
+    from apache_beam.options.pipeline_options import (
+        AzureOptions,
+        HadoopFileSystemOptions,
+        PipelineOptions,
+        S3Options,
+    )
+
+    # Of Beam's own filesystems. Ours are fsspec's, which find credentials in the environment; an
+    # option would hand them to the runner, where a job's description shows them.
+    not_ours = (AzureOptions, HadoopFileSystemOptions, S3Options)
     names: set[str] = set()
     for options in PipelineOptions.__subclasses__():
-        if options in _NOT_OURS:
+        if options in not_ours:
             continue
         add: Callable[[argparse.ArgumentParser], None] | None = getattr(
             options, "_add_argparse_args", None

@@ -1,6 +1,7 @@
 """What a corpus will take: the jobs run on a sample of it at several sizes, and extrapolated."""
 
 import contextlib
+import importlib
 import io
 import json
 import math
@@ -24,9 +25,8 @@ from ngram_agg.growth import Growth, Range
 from ngram_agg.packing import Packing, token_dtype
 from ngram_agg.partitions import MOST_PARTITIONS
 from ngram_agg.target_options import TargetOptions
-from pipelines import count, distributions, enrich, tokenize
 from pipelines.count import CountOptions
-from pipelines.counts_parts import FAN_IN, partition_rows
+from pipelines.counts_merging import FAN_IN, partition_rows
 from pipelines.documents import (
     FoundDocuments,
     add_document_arguments,
@@ -241,15 +241,16 @@ def _measure_part(texts: Sequence[str], options: PlanOptions, folder: str) -> Me
     with open(documents, "w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     max_order = str(options.max_order)
-    jobs: tuple[tuple[Any, list[str]], ...] = (
-        (tokenize, ["--input", documents, "--tokenizer", options.tokenizer]),
-        (count, ["--input", place["tokens"], "--max-order", max_order]),
-        (distributions, ["--input", place["counts"]]),
-        (enrich, ["--tokens", place["tokens"], "--counts", place["counts"]]),
+    jobs = (
+        ("tokenize", ["--input", documents, "--tokenizer", options.tokenizer]),
+        ("count", ["--input", place["tokens"], "--max-order", max_order]),
+        ("distributions", ["--input", place["counts"]]),
+        ("enrich", ["--tokens", place["tokens"], "--counts", place["counts"]]),
     )
     # What the jobs say of themselves is about the sample.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        for (job, arguments), output in zip(jobs, place.values(), strict=True):
+        for (name, arguments), output in zip(jobs, place.values(), strict=True):
+            job = importlib.import_module(f"pipelines.{name}")
             job.main([*arguments, "--output", output])
     manifests = {kind: read_manifest(output) for kind, output in place.items()}
     return Measurement(manifests, _distinct_by_length(place["counts"], manifests["counts"]))

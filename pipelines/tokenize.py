@@ -14,6 +14,7 @@ from pipelines.documents import (
     add_input_argument,
     document_options,
     find_documents,
+    prepare_tokenizer,
 )
 from pipelines.options import parse_job
 
@@ -27,8 +28,10 @@ def make_job(documents: FoundDocuments, tokenizer: Tokenizer, output: str) -> En
         documents,
         DatasetWriter(storage.absolute(output), "tokens", config),
         {name: partial(storage.write_bytes, data=data) for name, data in files},
-        load_tokenizer,
+        partial(load_tokenizer, backend=tokenizer.backend),
         describe_tokenizer(tokenizer),
+        backend=tokenizer.backend,
+        loaded=tokenizer,
     )
 
 
@@ -56,7 +59,16 @@ def main(argv: Sequence[str]) -> None:
     add_document_arguments(parser)
     arguments, run = parse_job(parser, argv)
     tokenizer = load_tokenizer(arguments.tokenizer, arguments.end_of_document)
-    job = make_job(find_documents(document_options(arguments)), tokenizer, arguments.output)
+    documents = find_documents(document_options(arguments))
+    notes = prepare_tokenizer(tokenizer, documents)
+    job = make_job(documents, tokenizer, arguments.output)
+    job.run(run, [_describe(tokenizer), *notes])
+
+
+def _describe(tokenizer: Tokenizer) -> str:
     end = tokenizer.token_text(tokenizer.end_of_document)
-    ids = f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"
-    job.run(run, [f"tokenizer: {ids}; documents end with {end}"])
+    guess = " (by its name; --end-of-document names another)" if tokenizer.end_is_guess else ""
+    return (
+        f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} ids; documents end with"
+        f" {end}{guess}"
+    )

@@ -88,6 +88,14 @@ class Codec(abc.ABC):
           the ids from offsets[i] to offsets[i + 1].
         """
 
+    @property
+    def backend(self) -> str | None:
+        """The library that encodes, where there is a choice that doesn't change the ids."""
+        return None
+
+    def check(self, doc_id: str, text: str) -> None:  # noqa: B027  (most have one way only)
+        """See `corpus.tokens.TextEncoder`."""
+
     @abc.abstractmethod
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
         """The documents that have these ids; the inverse of `encode_batch`.

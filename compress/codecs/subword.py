@@ -60,6 +60,13 @@ class SubwordCodec(Codec):
         copies = {name: partial(storage.write_bytes, data=data) for name, data in defining.items()}
         return {**super().files, **copies}
 
+    @property
+    def backend(self) -> str | None:
+        return self.tokenizer.backend
+
+    def check(self, doc_id: str, text: str) -> None:
+        self.tokenizer.check(doc_id, text)
+
     def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
         texts = pa.array([_as_text(document) for document in documents], pa.large_string())
         tokens, lengths = self.tokenizer.encode_batch(texts)

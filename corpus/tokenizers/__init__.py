@@ -5,6 +5,7 @@ characters that it is. Long texts are tokenized in pieces: see `corpus.tokenizer
 """
 
 from corpus.tokenizers.base import Tokenizer, describe_tokenizer
+from corpus.tokenizers.certify import use_backend, use_fastest
 from corpus.tokenizers.loading import load_tokenizer
 
-__all__ = ["Tokenizer", "describe_tokenizer", "load_tokenizer"]
+__all__ = ["Tokenizer", "describe_tokenizer", "load_tokenizer", "use_backend", "use_fastest"]

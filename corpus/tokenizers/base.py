@@ -16,6 +16,10 @@ from corpus.errors import UsageError
 MARKER = "corpusmill.json"
 NEW_END = "<end>"
 
+# Set to REFERENCE, it has texts encoded by the library that a tokenizer was made for, and no other.
+BACKEND_VARIABLE = "CORPUSMILL_TOKENIZER_BACKEND"
+REFERENCE = "reference"
+
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -30,9 +34,11 @@ class Tokenizer(abc.ABC):
       end_of_document: id of the token after each document.
       files: names and contents of the files that define it; `load_tokenizer` of a folder with
         these files gives the same tokenizer.
+      end_is_guess: nobody says that this token ends documents; its name does.
     """
 
     kind: str
+    end_is_guess = False
 
     def __init__(
         self, files: Mapping[str, bytes], own_ids: int, end: int | None, end_text: str
@@ -55,6 +61,12 @@ class Tokenizer(abc.ABC):
             "end_of_document_text": end_text,
         }
         self.files = {**files, MARKER: json.dumps(marker, indent=1).encode() + b"\n"}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Libraries' objects can't be pickled; the files that they were made from can."""
+        from corpus.tokenizers.loading import restore_tokenizer
+
+        return restore_tokenizer, (self.files, self.backend)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -79,14 +91,34 @@ class Tokenizer(abc.ABC):
           it, and how many ids each document has, that token included.
         """
 
+    @property
+    def backend(self) -> str | None:
+        """Name and version of the library that encodes; None where none is needed."""
+        return None
+
+    def check(self, doc_id: str, text: str) -> None:  # noqa: B027  (bytes have one way only)
+        """Compares what encodes with the reference, on one document.
+
+        Raises:
+          DataError: they have different ids.
+        """
+
     def encode(self, text: str) -> Tokens:
         """The ids of a text, without the end-of-document token."""
         tokens, _ = self.encode_batch(pa.array([text], pa.large_string()))
         return tokens[:-1]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; end-of-document tokens have none."""
-        return self._decode([int(i) for i in ids if i != self.end_of_document])
+        """The text of ids; end-of-document tokens have none.
+
+        Raises:
+          ValueError: an id isn't in the vocabulary.
+        """
+        text = [int(i) for i in ids if i != self.end_of_document]
+        if text and not 0 <= min(text) <= max(text) < self.vocab_size:
+            outside = next(i for i in text if not 0 <= i < self.vocab_size)
+            raise self._outside(outside)
+        return self._decode(text)
 
     def token_text(self, token: int) -> str:
         r"""The text of one token, to be shown: bytes that aren't characters appear as `\xe2`.
@@ -105,8 +137,11 @@ class Tokenizer(abc.ABC):
           ValueError: the id isn't in the vocabulary.
         """
         if not 0 <= token < self.vocab_size:
-            raise ValueError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
+            raise self._outside(token)
         return b"" if token == self.end_of_document else self._token_bytes(token)
+
+    def _outside(self, token: int) -> ValueError:
+        return ValueError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
 
     @abc.abstractmethod
     def _decode(self, ids: list[int]) -> str: ...
@@ -121,6 +156,11 @@ class EndOfDocument:
     def __init__(self, wanted: str | None, marker: dict[str, Any] | None) -> None:
         self._wanted = wanted
         self._marker = marker
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has said it."""
+        return self._wanted is None and self._marker is None
 
     def resolve(
         self, find: Callable[[str], int | None], usual: Callable[[], tuple[int | None, str]]

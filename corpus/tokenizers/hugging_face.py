@@ -5,14 +5,16 @@ Padding, truncation, dropout and added begin or end tokens of a `tokenizer.json`
 makers intend.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
 import tokenizers
 
+from corpus.tokenizers.backends import Backend, Encode, Ids, Lengths, flat, make_backend
 from corpus.tokenizers.base import NEW_END, EndOfDocument, Tokenizer, entry_bytes
-from corpus.tokenizers.pieces import Encode, PieceTokenizer
+from corpus.tokenizers.fast import fast_backend
+from corpus.tokenizers.pieces import PieceTokenizer
 
 # In order of preference: what ends a text comes before what ends a turn or a sentence pair.
 _END_NAMES = (
@@ -41,18 +43,28 @@ class HuggingFaceTokenizer(PieceTokenizer):
     ) -> None:
         self.kind = kind
         self._tokenizer = tokenizer
+        self._middle = middle
         self._vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         self._added = {
             token: added.content for token, added in tokenizer.get_added_tokens_decoder().items()
         }
         self._is_byte_level = is_byte_level
+        self.end_is_guess = end.is_open
         super().__init__(
             files,
             max(self._vocabulary.values()) + 1,
             end.resolve(self._vocabulary.get, self._well_known_end),
-            _encoder(tokenizer),
-            [_encoder(middle)],
+            make_backend("tokenizers", _encoder(tokenizer), _encoder(middle)),
         )
+
+    def fast_backend(self) -> Backend:
+        # As the library has understood the file, which may contradict itself.
+        definition = self._tokenizer.to_str()
+        is_alike = self._middle is self._tokenizer
+        return fast_backend(definition, definition if is_alike else self._middle.to_str())
+
+    def added_texts(self) -> Collection[str]:
+        return self._added.values()
 
     def _well_known_end(self) -> tuple[int | None, str]:
         for name in _END_NAMES:
@@ -110,9 +122,9 @@ def load_bpe(files: Mapping[str, bytes], end: EndOfDocument) -> Tokenizer:
 
 
 def _encoder(tokenizer: tokenizers.Tokenizer) -> Encode:
-    def encode(texts: list[str]) -> Sequence[Sequence[int]]:
+    def encode(texts: list[str]) -> tuple[Ids, Lengths]:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return flat([encoding.ids for encoding in encodings])
 
     return encode
 
@@ -150,7 +162,7 @@ def _raw_text_only(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _byte_characters() -> dict[str, bytes]:
+def byte_characters() -> dict[str, bytes]:
     """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -158,4 +170,4 @@ def _byte_characters() -> dict[str, bytes]:
     return letters | {chr(0x100 + i): bytes([byte]) for i, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_characters()
+_BYTE_OF = byte_characters()

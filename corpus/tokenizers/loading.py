@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from corpus import storage
 from corpus.errors import UsageError, one_line
 from corpus.tokenizers.base import MARKER, EndOfDocument, Tokenizer
+from corpus.tokenizers.certify import use_backend
 from corpus.tokenizers.hugging_face import load_bpe, load_hugging_face
 from corpus.tokenizers.raw_bytes import ByteTokenizer
 from corpus.tokenizers.sentence_piece import SentencePieceTokenizer
@@ -22,7 +23,9 @@ _LOADERS: dict[tuple[str, ...], Callable[[Mapping[str, bytes], EndOfDocument], T
 }
 
 
-def load_tokenizer(spec: str, end_of_document: str | None = None) -> Tokenizer:
+def load_tokenizer(
+    spec: str, end_of_document: str | None = None, backend: str | None = None
+) -> Tokenizer:
     """Loads a tokenizer.
 
     Args:
@@ -32,11 +35,28 @@ def load_tokenizer(spec: str, end_of_document: str | None = None) -> Tokenizer:
       end_of_document: text of the vocabulary's token that ends documents. By default the one
         recorded in the folder, else the first well-known one that the vocabulary has, else a new
         id behind the vocabulary.
+      backend: what encodes texts, the `backend` of another tokenizer with these files; by default
+        the reference. `use_fastest` finds a faster one.
 
     Raises:
       UsageError: there is no such tokenizer, or its vocabulary has no such token.
+      CorpusmillError: the backend isn't here.
     """
-    files = dict(_read_files(spec))
+    tokenizer = _load(dict(_read_files(spec)), spec, end_of_document)
+    if backend is not None:
+        use_backend(tokenizer, backend)
+    return tokenizer
+
+
+def restore_tokenizer(files: Mapping[str, bytes], backend: str | None) -> Tokenizer:
+    """The tokenizer that has these `files`, as `load_tokenizer` gives it from a folder."""
+    tokenizer = _load(dict(files), "with these files", None)
+    if backend is not None:
+        use_backend(tokenizer, backend)
+    return tokenizer
+
+
+def _load(files: dict[str, bytes], spec: str, end_of_document: str | None) -> Tokenizer:
     marker = files.pop(MARKER, None)
     load = _LOADERS.get(tuple(sorted(files)))
     if load is None:
@@ -69,6 +89,11 @@ def _read_files(spec: str) -> dict[str, bytes]:
                 "merges.txt": storage.read_bytes(merges),
             }
         data = storage.read_bytes(spec)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"tokenizer {spec!r} is no file or folder; names of a hub are not looked up, so"
+            f" download its files first: {_ACCEPTED}"
+        ) from error
     except OSError as error:
         raise _refusal("read", spec, error) from error
     return {_name_by_content(data): data}

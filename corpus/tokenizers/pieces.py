@@ -16,9 +16,9 @@ It needn't hold at newlines and doesn't within words: a text of more than a MiB 
 can have a few tokens per MiB that differ from those of the whole.
 """
 
-import itertools
+import abc
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,68 +26,96 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpus.errors import DataError
-from corpus.tokenizers.base import Tokenizer, Tokens, text_buffers
+from corpus.tokenizers.backends import Backend, Ids, first_difference
+from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer, Tokens, text_buffers
 
 PIECE_BYTES = 1 << 20
 
-Encode = Callable[[list[str]], Sequence[Sequence[int]]]
+# A check sees so much of a document, so that long ones don't slow a job down.
+_CHECKED_CHARACTERS = 1 << 16
 
 _BEFORE_SPACE = re.compile(r".*\S(?= \S)", re.DOTALL)
 _BEFORE_NEWLINE = re.compile(r".*\S(?=\n\S)", re.DOTALL)
 
 
-class _Piece(NamedTuple):
-    document: int
-    text: str
+class _Group(NamedTuple):
+    """Pieces that are tokenized in one call; all or none of them begin their documents."""
+
+    documents: npt.NDArray[np.int64]
+    parts: list[str]
     is_first: bool
-    is_last: bool
+    is_last: npt.NDArray[np.bool_]
 
 
 class PieceTokenizer(Tokenizer):
-    """A tokenizer of a library, which gets about `PIECE_BYTES` of text at a time."""
+    """A tokenizer of a library, which gets about `PIECE_BYTES` of text at a time.
+
+    Attributes:
+      reference: the library whose ids are right.
+    """
 
     def __init__(
         self,
         files: Mapping[str, bytes],
         own_ids: int,
         end: tuple[int | None, str],
-        encode_start: Encode,
-        encode_middle: Sequence[Encode],
+        reference: Backend,
     ) -> None:
-        """Takes the library's functions.
-
-        Args:
-          files: see `Tokenizer`.
-          own_ids: see `Tokenizer`.
-          end: id and text of the token that ends documents.
-          encode_start: tokenizes texts.
-          encode_middle: ways to tokenize what follows a cut; the first that does what
-            `encode_start` would do there is taken.
-        """
+        """Takes what `Tokenizer` does, and the library's functions."""
         super().__init__(files, own_ids, *end)
-        self._encode_start = encode_start
-        fitting = (encode for encode in encode_middle if _continues(encode_start, encode))
-        self._encode_middle = next(fitting, encode_start)
+        self.reference = reference
+        self._backend = reference
+
+    @property
+    def backend(self) -> str:
+        return self._backend.name
+
+    def use(self, backend: Backend) -> None:
+        """Encodes with another library from now on."""
+        self._backend = backend
+
+    def added_texts(self) -> Iterable[str]:
+        """Texts that become one token wherever they stand, or look as if they did."""
+        return ()
+
+    @abc.abstractmethod
+    def fast_backend(self) -> Backend:
+        """The fastest library that may give the same ids.
+
+        Raises:
+          UnsupportedError: there is none for this tokenizer.
+        """
 
     def encode_batch(self, texts: pa.LargeStringArray) -> tuple[Tokens, npt.NDArray[np.int64]]:
         lengths = np.zeros(len(texts), np.int64)
         chunks = [np.empty(0, self.dtype)]
-        for group in _groups(_pieces(texts)):
-            encode = self._encode_start if group[0].is_first else self._encode_middle
-            flat: list[int] = []
-            for piece, ids in zip(group, encode([piece.text for piece in group]), strict=True):
-                before = len(flat)
-                flat += ids
-                if piece.is_last:
-                    flat.append(self.end_of_document)
-                lengths[piece.document] += len(flat) - before
-            chunks.append(self._checked(np.array(flat, np.int64)))
+        for group in _groups(texts):
+            encode = self._backend.start if group.is_first else self._backend.middle
+            ids, sizes = encode(group.parts)
+            sizes = sizes + group.is_last
+            np.add.at(lengths, group.documents, sizes)
+            is_id = np.ones(sizes.sum(), bool)
+            is_id[np.cumsum(sizes)[group.is_last] - 1] = False
+            chunk = np.full(len(is_id), self.end_of_document, self.dtype)
+            chunk[is_id] = self._checked(ids)
+            chunks.append(chunk)
         return np.concatenate(chunks), lengths
 
-    def _checked(self, ids: npt.NDArray[np.int64]) -> Tokens:
+    def check(self, doc_id: str, text: str) -> None:
+        if self._backend is self.reference:
+            return
+        excerpt = text[:_CHECKED_CHARACTERS]
+        if first_difference(self._backend.start, self.reference.start, [excerpt]) is not None:
+            raise DataError(
+                f"document {doc_id!r} has other ids by {self.backend} than by"
+                f" {self.reference.name}, whose ids are right: set"
+                f" {BACKEND_VARIABLE}={REFERENCE}, name a new output, and report the document"
+            )
+
+    def _checked(self, ids: Ids) -> Tokens:
         """Ids in the type that they are stored in."""
-        is_outside = (ids < 0) | (ids >= self.vocab_size)
-        if is_outside.any():
+        if len(ids) and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            is_outside = (ids < 0) | (ids >= self.vocab_size)
             raise DataError(
                 f"the tokenizer gave id {ids[is_outside][0]}, outside its vocabulary of"
                 f" {self.vocab_size}"
@@ -110,33 +138,29 @@ def split_text(text: memoryview) -> Iterator[str]:
     yield str(text[start:], "utf-8")
 
 
-def _continues(start: Encode, middle: Encode) -> bool:
-    """Whether `middle` gives the ids, after a cut, that the whole text has there."""
-    (whole,), (first,) = start(["one two three four"]), start(["one two"])
-    (rest,) = middle([" three four"])
-    return list(whole) == [*first, *rest]
+def _groups(texts: pa.LargeStringArray) -> Iterator[_Group]:
+    ends = text_buffers(texts)[0]
+    first = 0
+    while first < len(texts):
+        # What fits, one text at least.
+        last = int(np.searchsorted(ends, ends[first] + PIECE_BYTES, "right")) - 1
+        if last > first:
+            documents = np.arange(first, last)
+            parts = texts.slice(first, last - first).to_pylist()
+            yield _Group(documents, parts, True, np.ones(len(parts), bool))
+        else:
+            last = first + 1
+            yield from _long_text(first, texts[first:last])
+        first = last
 
 
-def _pieces(texts: pa.LargeStringArray) -> Iterator[_Piece]:
-    offsets, data = text_buffers(texts)
-    for document, (start, end) in enumerate(itertools.pairwise(offsets.tolist())):
-        parts = split_text(data[start:end])
-        part, is_first = next(parts), True
-        for following in parts:
-            yield _Piece(document, part, is_first, is_last=False)
-            part, is_first = following, False
-        yield _Piece(document, part, is_first, is_last=True)
-
-
-def _groups(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Runs of pieces that are tokenized in one call."""
-    group: list[_Piece] = []
-    size = 0
-    for piece in pieces:
-        if group and (size + len(piece.text) > PIECE_BYTES or piece.is_first != group[0].is_first):
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += len(piece.text)
-    if group:
-        yield group
+def _long_text(document: int, text: pa.LargeStringArray) -> Iterator[_Group]:
+    """Piece by piece, the last one by itself."""
+    offsets, data = text_buffers(text)
+    parts = split_text(data[offsets[0] : offsets[1]])
+    part, is_first = next(parts), True
+    number = np.array([document])
+    for following in parts:
+        yield _Group(number, [part], is_first, np.array([False]))
+        part, is_first = following, False
+    yield _Group(number, [part], is_first, np.array([True]))

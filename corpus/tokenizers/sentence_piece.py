@@ -1,10 +1,13 @@
 """Tokenizers that the library `sentencepiece` runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import sentencepiece
 
+from corpus.tokenizers.backends import Backend, Encode, flat, make_backend
 from corpus.tokenizers.base import NEW_END, EndOfDocument, entry_bytes
+from corpus.tokenizers.conversion import converted
+from corpus.tokenizers.fast import fast_backend
 from corpus.tokenizers.pieces import PieceTokenizer
 
 # normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
@@ -29,9 +32,17 @@ class SentencePieceTokenizer(PieceTokenizer):
             files,
             self._model.get_piece_size(),
             end.resolve(self._find, self._own_end),
-            self._model.encode,
-            [model.encode for model in middle],
+            make_backend("sentencepiece", _encoder(self._model), *map(_encoder, middle)),
         )
+
+    def fast_backend(self) -> Backend:
+        return fast_backend(*converted(self._definition["tokenizer.model"]))
+
+    def added_texts(self) -> Iterable[str]:
+        # Pieces that no text becomes, even where it reads like one.
+        pieces = range(self._model.get_piece_size())
+        is_special = self._model.is_control, self._model.is_unknown, self._model.is_byte
+        return [self._model.id_to_piece(i) for i in pieces if any(is_(i) for is_ in is_special)]
 
     def _find(self, text: str) -> int | None:
         token = self._model.piece_to_id(text)
@@ -46,3 +57,7 @@ class SentencePieceTokenizer(PieceTokenizer):
 
     def _token_bytes(self, token: int) -> bytes:
         return entry_bytes(self._model.id_to_piece(token))
+
+
+def _encoder(model: sentencepiece.SentencePieceProcessor) -> Encode:
+    return lambda texts: flat(model.encode(texts))

@@ -1,6 +1,10 @@
 """Small input files of every format, and what is found of them."""
 
+import bz2
+import gzip
 import io
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,14 @@ JSON_LINE = b'{"text": "a"}\n'
 
 def zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zstd": zstd,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
 
 
 def parquet_bytes(**columns: Any) -> bytes:

@@ -88,7 +88,7 @@ class TestHuggingFaceDatasets:
             return real_import(name, *rest)
 
         monkeypatch.setattr(builtins, "__import__", refuse)
-        with pytest.raises(UsageError, match="pip install datasets"):
+        with pytest.raises(UsageError, match=r"pip install 'corpusmill\[hf\]'"):
             found("hf:some/name")
 
 

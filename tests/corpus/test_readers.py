@@ -13,20 +13,16 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import example, given
 
 from corpus.documents import DOCUMENT_SCHEMA, BadRecord
 from corpus.errors import UsageError
 from corpus.inputs import ReadOptions, Segment, find_inputs, plan_shards
 from corpus.readers import BATCH_BYTES, BATCH_DOCUMENTS, read_segment
+from tests.corpus import samples
 
 Documents = list[tuple[str, str]]
-PACKERS = {
-    None: lambda data: data,
-    "gzip": gzip.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
-}
+PACKERS = {None: bytes, **samples.PACKERS}
 
 
 def read(*segments: Segment, **options: Any) -> tuple[Documents, list[BadRecord]]:
@@ -131,6 +127,19 @@ class TestJsonLines:
             assert record.line == 2 * index + 1
             assert content[record.offset :].startswith(lines[index][0])
 
+    def test_only_the_fields_that_are_asked_for_matter(self, tmp_path: Path) -> None:
+        others = ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', "[NaN, {}]"]
+        lines = [f'{{"other": {value}, "text": "t", "key": 1}}' for value in others]
+        # In a field that is asked for they are wrong.
+        lines += ['{"other": NaN, "text": "\\ud800"}', '{"text": NaN}', '{"text": "t", "key": NaN}']
+        segment = segment_of(tmp_path / "x", "\n".join(lines).encode(), "jsonl")
+        documents, bad = read(segment)
+        assert [text for _, text in documents] == ["t"] * 7
+        assert [record.line for record in bad] == [7, 8]
+        documents, bad = read(segment, id_field="key")
+        assert documents == [("1", "t")] * 6
+        assert [record.line for record in bad] == [7, 8, 9]
+
     def test_ids_from_a_field(self, tmp_path: Path) -> None:
         values = ['"a"', "12", "-3", '""', "null", "true", "1.5", "1e400", "[1]"]
         lines = [f'{{"key": {value}, "text": "t"}}' for value in values] + ['{"text": "t"}']
@@ -138,7 +147,7 @@ class TestJsonLines:
         documents, bad = read(segment, id_field="key")
         assert [doc_id for doc_id, _ in documents] == ["a", "12", "-3", ""]
         assert [record.line for record in bad] == [5, 6, 7, 8, 9, 10]
-        assert bad[-1].reason == "has no field 'key'"
+        assert bad[-1].reason.startswith("has no field 'key'; --id-field can name one of 'text'")
         assert bad[0].reason == "field 'key' is null, not a string or a 64-bit integer"
 
     def test_the_text_field_can_be_another(self, tmp_path: Path) -> None:
@@ -509,3 +518,24 @@ def test_a_real_corpus(wiki: tuple[Path, list[str]], tmp_path: Path) -> None:
         assert [text for _, text in documents] == texts
         assert not bad
         assert len(shards) == (1 if source == path else 43)
+
+
+@pytest.mark.parametrize("compression", PACKERS)
+@pytest.mark.parametrize("file_format", ["jsonl", "text", "file", "parquet"])
+def test_how_much_has_been_read_is_told(
+    tmp_path: Path, file_format: str, compression: str | None
+) -> None:
+    texts = [f"text {i} " * 100 for i in range(300)]
+    data = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    if file_format == "parquet":
+        data = samples.parquet_bytes(text=texts)
+    kind = "text" if file_format == "file" else file_format
+    segment = segment_of(tmp_path / "x", PACKERS[compression](data), kind, compression)
+    told: list[int] = []
+    options = ReadOptions(text_unit="file" if file_format == "file" else "line")
+    for _ in read_segment(segment, options, told.append):
+        pass
+    if file_format != "parquet":
+        assert sum(told) == segment.end
+    elif compression is None:
+        assert 0.5 * segment.end < sum(told) < segment.end

@@ -19,6 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from corpus.errors import DataError, UsageError
 from corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
+from corpus.tokenizers.backends import flat, make_backend
 from corpus.tokenizers.base import MARKER
 from corpus.tokenizers.pieces import PIECE_BYTES, split_text
 
@@ -101,10 +102,7 @@ def trained_sentencepiece(**options: Any) -> bytes:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences * 50),
         model_writer=out,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
+        **{"vocab_size": 60, "hard_vocab_limit": False, "minloglevel": 2, **options},
     )
     return out.getvalue()
 
@@ -214,7 +212,8 @@ class TestEncoding:
         assert tokenizer.vocab_size == 257
         broken: Any = load("gpt2")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(broken, "_encode_start", lambda texts: [[5, 70_000]])
+            wrong = make_backend("tokenizers", lambda texts: flat([[5, 70_000]] * len(texts)))
+            patch.setattr(broken, "_backend", wrong)
             with pytest.raises(DataError, match="id 70000, outside its vocabulary of 50257"):
                 broken.encode("x")
 

@@ -1,6 +1,7 @@
 """What goes wrong, and what happens then: the rows of the guide's table, one by one."""
 
 import ctypes
+import dataclasses
 import gzip
 import json
 import os
@@ -9,9 +10,12 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tokenizers
 
 from corpus.datasets import Completion, DatasetWriter, read_manifest
+from corpus.tokenizers.pieces import PieceTokenizer
 from corpus.tokens import TokensWriter, tokens_schema
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
@@ -243,3 +247,116 @@ def test_documents_of_every_length(tmp_path):
     assert [command("verify", folder) for folder in (tmp_path / "tokens", counts, tables)] == [
         0
     ] * 3
+
+
+def test_the_commonest_reason_is_told_with_the_fields_that_are_there(tmp_path, capsys):
+    source = tmp_path / "in.jsonl"
+    lines = [b"not json\n"] + [b'{"content": "x", "id": %d}\n' % i for i in range(50)]
+    source.write_bytes(b"".join(lines))
+    assert tokenize(source, tmp_path / "out") == 1
+    message = error_of(capsys)
+    assert "51 of 51 records are bad" in message
+    assert "has no field 'text'; --text-field can name one of 'content', 'id'; all are" in message
+    assert (
+        tokenize(source, tmp_path / "out2", "--text-field", "content", "--max-bad-records", 1) == 0
+    )
+
+
+def test_a_folder_of_many_kinds_says_what_is_a_document_in_each(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", ["x"])
+    write_jsonl(folder / "b.jsonl", ["y"])
+    (folder / "c.jsonl.gz").write_bytes(gzip.compress(GOOD))
+    (folder / "d.txt").write_text("one\ntwo\n")
+    pq.write_table(pa.table({"text": ["z"]}), folder / "e.parquet")
+    assert tokenize(folder, tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "input: 5 files" in said
+    for line in (
+        "  1 jsonl gzip: a document is a line of JSON",
+        "  2 jsonl plain: a document is a line of JSON",
+        "  1 parquet plain: a document is a row",
+        "  1 text plain: a document is a line of text",
+    ):
+        assert line in said.splitlines()
+    assert tokenize(folder, tmp_path / "other", "--text-unit", "file", "--dry-run") == 0
+    assert "1 text plain: a document is the whole file" in capsys.readouterr().out
+
+
+def test_names_that_are_nearly_right(tmp_path, capsys):
+    assert command("tokenise", "--input", "x") == 2
+    assert "did you mean tokenize?" in error_of(capsys)
+    read = ("tokenize", "--input", tmp_path, "--output", tmp_path / "out", "--tokenizer")
+    write_jsonl(tmp_path / "a.jsonl", ["x"])
+    assert command(*read, "gpt2") == 2
+    message = error_of(capsys)
+    assert "names of a hub are not looked up" in message
+    assert "accepted are a tokenizer.json" in message
+
+
+def test_a_tokenizer_that_loses_text_says_so(tmp_path, capsys):
+    words = tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "[SEP]": 2}, unk_token="[UNK]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "t.json"))
+    write_jsonl(tmp_path / "in.jsonl", ["a", "a b", "b"])
+    arguments = ("tokenize", "--input", tmp_path / "in.jsonl", "--tokenizer", tmp_path / "t.json")
+    assert command(*arguments, "--output", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "loses text: 2 of the first 3 documents don't come back" in said
+    assert "documents end with [SEP] (by its name; --end-of-document names another)" in said
+    assert "texts are encoded by tokenizers" in said
+    assert "which is slow: fastokens does not take it" in said
+
+
+class TestBackend:
+    """Which library encodes can't change the data, and what it errs in stops the job."""
+
+    @pytest.fixture
+    def spec(self, shared_data):
+        return shared_data / "tokenizers" / "gptneox_tokenizer.json"
+
+    def run(self, source, spec, output, *options):
+        arguments = ("--input", source, "--tokenizer", spec, "--output", output)
+        return command("tokenize", *arguments, *options)
+
+    def test_it_is_in_the_manifest_and_not_in_the_content(self, spec, tmp_path, monkeypatch):
+        source = tmp_path / "in.jsonl"
+        write_jsonl(source, [f"document {i}\n\u00e9" for i in range(2500)])
+        assert self.run(source, spec, tmp_path / "fast", "--shard-mib", 1) == 0
+        assert self.run(source, spec, tmp_path / "two", "--workers", 2) == 0
+        monkeypatch.setenv("CORPUSMILL_TOKENIZER_BACKEND", "reference")
+        assert self.run(source, spec, tmp_path / "slow") == 0
+        manifests = [read_manifest(str(tmp_path / name)) for name in ("fast", "two", "slow")]
+        backends = [manifest.backend.split()[0] for manifest in manifests]
+        assert backends == ["fastokens", "fastokens", "tokenizers"]
+        assert len({manifest.content_hash for manifest in manifests}) == 1
+        assert all("backend" not in manifest.tokenizer for manifest in manifests)
+        in_file = json.loads((tmp_path / "fast" / "manifest.json").read_text())
+        assert in_file["tokenizer"]["backend"] == manifests[0].backend
+
+    def test_a_difference_stops_the_job_and_names_the_document(
+        self, spec, tmp_path, capsys, monkeypatch
+    ):
+        source = tmp_path / "in.jsonl"
+        write_jsonl(source, ["fine"] * 2000 + ["wrong"] + ["fine"] * 10)
+        make = PieceTokenizer.check
+
+        def erring(tokenizer, doc_id, text):
+            right = tokenizer.reference
+
+            def start(texts):
+                ids, lengths = right.start(texts)
+                return ids + np.repeat(["wrong" in text for text in texts], lengths), lengths
+
+            tokenizer.use(dataclasses.replace(right, name="hasty 1", start=start))
+            make(tokenizer, doc_id, text)
+
+        monkeypatch.setattr(PieceTokenizer, "check", erring)
+        assert self.run(source, spec, tmp_path / "out") == 1
+        message = error_of(capsys)
+        offset = len(json.dumps({"text": "fine"}) + "\n") * 2000
+        assert f"document 'in.jsonl:{offset}' has other ids by hasty 1" in message
+        assert "CORPUSMILL_TOKENIZER_BACKEND=reference" in message
+        assert not (tmp_path / "out" / "manifest.json").exists()

@@ -13,7 +13,7 @@ from ngram_agg.counts_files import read_spilled, spill_runs
 from ngram_agg.distributions import DistributionOptions, distribution_row
 from ngram_agg.partitions import sample_stream
 from ngram_agg.tables import rows_to_batch
-from pipelines import cli, coders, counts_parts
+from pipelines import cli, coders, counts_merging, counts_parts
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
 
@@ -95,7 +95,7 @@ def test_many_runs_are_merged_by_the_combiner(tmp_path):
         spill_runs(str(path), packing, [run])
         runs.append(run)
         sources.append((str(path), (), ()))
-    parts = counts_parts.CountsParts(writer, packing, 1000)
+    parts = counts_merging.CountsParts(writer, packing, 1000)
     combiner = counts_parts.MergeRuns(parts)
     halves = []
     for half in (sources[:50], sources[50:]):
@@ -105,7 +105,7 @@ def test_many_runs_are_merged_by_the_combiner(tmp_path):
         halves.append(accumulator)
     result = combiner.extract_output(combiner.merge_accumulators(halves))
     assert len(result) <= 32
-    merged = merge_runs(list(counts_parts.merge_slices(result, packing)))
+    merged = merge_runs(list(counts_merging.merge_slices(result, packing)))
     expected = merge_runs(runs)
     assert np.array_equal(merged.low, expected.low)
     assert np.array_equal(merged.counts, expected.counts)
