@@ -3,8 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-
-import apache_beam as beam
+from functools import partial
+from typing import TYPE_CHECKING
 
 from corpus import storage
 from corpus.arguments import make_parser, positive_number
@@ -18,12 +18,21 @@ from corpus.datasets import (
 from corpus.errors import DataError, UsageError
 from ngram_agg.counts_files import counts_packing
 from ngram_agg.target_options import TargetOptions, add_target_arguments, target_options
+from ngram_agg.targets import TargetTable
+from pipelines.here import LocalJob
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Stage
-from pipelines.target_joins import JoinMany, JoinOne, TokenFiles
-from pipelines.target_tables import BuildTable, BuildTables, TargetTables
-from pipelines.transforms import SpreadOut, WriteManifest
+from pipelines.target_joins import TokenFiles, write_with_table
+from pipelines.target_tables import (
+    TargetTables,
+    make_one_table,
+    open_table,
+    write_one_table,
+)
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 # Of a table, for each n-gram of a counts dataset (python -m benchmarks.enrich).
 _BYTES_PER_NGRAM = 24
@@ -160,8 +169,13 @@ def make_plan(options: EnrichOptions) -> EnrichPlan:
 
 def build_pipeline(
     options: EnrichOptions, run: RunOptions = RunOptions(), plan: EnrichPlan | None = None
-) -> beam.Pipeline:
+) -> "beam.Pipeline":
     """The pipeline that writes the targets into a folder that has been claimed."""
+    import apache_beam as beam
+
+    from pipelines.target_transforms import BuildTable, BuildTables, JoinMany, JoinOne
+    from pipelines.transforms import SpreadOut, WriteManifest
+
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.tokens, plan.tokens)
     pipeline = run.new_pipeline()
@@ -178,6 +192,31 @@ def build_pipeline(
         | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
     )
     return pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class _WriteTargets:
+    """Writes files of targets from the one table, which is there."""
+
+    files: TokenFiles
+
+    def load(self) -> TargetTable:
+        return open_table(self.files.tables, 0)
+
+    def run(self, table: TargetTable, number: int) -> None:
+        write_with_table(number, self.files, table)
+
+
+def _build(run: RunOptions, plan: EnrichPlan) -> "LocalJob | beam.Pipeline":
+    if not (run.is_local and plan.is_one_table) or run.beam_arguments:
+        return build_pipeline(plan.options, run, plan)
+    plan.writer.copy_tokenizer(plan.options.tokens, plan.tokens)
+    numbers = range(len(plan.files.names))
+    job = LocalJob(_WriteTargets(plan.files), numbers, run.workers, partial(_finish, 0, plan))
+    if job.processes == 1:
+        return dataclasses.replace(job, loaded=make_one_table(plan.tables))
+    write_one_table(0, plan.tables)
+    return job
 
 
 def _finish(_: int, plan: EnrichPlan) -> Manifest:
@@ -236,6 +275,6 @@ def main(argv: Sequence[str]) -> None:
         plan.writer,
         run,
         plan.describe(),
-        lambda: build_pipeline(options, run, plan),
+        lambda: _build(run, plan),
         plan.stages,
     )

@@ -37,19 +37,23 @@ class LocalJob:
     finish: Callable[[], Any]
     loaded: Any = None
 
+    @property
+    def processes(self) -> int:
+        """How many work."""
+        return max(1, min(self.workers, len(self.elements)))
+
     def run(self) -> "LocalJob":
         """Does the work.
 
         Raises:
           CorpusmillError: a worker process ended on its own.
         """
-        workers = min(self.workers, len(self.elements))
-        if workers == 1:
+        if self.processes == 1:
             loaded = self.work.load() if self.loaded is None else self.loaded
             for element in self.elements:
                 self.work.run(loaded, element)
         else:
-            _run_in_processes(self.work, self.elements, workers)
+            _run_in_processes(self.work, self.elements, self.processes)
         self.finish()
         return self
 

@@ -1,7 +1,7 @@
 """The second half of `enrich`: every position of the tokens gets its target from a table.
 
-With one table, each worker maps it and reads, looks up and writes file by file (`JoinOne`). With
-several, the tokens go through in chunks (`JoinMany`):
+With one table, each worker maps it and reads, looks up and writes file by file. With several, the
+tokens go through in chunks:
 
 1. ask: the distinct contexts of a chunk's positions, sorted, go into a file with a row group for
    each table that has some of them.
@@ -9,8 +9,8 @@ several, the tokens go through in chunks (`JoinMany`):
    heads and the positions' draws.
 3. write: a file's positions get back what was found for their contexts.
 
-Beam carries only the names of these files. Both ways look up the same contexts with the same code,
-so they write the same bytes.
+Only the names of these files pass between workers. Both ways look up the same contexts with the
+same code, so they write the same bytes.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 
@@ -29,11 +28,10 @@ from corpus.tokens import read_rows
 from ngram_agg import join_files
 from ngram_agg.partitions import Cut
 from ngram_agg.positions import PositionRows, joined_documents, read_positions
-from ngram_agg.targets import Targets, make_targets
+from ngram_agg.targets import Targets, TargetTable, make_targets
 from ngram_agg.targets_files import TargetsWriter, heads_name
 from pipelines.progress import Progress
 from pipelines.target_tables import TargetTables, open_table
-from pipelines.transforms import SpreadOut
 
 # Row groups of tokens in a chunk, of a million tokens each, whose positions are in memory; fewer
 # where many tokens are drawn.
@@ -91,26 +89,19 @@ class TokenFiles:
         return self.tables.writer.completion(self.names[number]) is not None
 
 
-class JoinOne(beam.PTransform):
-    """Numbers of files -> the same, with their targets written from the one table."""
+def write_with_table(number: int, files: TokenFiles, table: TargetTable | None = None) -> int:
+    """Writes the targets of a file, unless an earlier run has done it.
 
-    def __init__(self, files: TokenFiles, table: beam.PCollection) -> None:
-        super().__init__()
-        self._files = files
-        self._table = table
-
-    def expand(self, numbers: beam.PCollection) -> beam.PCollection:
-        ready = beam.pvalue.AsList(self._table)
-        return numbers | "Write" >> beam.Map(write_with_table, self._files, ready)
-
-
-def write_with_table(number: int, files: TokenFiles, _ready: list[int]) -> int:
-    """Writes the targets of a file, unless an earlier run has done it."""
+    Args:
+      number: of the file.
+      files: all of them.
+      table: of all contexts; by default the one that was saved.
+    """
 
     def targets() -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
-        table = open_table(files.tables, 0)
+        opened = table or open_table(files.tables, 0)
         for rows in files.read(number):
-            yield make_targets(table, rows.positions), rows.ends
+            yield make_targets(opened, rows.positions), rows.ends
 
     if not files.is_written(number):
         _write_file(files, number, targets())
@@ -144,30 +135,6 @@ def _write_file(
     for order in tables.options.orders:
         counters[f"positions_of_order_{order}"] = int(output.by_order[order])
     tables.writer.complete(name, Completion((file.written, heads.written), counters))
-
-
-class JoinMany(beam.PTransform):
-    """Numbers of files -> the same, with their targets written from tables of bounded size."""
-
-    def __init__(self, files: TokenFiles, built: dict[str, beam.PCollection]) -> None:
-        super().__init__()
-        self._files = files
-        self._built = built
-
-    def expand(self, numbers: beam.PCollection) -> beam.PCollection:
-        files = self._files
-        cuts = beam.pvalue.AsSingleton(self._built["cuts"])
-        ready = beam.pvalue.AsList(self._built["tables"])
-        return (
-            numbers
-            | "Chunks" >> beam.FlatMap(chunks, files).with_output_types(Chunk)
-            | "ChunksToWorkers" >> SpreadOut()
-            | "Ask" >> beam.FlatMap(ask, files, cuts).with_output_types(tuple[int, Asked])
-            | "ToTables" >> beam.GroupByKey()
-            | "Answer" >> beam.FlatMap(answer, files, ready).with_output_types(tuple[int, Answered])
-            | "ToFiles" >> beam.GroupByKey()
-            | "Write" >> beam.Map(write_answered, files)
-        )
 
 
 def chunks(number: int, files: TokenFiles) -> Iterator[Chunk]:
@@ -209,9 +176,7 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> Iterator[tuple[int,
         yield table, (*chunk, group)
 
 
-def answer(
-    asked: tuple[int, Iterable[Asked]], files: TokenFiles, _ready: list[int]
-) -> Iterator[tuple[int, Answered]]:
+def answer(asked: tuple[int, Iterable[Asked]], files: TokenFiles) -> Iterator[tuple[int, Answered]]:
     """Writes the answers of one table to all chunks, unless an earlier run has done it.
 
     Yields:

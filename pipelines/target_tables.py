@@ -9,10 +9,7 @@ with one look-up, whatever the order that is found.
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
-
-import apache_beam as beam
+from collections.abc import Callable, Iterable, Iterator
 
 from corpus import storage
 from corpus.datasets import Completion, DatasetWriter
@@ -34,18 +31,8 @@ from ngram_agg.targets import (
     open_target_table,
     save_target_table,
 )
-from pipelines.counts_parts import (
-    SPILLED,
-    CountsParts,
-    FindCuts,
-    MergeRuns,
-    Slice,
-    SumRuns,
-    merge_slices,
-    slices,
-)
+from pipelines.counts_merging import SPILLED, CountsParts, merge_slices
 from pipelines.progress import Progress
-from pipelines.transforms import SpreadOut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,63 +75,21 @@ class TargetTables:
         return self.writer.scratch("tables", self.layout, f"{number:05d}")
 
 
-class BuildTable(beam.PTransform):
-    """(A pipeline) -> the number of the one table, when it is on storage."""
-
-    def __init__(self, tables: TargetTables) -> None:
-        super().__init__()
-        self._tables = tables
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        one = pipeline | "One" >> beam.Create([0], reshuffle=False)
-        return one | "Build" >> beam.Map(write_one_table, self._tables)
-
-
-class BuildTables(beam.PTransform):
-    """(A pipeline) -> `tables`, numbers of those on storage; `cuts`, the list between them."""
-
-    def __init__(self, tables: TargetTables) -> None:
-        super().__init__()
-        self._tables = tables
-
-    def expand(self, pipeline: beam.Pipeline) -> Any:
-        tables = self._tables
-        runs = (
-            pipeline
-            | "CountsFiles" >> SpreadOut(range(len(tables.names)))
-            | "Backward" >> beam.Map(spill_backward, tables)
-        )
-        found = runs | "FindCuts" >> FindCuts(tables.parts)
-        cuts = beam.pvalue.AsSingleton(found)
-        whole = (
-            runs
-            | "Slice" >> beam.FlatMap(slices, cuts).with_output_types(tuple[int, Slice])
-            | "Combine" >> beam.CombinePerKey(MergeRuns(tables.parts))
-        )
-        split = (
-            runs
-            | "Split"
-            >> beam.FlatMap(split_pieces, tables, cuts).with_output_types(tuple[Cut, CountsRun])
-            | "CombineSplit"
-            >> beam.CombinePerKey(SumRuns()).with_output_types(tuple[Cut, CountsRun])
-            | "ToTables" >> beam.FlatMap(to_tables, cuts).with_output_types(tuple[int, CountsRun])
-        )
-        built = (
-            {"slices": whole, "split": split}
-            | "Sources" >> beam.CoGroupByKey()
-            | "Build" >> beam.Map(write_table, tables, cuts)
-        )
-        return {"tables": built, "cuts": found}
+def make_one_table(tables: TargetTables) -> TargetTable:
+    """The table of all contexts, in this process' memory."""
+    return _make_table("table-here", tables, _all_contexts(tables))
 
 
 def write_one_table(number: int, tables: TargetTables) -> int:
     """Builds the table of all contexts, unless an earlier run has done it; returns its number."""
     if tables.writer.completion(tables.part(number)) is None:
-        contexts = read_contexts(
-            tables.counts_files, tables.packing, tables.options.orders, tables.options.min_count
-        )
-        _write_table(number, tables, contexts)
+        _write_table(number, tables, _all_contexts(tables))
     return number
+
+
+def _all_contexts(tables: TargetTables) -> Iterator[NextTokens]:
+    options = tables.options
+    return read_contexts(tables.counts_files, tables.packing, options.orders, options.min_count)
 
 
 def spill_backward(number: int, tables: TargetTables) -> str:
@@ -203,24 +148,38 @@ def write_table(sources: tuple[int, dict[str, list]], tables: TargetTables, cuts
 
 
 def _write_table(number: int, tables: TargetTables, contexts: Iterator[NextTokens]) -> None:
+    def save(table: TargetTable) -> None:
+        save_target_table(tables.folder(number), table)
+
+    _make_table(tables.part(number), tables, contexts, save)
+
+
+def _make_table(
+    part: str,
+    tables: TargetTables,
+    contexts: Iterator[NextTokens],
+    save: Callable[[TargetTable], None] | None = None,
+) -> TargetTable:
+    """A table of contexts; leaves its completion record."""
     started = time.perf_counter()
-    progress = Progress(tables.writer, "tables", tables.part(number))
+    progress = Progress(tables.writer, "tables", part)
 
     def noted() -> Iterator[NextTokens]:
-        for part in contexts:
-            yield part
-            progress.add(len(part))
+        for each in contexts:
+            yield each
+            progress.add(len(each))
 
     table = make_target_table(tables.packing, tables.options, noted())
-    save_target_table(tables.folder(number), table)
+    if save is not None:
+        save(table)
     progress.note()
-    seconds = time.perf_counter() - started
     counters = {
         "contexts_of_tables": len(table),
         "table_bytes": sum(column.nbytes for column in table.columns().values()),
-        "table_seconds": seconds,
+        "table_seconds": time.perf_counter() - started,
     }
-    tables.writer.complete(tables.part(number), Completion((), counters))
+    tables.writer.complete(part, Completion((), counters))
+    return table
 
 
 def _bounds(context: Cut, packing: Packing) -> tuple[Key, Key]:

@@ -1,0 +1,123 @@
+"""The transforms of `enrich`: see `pipelines.target_tables` and `pipelines.target_joins`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+
+from ngram_agg.partitions import Cut
+from ngram_agg.runs import CountsRun
+from pipelines.counts_merging import Slice, slices
+from pipelines.counts_parts import FindCuts, MergeRuns, SumRuns
+from pipelines.target_joins import (
+    Answered,
+    Asked,
+    Chunk,
+    TokenFiles,
+    answer,
+    ask,
+    chunks,
+    write_answered,
+    write_with_table,
+)
+from pipelines.target_tables import (
+    TargetTables,
+    spill_backward,
+    split_pieces,
+    to_tables,
+    write_one_table,
+    write_table,
+)
+from pipelines.transforms import SpreadOut
+
+
+class BuildTable(beam.PTransform):
+    """(A pipeline) -> the number of the one table, when it is on storage."""
+
+    def __init__(self, tables: TargetTables) -> None:
+        super().__init__()
+        self._tables = tables
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        one = pipeline | "One" >> beam.Create([0], reshuffle=False)
+        return one | "Build" >> beam.Map(write_one_table, self._tables)
+
+
+class BuildTables(beam.PTransform):
+    """(A pipeline) -> `tables`, numbers of those on storage; `cuts`, the list between them."""
+
+    def __init__(self, tables: TargetTables) -> None:
+        super().__init__()
+        self._tables = tables
+
+    def expand(self, pipeline: beam.Pipeline) -> Any:
+        tables = self._tables
+        runs = (
+            pipeline
+            | "CountsFiles" >> SpreadOut(range(len(tables.names)))
+            | "Backward" >> beam.Map(spill_backward, tables)
+        )
+        found = runs | "FindCuts" >> FindCuts(tables.parts)
+        cuts = beam.pvalue.AsSingleton(found)
+        whole = (
+            runs
+            | "Slice" >> beam.FlatMap(slices, cuts).with_output_types(tuple[int, Slice])
+            | "Combine" >> beam.CombinePerKey(MergeRuns(tables.parts))
+        )
+        split = (
+            runs
+            | "Split"
+            >> beam.FlatMap(split_pieces, tables, cuts).with_output_types(tuple[Cut, CountsRun])
+            | "CombineSplit"
+            >> beam.CombinePerKey(SumRuns()).with_output_types(tuple[Cut, CountsRun])
+            | "ToTables" >> beam.FlatMap(to_tables, cuts).with_output_types(tuple[int, CountsRun])
+        )
+        built = (
+            {"slices": whole, "split": split}
+            | "Sources" >> beam.CoGroupByKey()
+            | "Build" >> beam.Map(write_table, tables, cuts)
+        )
+        return {"tables": built, "cuts": found}
+
+
+class JoinOne(beam.PTransform):
+    """Numbers of files -> the same, with their targets written from the one table."""
+
+    def __init__(self, files: TokenFiles, table: beam.PCollection) -> None:
+        super().__init__()
+        self._files = files
+        self._table = table
+
+    def expand(self, numbers: beam.PCollection) -> beam.PCollection:
+        ready = beam.pvalue.AsList(self._table)
+        return numbers | "Write" >> beam.Map(_after, ready, write_with_table, self._files)
+
+
+class JoinMany(beam.PTransform):
+    """Numbers of files -> the same, with their targets written from tables of bounded size."""
+
+    def __init__(self, files: TokenFiles, built: dict[str, beam.PCollection]) -> None:
+        super().__init__()
+        self._files = files
+        self._built = built
+
+    def expand(self, numbers: beam.PCollection) -> beam.PCollection:
+        files = self._files
+        cuts = beam.pvalue.AsSingleton(self._built["cuts"])
+        ready = beam.pvalue.AsList(self._built["tables"])
+        return (
+            numbers
+            | "Chunks" >> beam.FlatMap(chunks, files).with_output_types(Chunk)
+            | "ChunksToWorkers" >> SpreadOut()
+            | "Ask" >> beam.FlatMap(ask, files, cuts).with_output_types(tuple[int, Asked])
+            | "ToTables" >> beam.GroupByKey()
+            | "Answer"
+            >> beam.FlatMap(_after, ready, answer, files).with_output_types(tuple[int, Answered])
+            | "ToFiles" >> beam.GroupByKey()
+            | "Write" >> beam.Map(write_answered, files)
+        )
+
+
+def _after(element: Any, _ready: list[int], work: Callable[..., Any], *arguments: Any) -> Any:
+    """Work that begins when what `_ready` counts is there."""
+    return work(element, *arguments)
