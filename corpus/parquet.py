@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import storage
-from corpus.errors import DataError, one_line
+from corpus.errors import CorpusmillError, DataError, one_line
 
 _COMPRESSION_LEVEL = 1
 
@@ -103,8 +103,42 @@ class RowGroupWriter:
 
 
 def open_reader(url: str) -> pq.ParquetFile:
-    """A Parquet file of a dataset, local (memory-mapped) or remote."""
-    return pq.ParquetFile(storage.open_arrow(url))
+    """A Parquet file of a dataset, local (memory-mapped) or remote.
+
+    Raises:
+      DataError: it is missing or damaged; row groups that are read from it raise that, too.
+    """
+    with naming(url):
+        return _NamedFile(storage.open_arrow(url), url)
+
+
+class _NamedFile(pq.ParquetFile):  # type: ignore[misc]
+    """A file whose errors name it."""
+
+    def __init__(self, source: pa.NativeFile, url: str) -> None:
+        super().__init__(source)
+        self._url = url
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        with naming(self._url):
+            table = super().read_row_group(*arguments, **options)
+            # What its pages hold is not bound to what its schema says.
+            table.validate()
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.null_count or (
+                pa.types.is_list(column.type)
+                and any(part.values.null_count for part in column.chunks)
+            ):
+                raise DataError(f"{self._url} is damaged: the column {name} has nulls")
+        return table
+
+
+def check_schema(url: str, file: pq.ParquetFile, schema: pa.Schema) -> None:
+    """Raises DataError where a file hasn't these columns, of these types, in this order."""
+    found = file.schema_arrow
+    if found.names != schema.names or found.types != schema.types:
+        columns = ", ".join(f"{field.name} {field.type}" for field in found)
+        raise DataError(f"{url} has other columns than it should: {columns}")
 
 
 @contextlib.contextmanager
@@ -112,6 +146,8 @@ def naming(url: str) -> Iterator[None]:
     """Makes whatever a missing or damaged file leads to a DataError that names it."""
     try:
         yield
+    except CorpusmillError:
+        raise
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{url} cannot be read: {one_line(error)}") from error
 
@@ -137,8 +173,11 @@ def sorted_bounds(
     }
     first, last = [], []
     for column in columns:
-        first.append(int(statistics[column].min))
-        last.append(int(statistics[column].max))
+        known = statistics.get(column)
+        if known is None or not known.has_min_max:
+            raise DataError(f"row group without the bounds of its column {column}")
+        first.append(int(known.min))
+        last.append(int(known.max))
         if first[-1] != last[-1]:
             break
     return first, last

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ngram_agg.packing import Key, Packing, Words, pack_columns, prefix_keys
 from ngram_agg.partitions import Cut
 from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs
 from ngram_agg.saved_columns import Columns, cached_columns
+from ngram_agg.table_checks import check_full_columns
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def load_full_table(
 
     made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
     folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-full-{made_of}")
-    return FullTable(packing, cached_columns(folder, make))
+    check = partial(check_full_columns, packing=packing)
+    return FullTable(packing, cached_columns(folder, make, check))
 
 
 def backward_key(packing: Packing, context: Cut) -> Key:

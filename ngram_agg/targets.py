@@ -5,6 +5,7 @@ docs/targets.md; the idea is from arXiv 2407.02819.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ngram_agg.hash_index import EMPTY, ROW
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
 from ngram_agg.saved_columns import open_columns, save_columns
+from ngram_agg.table_checks import check_full_columns
 
 Rows = npt.NDArray[np.int64]
 
@@ -240,7 +242,7 @@ def open_target_table(
     folder: str, packing: Packing, options: TargetOptions, made_of: Any = None
 ) -> TargetTable:
     """A saved table, memory-mapped; `made_of` as in `open_columns`."""
-    columns = open_columns(folder, made_of)
+    columns = open_columns(folder, partial(check_full_columns, packing=packing), made_of)
     heads = [columns.pop(name) for name in _HEADS]
     return TargetTable(FullTable(packing, columns), options, *heads)
 
