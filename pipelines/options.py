@@ -83,8 +83,9 @@ class RunOptions:
         options.view_as(DirectOptions).direct_num_workers = self.workers
         environment = None
         if self.workers > 1:
-            # Quoted, because Beam hands it to a shell.
-            command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+            # Beam hands it to a shell, which must not stand between us and the worker. Ctrl-C at a
+            # terminal reaches all processes; workers end when this one does.
+            command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m pipelines.worker"
             environment = SubprocessSDKEnvironment.from_command_string(command)
         return beam.Pipeline(runner=FnApiRunner(environment), options=options)
 
