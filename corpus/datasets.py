@@ -195,10 +195,12 @@ class DatasetWriter:
             self._refuse_other(manifest.kind, manifest.config)
             return False
         job = self.url(INCOMPLETE, "job.json")
-        if storage.exists(job):
-            found = json.loads(storage.read_bytes(job))
+        found = _read_record(job)
+        if found is not None and {"kind", "config"} <= found.keys():
             self._refuse_other(found["kind"], found["config"])
             return True
+        if storage.exists(job):
+            self._clear_damaged(job)
         others = [name for name in storage.list_names(self.folder) if name != INCOMPLETE]
         if others:
             raise UsageError(
@@ -210,6 +212,19 @@ class DatasetWriter:
         except OSError as error:
             raise UsageError(f"cannot write to output {self.folder}: {error}") from error
         return True
+
+    def _clear_damaged(self, job: str) -> None:
+        """Makes room for a new job where nobody can tell what the old one was.
+
+        Raises:
+          UsageError: it has finished parts.
+        """
+        if self.completed_parts(""):
+            raise UsageError(
+                f"{job} is damaged, so nobody can tell what the finished parts in {self.folder} are"
+                f" of; remove {self.url(INCOMPLETE)} to begin anew"
+            )
+        storage.remove_tree(self.url(INCOMPLETE))
 
     def finished(self) -> Manifest | None:
         """The manifest, if it is written; removes what whoever wrote it had no time to remove."""
@@ -254,13 +269,16 @@ class DatasetWriter:
         storage.write_bytes(self.scratch("done", f"{part}.json"), data)
 
     def completion(self, part: str) -> Completion | None:
-        """The completion record of a part that was finished before, by this run or an earlier."""
-        url = self.scratch("done", f"{part}.json")
-        if not storage.exists(url):
+        """The completion record of a part that was finished before, by this run or an earlier.
+
+        A part with a damaged record isn't finished.
+        """
+        fields = _read_record(self.scratch("done", f"{part}.json"))
+        try:
+            files = tuple(FileRecord(**file) for file in (fields or {})["files"])
+            return Completion(files, (fields or {})["counters"])
+        except (KeyError, TypeError):
             return None
-        fields = json.loads(storage.read_bytes(url))
-        files = tuple(FileRecord(**file) for file in fields["files"])
-        return Completion(files, fields["counters"])
 
     def completed(self, part: str) -> Completion:
         """The completion record of a part that must be finished.
@@ -327,6 +345,17 @@ def describe_differences(before: Mapping[str, Json], now: Mapping[str, Json]) ->
         for key in sorted({*before, *normal})
         if before.get(key) != normal.get(key)
     ]
+
+
+def _read_record(url: str) -> dict[str, Json] | None:
+    """A JSON object; None where there is none, or something else."""
+    if not storage.exists(url):
+        return None
+    try:
+        found = json.loads(storage.read_bytes(url))
+    except (RecursionError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def part_name(index: int, count: int, suffix: str = ".parquet") -> str:

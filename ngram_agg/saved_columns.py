@@ -101,7 +101,7 @@ def _appear(folder: str, fill: Callable[[str], None]) -> None:
     temporary = f"{folder}.{uuid.uuid4().hex}"
     fill(temporary)
     try:
-        os.rename(temporary, folder)
+        storage.move_durably(temporary, os.path.abspath(folder), os.rename)
     except OSError:
         shutil.rmtree(temporary)
         if not os.path.isdir(folder):

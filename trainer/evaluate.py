@@ -197,7 +197,9 @@ def main(argv: Sequence[str]) -> None:
         )
         manifest = loader.dataset.manifest
         model = Transformer(ModelConfig(**config.model))
-        model.load_state_dict(checkpoints.load_model(checkpoint))
+        parameters = checkpoints.load_model(checkpoint)
+        with checkpoints.fitting(checkpoint):
+            model.load_state_dict(parameters)
         objective = Objective(model, matrix_type(arguments.precision, processes.device))
         result = evaluate(
             objective.to(processes.device),

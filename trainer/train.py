@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -75,7 +77,7 @@ def carry_out(
     checkpoint = None
     if processes.is_first:
         claim(options.output, config)
-        checkpoint = next(reversed(checkpoints.complete(options.output)), None)
+        checkpoint = checkpoints.newest_whole(options.output, partial(print, file=sys.stderr))
     checkpoint = processes.share(checkpoint)
     trainer = Trainer(options, ModelConfig(**config.model), processes)
     run = _Run(options, processes, trainer, batches, epoch, validation)
@@ -148,9 +150,10 @@ class _Run:
     def restore(self, folder: str) -> None:
         """Puts everything back to where it was at a checkpoint."""
         checkpoint = checkpoints.load(folder)
-        self._trainer.restore(checkpoint)
-        self._batches.load_state_dict(checkpoint.state["loader"])
-        self._meter = Meter(checkpoint.state["tokens"], checkpoint.state["seconds"])
+        with checkpoints.fitting(folder):
+            self._trainer.restore(checkpoint)
+            self._batches.load_state_dict(checkpoint.state["loader"])
+            self._meter = Meter(checkpoint.state["tokens"], checkpoint.state["seconds"])
 
     def go(self) -> None:
         """Takes the steps that are left."""
