@@ -13,10 +13,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from corpus import storage
-from corpus.errors import DataError, DatasetError, UsageError
+from corpus.errors import DataError, DatasetError, UsageError, one_line
 from corpus.version import __version__
 
 FORMAT_VERSION = 1
@@ -25,6 +25,13 @@ INCOMPLETE = "_incomplete"
 TOKENIZER_FOLDER = "tokenizer"
 
 Json = Any
+
+# Properties that are whole numbers, where a dataset has them.
+_NUMBERS = (
+    *("documents", "tokens", "max_order", "top_k", "min_count", "slots"),
+    *("group", "piece_bytes", "seed"),
+)
+_NO_NAMES = ("", ".", "..")
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,9 @@ class Manifest:
         return [file for file in self.files if file.name.endswith(".parquet")]
 
     def to_json(self) -> str:
-        fields = dataclasses.asdict(self) | {"content_hash": self.content_hash}
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        fields["files"] = [dataclasses.asdict(file) for file in self.files]
+        fields["content_hash"] = self.content_hash
         return json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -98,10 +107,76 @@ class Manifest:
         fields = json.loads(text)
         recorded = fields.pop("content_hash")
         fields["files"] = tuple(FileRecord(**file) for file in fields["files"])
+        for name in ("config", "inputs", "tokenizer", "properties", "counters"):
+            fields[name] = _Fields(fields[name].items(), name)
         manifest = cls(**fields)
         if recorded != manifest.content_hash:
             raise ValueError("its content hash does not fit its file list")
+        _check_values(manifest)
         return manifest
+
+
+class _Fields(dict[str, Json]):
+    """A part of a manifest: what isn't there but is needed is an error of one line."""
+
+    def __init__(self, values: Iterable[tuple[str, Json]], part: str = "fields") -> None:
+        super().__init__(values)
+        self._part = part
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise DataError(f"a manifest is damaged: its {self._part} have no {name}")
+
+    def __reduce__(self) -> Any:
+        return _Fields, (list(self.items()), self._part)
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Checks the types of what readers rely on; raises ValueError."""
+    numbers = {
+        **{name: manifest.properties.get(name, 0) for name in _NUMBERS},
+        "vocabulary size": manifest.tokenizer.get("vocabulary_size", 0),
+        "end of document": manifest.tokenizer.get("end_of_document") or 0,
+        "window ids": manifest.tokenizer.get("window_ids") or 0,
+        "length": manifest.properties.get("length") or 0,
+    }
+    texts = {
+        "kind": manifest.kind,
+        "tokenizer's kind": manifest.tokenizer.get("kind", ""),
+        "tokenizer's hash": manifest.tokenizer.get("content_hash", ""),
+        "tokens hash": manifest.properties.get("tokens_hash", ""),
+    }
+    _check_types(numbers, texts)
+    _check_files(manifest.files)
+    _check_counters(manifest.counters)
+    cuts = manifest.properties.get("cuts", [])
+    if not isinstance(cuts, list) or not all(
+        isinstance(cut, list) and cut and all(type(token) is int for token in cut) for cut in cuts
+    ):
+        raise ValueError("its cuts are no lists of tokens")
+
+
+def _check_files(files: Iterable[FileRecord]) -> None:
+    for file in files:
+        numbers = {"rows": file.rows, "tokens": file.tokens, "bytes": file.bytes}
+        _check_types(numbers, {"name": file.name, "hash": file.sha256})
+        # Files are written below other folders, too, by the names that they have here.
+        if not set(file.name.split("/")).isdisjoint(_NO_NAMES):
+            raise ValueError(f"{file.name!r} is no name of a file below it")
+
+
+def _check_counters(counters: Mapping[str, Json]) -> None:
+    for name, value in counters.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"its counter {name} is {value!r}")
+
+
+def _check_types(numbers: Mapping[str, Json], texts: Mapping[str, Json]) -> None:
+    for name, value in numbers.items():
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise ValueError(f"its {name} is {value!r}, which is no whole number of 63 bits")
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(f"its {name} is {value!r}, which is no string")
 
 
 def read_manifest(folder: str, kind: str | None = None) -> Manifest:
@@ -126,8 +201,10 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
                 f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
             )
         manifest = Manifest.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} is damaged: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{url} is damaged: it has no {error}") from error
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
     if kind is not None and manifest.kind != kind:
         raise DatasetError(f"{folder} is a {manifest.kind} dataset; a {kind} dataset is needed")
     return manifest
@@ -196,7 +273,7 @@ class DatasetWriter:
             return False
         job = self.url(INCOMPLETE, "job.json")
         found = _read_record(job)
-        if found is not None and {"kind", "config"} <= found.keys():
+        if found and isinstance(found.get("kind"), str) and isinstance(found.get("config"), dict):
             self._refuse_other(found["kind"], found["config"])
             return True
         if storage.exists(job):
@@ -273,12 +350,16 @@ class DatasetWriter:
 
         A part with a damaged record isn't finished.
         """
-        fields = _read_record(self.scratch("done", f"{part}.json"))
+        fields = _read_record(self.scratch("done", f"{part}.json")) or {}
         try:
-            files = tuple(FileRecord(**file) for file in (fields or {})["files"])
-            return Completion(files, (fields or {})["counters"])
-        except (KeyError, TypeError):
+            completion = Completion(
+                tuple(FileRecord(**file) for file in fields["files"]), dict(fields["counters"])
+            )
+            _check_files(completion.files)
+            _check_counters(completion.counters)
+        except (KeyError, TypeError, ValueError):
             return None
+        return completion
 
     def completed(self, part: str) -> Completion:
         """The completion record of a part that must be finished.
@@ -369,7 +450,7 @@ def add_up(counters: Iterable[Mapping[str, int | float]]) -> dict[str, int | flo
     for each in counters:
         for name, value in each.items():
             totals[name] = totals.get(name, 0) + value
-    return totals
+    return _Fields(totals.items(), "counters")
 
 
 def _to_json(fields: Json) -> bytes:

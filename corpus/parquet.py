@@ -124,6 +124,8 @@ class _NamedFile(pq.ParquetFile):  # type: ignore[misc]
             table = super().read_row_group(*arguments, **options)
             # What its pages hold is not bound to what its schema says.
             table.validate()
+            for name in options.get("columns") or ():
+                table.schema.field(name)
         for name, column in zip(table.column_names, table.columns, strict=True):
             if column.null_count or (
                 pa.types.is_list(column.type)
@@ -185,6 +187,8 @@ def sorted_bounds(
 
 def column_values(table: pa.Table, name: str) -> Any:
     """A column without nulls as one numpy array; of a list column the flat values."""
+    if name not in table.column_names:
+        raise DataError(f"a file has no column {name}; it has {', '.join(table.column_names)}")
     array = table.column(name).combine_chunks()
     if pa.types.is_list(array.type):
         array = array.flatten()
@@ -193,6 +197,8 @@ def column_values(table: pa.Table, name: str) -> Any:
 
 def list_offsets(table: pa.Table, name: str) -> Any:
     """Where each row's values lie in `column_values`: int64 of shape [rows + 1], from 0."""
+    if name not in table.column_names or not pa.types.is_list(table.schema.field(name).type):
+        raise DataError(f"a file has no lists {name}; it has {', '.join(table.column_names)}")
     lengths = pc.list_value_length(table.column(name)).combine_chunks().to_numpy()
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from corpus.errors import CorpusmillError, UsageError
+from corpus.errors import CorpusmillError, UsageError, one_line
 from corpus.version import __version__
 from pipelines.interrupts import EXIT_CODE, Interruption
 
@@ -75,6 +75,9 @@ def _run(argv: Sequence[str]) -> int:
     logging.basicConfig(level=level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.root.level))
+    for argument in argv:
+        if not argument.isascii() and argument.encode(errors="replace").decode() != argument:
+            raise UsageError(f"the argument {argument!r} is not UTF-8")
     command, rest = _command(argv)
     if command is not None:
         with _missing_extras():
@@ -85,18 +88,27 @@ def _run(argv: Sequence[str]) -> int:
 def _failed(error: BaseException) -> int:
     """Says what went wrong; gives the exit code."""
     if isinstance(error, CorpusmillError):
-        print(f"corpusmill: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
     if isinstance(error, BrokenPipeError):
         # The reader of our output has seen enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return _complain(f"there is not enough memory: {one_line(error)}", 1)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return _complain(f"{error.strerror}: {error.filename}", 1)
     if not isinstance(error, Exception):
         raise error
     # The last resort: a bug, shown in full.
     traceback.print_exception(error)
     print("corpusmill: error: this should not have happened; see above", file=sys.stderr)
     return 1
+
+
+def _complain(message: str, code: int) -> int:
+    # What was given may have several lines.
+    print(f"corpusmill: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code
 
 
 @contextlib.contextmanager

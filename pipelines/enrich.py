@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from corpus import storage
-from corpus.arguments import make_parser, positive
+from corpus.arguments import integer, make_parser, positive
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     DatasetWriter,
@@ -198,26 +198,26 @@ def main(argv: Sequence[str]) -> None:
     )
     add(
         "--head",
-        type=int,
+        type=integer,
         default=keep.head,
         metavar="R",
         help="most frequent next tokens in a target",
     )
     add(
         "--tail-draws",
-        type=int,
+        type=integer,
         metavar="D",
         help=f"tokens drawn for all others ({keep.tail_draws}; 0 if the scheme draws nothing)",
     )
     add(
         "--max-order",
-        type=int,
+        type=integer,
         metavar="N",
         help="tokens in the longest context (default: that of the counts)",
     )
     add(
         "--min-order",
-        type=int,
+        type=integer,
         default=keep.min_order,
         metavar="N",
         help="tokens in the shortest context",
@@ -229,7 +229,7 @@ def main(argv: Sequence[str]) -> None:
         metavar="N",
         help="contexts seen fewer times are not used",
     )
-    add("--seed", type=int, default=keep.seed, help="of the draws")
+    add("--seed", type=integer, default=keep.seed, help="of the draws")
     add("--join", choices=JOINS, default="auto", help="how positions and counts meet")
     add(
         "--table-mib",

@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from corpus.arguments import Parser, parse_known
+from corpus.arguments import Parser, integer, parse_known
 from corpus.errors import UsageError
 from pipelines import dataflow
 
@@ -95,7 +95,7 @@ def _add_run_arguments(parser: Parser) -> None:
         "running",
         f"any option of Beam works too; without --runner the job runs here ({LOCAL_RUNNER})",
     )
-    group.add_argument("--workers", type=int, default=1, help="local processes")
+    group.add_argument("--workers", type=integer, default=1, help="local processes")
     group.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and do nothing"
     )

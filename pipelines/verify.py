@@ -166,7 +166,10 @@ def _expect(what: str, found: int, expected: int) -> None:
 
 def sample(folder: str, manifest: Manifest) -> list[str]:
     """The dataset's first row as text, to show that it decodes."""
-    name = (manifest.data_files or manifest.files)[0].name
+    files = manifest.data_files or list(manifest.files)
+    if not files:
+        return ["it has no files"]
+    name = files[0].name
     url = storage.join(folder, name)
     trimmed = manifest.properties.get("length") is not None
     if manifest.kind in ("compressed", "examples") and not trimmed:

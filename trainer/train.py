@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
-from corpus.arguments import make_parser, parse_known
+from corpus.arguments import integer, make_parser, parse_known
 from trainer import checkpoints
 from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary
 from trainer.distributed import DEVICES, PARALLEL, Processes, joined
@@ -260,7 +260,7 @@ def main(argv: Sequence[str]) -> None:
     running = parser.add_argument_group("running; may change when a run goes on")
     add_run_arguments(running)
     running.add_argument(
-        "--workers", type=int, metavar="N", help="processes that read data; 0: this one"
+        "--workers", type=integer, metavar="N", help="processes that read data; 0: this one"
     )
     train(TrainOptions(**vars(parse_known(parser, argv)[0])))
 
@@ -280,7 +280,7 @@ def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     add("--counts", metavar="DIR", help="folder or URL of counts, for --objective all-ngrams")
     add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
     add("--output", required=True, metavar="DIR", help="folder or URL of the run")
-    add("--length", type=int, metavar="N", help="tokens of a sequence")
+    add("--length", type=integer, metavar="N", help="tokens of a sequence")
 
 
 def _add_objective_arguments(group: argparse._ArgumentGroup) -> None:
@@ -298,14 +298,14 @@ def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
     """Options of `TrainOptions` that say how any model learns."""
     add = group.add_argument
     add("--model", choices=SIZES, help="parameters without the embedding")
-    add("--batch-size", type=int, metavar="N", help="sequences in a micro-batch")
-    add("--accumulate", type=int, metavar="N", help="micro-batches of each process in a step")
-    add("--seed", type=int, metavar="N", help="of the first parameters and the data's order")
-    add("--steps", type=int, required=True, metavar="N", help="optimizer steps in all")
+    add("--batch-size", type=integer, metavar="N", help="sequences in a micro-batch")
+    add("--accumulate", type=integer, metavar="N", help="micro-batches of each process in a step")
+    add("--seed", type=integer, metavar="N", help="of the first parameters and the data's order")
+    add("--steps", type=integer, required=True, metavar="N", help="optimizer steps in all")
     add("--optimizer", choices=OPTIMIZERS, help="what turns gradients into steps")
     add("--learning-rate", type=float, metavar="RATE", help="the highest one")
     add("--schedule", choices=SCHEDULES, help="of the learning rate after the warm-up")
-    add("--warmup", type=int, metavar="N", help="steps in which the learning rate rises")
+    add("--warmup", type=integer, metavar="N", help="steps in which the learning rate rises")
     add("--z-loss", type=float, metavar="WEIGHT", help="of the squared log partition function")
     add("--clip", type=float, metavar="NORM", help="longest gradient; 0: no limit")
     add("--precision", choices=PRECISIONS, help="of matrices; auto: bfloat16 on GPUs that can")
@@ -314,8 +314,8 @@ def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
 def add_run_arguments(group: argparse._ArgumentGroup) -> None:
     """Options of `TrainOptions` that decide nothing but how a run goes."""
     add = group.add_argument
-    add("--validate-every", type=int, metavar="N", help="steps between two evaluations")
-    add("--checkpoint-every", type=int, metavar="N", help="steps between two checkpoints")
-    add("--keep", type=int, metavar="N", help="checkpoints that are kept")
+    add("--validate-every", type=integer, metavar="N", help="steps between two evaluations")
+    add("--checkpoint-every", type=integer, metavar="N", help="steps between two checkpoints")
+    add("--keep", type=integer, metavar="N", help="checkpoints that are kept")
     add("--device", choices=DEVICES, help="auto: a GPU, if there is one")
     add("--parallel", choices=PARALLEL, help="how processes of torchrun share the work")
