@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpus.errors import DataError
+
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 
@@ -28,10 +30,15 @@ class ByteStrings:
     offsets: Offsets
 
     @classmethod
-    def of(cls, strings: Iterable[bytes]) -> "ByteStrings":
-        strings = list(strings)
-        lengths = np.array([0, *map(len, strings)], np.int64)
-        return cls(np.frombuffer(b"".join(strings), np.uint8), np.cumsum(lengths))
+    def of(cls, strings: Iterable[bytes | bytearray | memoryview | str]) -> "ByteStrings":
+        """These byte strings; of texts their UTF-8.
+
+        Raises:
+          DataError: something else is among them, or a text that has no UTF-8.
+        """
+        found = [each if isinstance(each, bytes) else _bytes_of(each) for each in strings]
+        lengths = np.array([0, *map(len, found)], np.int64)
+        return cls(np.frombuffer(b"".join(found), np.uint8), np.cumsum(lengths))
 
     @classmethod
     def join(cls, batches: Sequence["ByteStrings"]) -> "ByteStrings":
@@ -62,6 +69,21 @@ class ByteStrings:
 
     def lengths(self) -> Offsets:
         return np.diff(self.offsets)
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise DataError(f"a {type(value).__name__} is no text; bytes or a str are needed")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        surrogate = value[error.start]
+        raise DataError(
+            f"the text has half a surrogate pair, {surrogate!r}, at place {error.start}, which has"
+            " no UTF-8"
+        ) from error
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

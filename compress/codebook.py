@@ -14,7 +14,7 @@ import hashlib
 import json
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,16 +24,18 @@ import numpy.typing as npt
 
 from compress import walks
 from compress.byte_strings import ByteStrings, Offsets, read_only
+from compress.codebook_checks import check_columns, check_trie
 from compress.double_array import build_double_array
 from compress.expansion import Trie
 from corpus import storage
-from corpus.errors import DataError, UsageError
+from corpus.errors import DataError, UsageError, one_line
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 MAGIC = b"\x89CMBOOK\n"
 FORMAT_VERSION = 1
 PARSES = ("greedy", "flexible")
+MIN_WINDOW_BITS, MAX_WINDOW_BITS = 9, 24
 
 _BLOCK = 64
 # Bytes behind the pool, so that strings can be copied 8 bytes at a time.
@@ -142,11 +144,11 @@ class Codebook:
         check_parse(chosen)
         return chosen
 
-    def encode(self, data: bytes, parse: str | None = None) -> Ids:
+    def encode(self, data: bytes | bytearray | memoryview | str, parse: str | None = None) -> Ids:
         """The ids of a document.
 
         Args:
-          data: any bytes; empty ones have no ids.
+          data: any bytes, or a text, whose UTF-8 is meant; empty ones have no ids.
           parse: `greedy` takes the longest string at each place; `flexible` looks one string ahead,
             which saves up to 2% of the ids and takes a few times as long. Decoding is the same. By
             default it is what `made_of` says under `parse`, or else `greedy`.
@@ -158,9 +160,11 @@ class Codebook:
         """The bytes of ids, for every sequence of ids.
 
         Raises:
-          DataError: an id is outside the codebook.
+          DataError: an id is outside the codebook, or it is no row of whole numbers.
         """
         ids = np.asarray(ids)
+        if ids.ndim != 1:
+            raise DataError(f"ids have the shape {ids.shape}; one row of them is needed")
         return self.decode_batch(ids, np.array([0, len(ids)])).data.tobytes()
 
     def encode_batch(self, documents: ByteStrings, parse: str | None = None) -> tuple[Ids, Offsets]:
@@ -176,10 +180,10 @@ class Codebook:
 
         Raises:
           UsageError: there is no such parse.
+          DataError: the codebook's trie doesn't have its strings.
         """
         parse = self.resolve_parse(parse)
-        names = ("slots", "low_codes", "high_codes")
-        slots, low_codes, high_codes = (self.columns[name] for name in names)
+        slots, low_codes, high_codes = self._trie
         data, bounds = read_only(documents.data), read_only(documents.offsets)
         # An id stands for a byte at least. Memory that isn't written to is never really taken.
         ids = np.empty(bounds[-1] - bounds[0], self.dtype)
@@ -217,6 +221,12 @@ class Codebook:
         text = np.empty(bounds[-1] + _SLACK, np.uint8)
         walks.decode(*index, self.columns["pool"], ids[offsets[0] : offsets[-1]], text)
         return ByteStrings(text[:-_SLACK], bounds)
+
+    @cached_property
+    def _trie(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        """What is walked to encode, checked when it is first needed: decoding goes without it."""
+        check_trie(self.columns, self._longest)
+        return self.columns["slots"], self.columns["low_codes"], self.columns["high_codes"]
 
     @cached_property
     def _longest(self) -> int:
@@ -302,21 +312,32 @@ def _parse_file(url: str, data: memoryview) -> Codebook:
         raise DataError(f"codebook {url} is damaged: its bytes are not those that were written")
     # A file of another program can have the right hash.
     try:
-        made_of = json.loads(data[_HEADER.size :][: sizes[1]].tobytes())
-        sections = _sections(window_bits, *sizes)
-        columns = {
-            name: read_only(np.frombuffer(data, dtype, count, begin))
-            for name, (dtype, begin, count) in sections.items()
-        }
-        _, last, _ = sections["high_codes"]
-        fits = last + columns["high_codes"].nbytes == len(data)
-    except (OverflowError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise DataError(
-            f"{url} is no codebook: its parts don't have the sizes that its header says"
-        )
+        made_of, columns = _read_parts(data, window_bits, sizes)
+    except (DataError, RecursionError, ValueError) as error:
+        raise DataError(f"codebook {url} is damaged: {one_line(error)}") from error
     return Codebook(window_bits, made_of, columns)
+
+
+def _read_parts(
+    data: memoryview, window_bits: int, sizes: Sequence[int]
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The description and the columns, checked; `sizes` are the header's, as in `_sections`."""
+    width, description, slots, pool = sizes
+    if not MIN_WINDOW_BITS <= window_bits <= MAX_WINDOW_BITS or width not in (2, 4):
+        raise DataError(f"its header says {window_bits} window bits, {width} bytes a place")
+    sections = _sections(window_bits, width, description, slots, pool)
+    *_, (dtype, begin, count) = sections.values()
+    if begin + count * np.dtype(dtype).itemsize != len(data):
+        raise DataError("its parts don't have the sizes that its header says")
+    made_of = json.loads(data[_HEADER.size :][:description].tobytes())
+    if not isinstance(made_of, dict):
+        raise DataError("its description is no JSON object")
+    columns = {
+        name: read_only(np.frombuffer(data, dtype, count, begin))
+        for name, (dtype, begin, count) in sections.items()
+    }
+    check_columns(columns, _SLACK)
+    return made_of, columns
 
 
 def _close_gaps(ids: Ids, ends: Offsets, begins: Offsets, cuts: Offsets) -> tuple[Ids, Offsets]:

@@ -10,13 +10,12 @@ import numpy as np
 from compress.byte_models import ByteModel, WindowStartsModel
 from compress.byte_strings import ByteStrings
 from compress.checkpoints import Checkpoint, Columns
-from compress.codebook import Codebook, check_parse
+from compress.codebook import MAX_WINDOW_BITS, MIN_WINDOW_BITS, Codebook, check_parse
 from compress.expansion import Trie, expand_coder, expand_optimal, most_probable
 from compress.worth import most_worth
 from corpus.errors import UsageError
 
 ALLOCATIONS = ("coder", "optimal")
-MIN_WINDOW_BITS, MAX_WINDOW_BITS = 9, 24
 # More of them change the number of ids by 0.2%, now up, now down (docs/codebooks.md).
 _ROUNDS = 6
 # What strings save is known only for codebooks that are much alike: the first rounds go without it.

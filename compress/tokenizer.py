@@ -18,7 +18,7 @@ from corpus import storage
 from corpus.errors import UsageError
 from corpus.tokenizers.base import MARKER, NEW_END
 
-Text = str | bytes
+Text = str | bytes | bytearray
 
 
 class CodebookTokenizer:
@@ -97,7 +97,7 @@ class CodebookTokenizer:
         Returns:
           `input_ids`, a list of ids or one list a text, and `attention_mask`, ones of that shape.
         """
-        if isinstance(text, str | bytes):
+        if isinstance(text, Text):
             ids = self.encode(text)
             return {"input_ids": ids, "attention_mask": [1] * len(ids)}
         batch = self._encode_batch(text)
@@ -126,9 +126,7 @@ class CodebookTokenizer:
         return [self.decode(ids, skip_special_tokens=skip_special_tokens) for ids in batch]
 
     def _encode_batch(self, texts: Iterable[Text]) -> list[list[int]]:
-        documents = ByteStrings.of(
-            text.encode() if isinstance(text, str) else text for text in texts
-        )
+        documents = ByteStrings.of(texts)
         ids, offsets = self.book.encode_batch(documents, self.parse)
         end = [] if self.eos_token_id is None else [self.eos_token_id]
         return [part.tolist() + end for part in np.split(ids, offsets[1:-1])[: len(documents)]]

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from corpus.errors import UsageError
 
+# Of an argument that is wrong.
+_SHOWN = 60
 _EXAMPLE = "example:\n  "
 
 
@@ -61,6 +63,10 @@ def parse_known(
     Raises:
       UsageError: an option is missing, bad or unknown, which names the nearest one.
     """
+    for argument in argv:
+        # Python's parser takes it for a list.
+        if argument.startswith("--") and argument.endswith("=--"):
+            raise UsageError(f"{argument.removesuffix('=--')} has no value")
     own = [name for action in parser._actions for name in action.option_strings]
     given = [argument for argument in argv if argument.startswith("--")]
     known = own
@@ -99,11 +105,12 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     """Reads an argument from `least` to `most`."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
+        value = _parsed(text)
+        if value is None or not least <= value <= most:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number from {least} to {most}"
+                f"{text[:_SHOWN]!r} is not a whole number from {least} to {most}"
             )
-        return int(text)
+        return value
 
     return read
 
@@ -119,8 +126,25 @@ def positive_number(text: str) -> float:
     return value
 
 
+def integer(text: str) -> int:
+    """A whole number of 64 bits, with a sign, as everything that counts has it."""
+    value = _parsed(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} is not a whole number of 64 bits")
+    return value
+
+
 def positive(text: str) -> int:
-    """A whole number above zero."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+    """A whole number of 64 bits above zero."""
+    value = _parsed(text)
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} is not a whole number above 0")
+    return value
+
+
+def _parsed(text: str) -> int | None:
+    try:
+        value = int(text)
+    except ValueError:
+        return None
+    return value if -(1 << 63) <= value < 1 << 63 else None

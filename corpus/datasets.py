@@ -13,10 +13,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from corpus import storage
-from corpus.errors import DataError, DatasetError, UsageError
+from corpus.errors import DataError, DatasetError, UsageError, one_line
 from corpus.version import __version__
 
 # Of a kind's files; 1 where nothing is said.
@@ -28,6 +28,13 @@ INCOMPLETE = "_incomplete"
 TOKENIZER_FOLDER = "tokenizer"
 
 Json = Any
+
+# Properties that are whole numbers, where a dataset has them.
+_NUMBERS = (
+    *("documents", "tokens", "max_order", "top_k", "min_count", "slots"),
+    *("group", "piece_bytes", "seed"),
+)
+_NO_NAMES = ("", ".", "..")
 
 
 @dataclass(frozen=True)
@@ -101,9 +108,11 @@ class Manifest:
         return [file for file in self.files if file.name.endswith(".parquet")]
 
     def to_json(self) -> str:
-        fields = dataclasses.asdict(self) | {"content_hash": self.content_hash}
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         if (backend := fields.pop("backend")) is not None:
-            fields["tokenizer"]["backend"] = backend
+            fields["tokenizer"] = {**self.tokenizer, "backend": backend}
+        fields["files"] = [dataclasses.asdict(file) for file in self.files]
+        fields["content_hash"] = self.content_hash
         return json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -111,16 +120,82 @@ class Manifest:
         fields = json.loads(text)
         recorded = fields.pop("content_hash")
         fields["files"] = tuple(FileRecord(**file) for file in fields["files"])
+        for name in ("config", "inputs", "tokenizer", "properties", "counters"):
+            fields[name] = _Fields(fields[name].items(), name)
         fields["backend"] = fields["tokenizer"].pop("backend", None)
         manifest = cls(**fields)
         if recorded != manifest.content_hash:
             raise ValueError("its content hash does not fit its file list")
+        _check_values(manifest)
         return manifest
 
 
 def format_version(kind: str) -> int:
     """The version of the files of a kind of dataset."""
     return _FORMAT_VERSIONS.get(kind, 1)
+
+
+class _Fields(dict[str, Json]):
+    """A part of a manifest: what isn't there but is needed is an error of one line."""
+
+    def __init__(self, values: Iterable[tuple[str, Json]], part: str = "fields") -> None:
+        super().__init__(values)
+        self._part = part
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise DataError(f"a manifest is damaged: its {self._part} have no {name}")
+
+    def __reduce__(self) -> Any:
+        return _Fields, (list(self.items()), self._part)
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Checks the types of what readers rely on; raises ValueError."""
+    numbers = {
+        **{name: manifest.properties.get(name, 0) for name in _NUMBERS},
+        "vocabulary size": manifest.tokenizer.get("vocabulary_size", 0),
+        "end of document": manifest.tokenizer.get("end_of_document") or 0,
+        "window ids": manifest.tokenizer.get("window_ids") or 0,
+        "length": manifest.properties.get("length") or 0,
+    }
+    texts = {
+        "kind": manifest.kind,
+        "tokenizer's kind": manifest.tokenizer.get("kind", ""),
+        "tokenizer's hash": manifest.tokenizer.get("content_hash", ""),
+        "tokens hash": manifest.properties.get("tokens_hash", ""),
+    }
+    _check_types(numbers, texts)
+    _check_files(manifest.files)
+    _check_counters(manifest.counters)
+    cuts = manifest.properties.get("cuts", [])
+    if not isinstance(cuts, list) or not all(
+        isinstance(cut, list) and cut and all(type(token) is int for token in cut) for cut in cuts
+    ):
+        raise ValueError("its cuts are no lists of tokens")
+
+
+def _check_files(files: Iterable[FileRecord]) -> None:
+    for file in files:
+        numbers = {"rows": file.rows, "tokens": file.tokens, "bytes": file.bytes}
+        _check_types(numbers, {"name": file.name, "hash": file.sha256})
+        # Files are written below other folders, too, by the names that they have here.
+        if not set(file.name.split("/")).isdisjoint(_NO_NAMES):
+            raise ValueError(f"{file.name!r} is no name of a file below it")
+
+
+def _check_counters(counters: Mapping[str, Json]) -> None:
+    for name, value in counters.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"its counter {name} is {value!r}")
+
+
+def _check_types(numbers: Mapping[str, Json], texts: Mapping[str, Json]) -> None:
+    for name, value in numbers.items():
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise ValueError(f"its {name} is {value!r}, which is no whole number of 63 bits")
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(f"its {name} is {value!r}, which is no string")
 
 
 def read_manifest(folder: str, kind: str | None = None) -> Manifest:
@@ -148,8 +223,10 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
                 f" {format_version(found_kind)}{remedy}"
             )
         manifest = Manifest.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} is damaged: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{url} is damaged: it has no {error}") from error
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
     if kind is not None and manifest.kind != kind:
         raise DatasetError(f"{folder} is a {manifest.kind} dataset; a {kind} dataset is needed")
     return manifest
@@ -217,10 +294,12 @@ class DatasetWriter:
             self._refuse_other(manifest.kind, manifest.config)
             return False
         job = self.url(INCOMPLETE, "job.json")
-        if storage.exists(job):
-            found = json.loads(storage.read_bytes(job))
+        found = _read_record(job)
+        if found and isinstance(found.get("kind"), str) and isinstance(found.get("config"), dict):
             self._refuse_other(found["kind"], found["config"])
             return True
+        if storage.exists(job):
+            self._clear_damaged(job)
         others = [name for name in storage.list_names(self.folder) if name != INCOMPLETE]
         if others:
             raise UsageError(
@@ -232,6 +311,19 @@ class DatasetWriter:
         except OSError as error:
             raise UsageError(f"cannot write to output {self.folder}: {error}") from error
         return True
+
+    def _clear_damaged(self, job: str) -> None:
+        """Makes room for a new job where nobody can tell what the old one was.
+
+        Raises:
+          UsageError: it has finished parts.
+        """
+        if self.completed_parts(""):
+            raise UsageError(
+                f"{job} is damaged, so nobody can tell what the finished parts in {self.folder} are"
+                f" of; remove {self.url(INCOMPLETE)} to begin anew"
+            )
+        storage.remove_tree(self.url(INCOMPLETE))
 
     def finished(self) -> Manifest | None:
         """The manifest, if it is written; removes what whoever wrote it had no time to remove."""
@@ -276,13 +368,20 @@ class DatasetWriter:
         storage.write_bytes(self.scratch("done", f"{part}.json"), data)
 
     def completion(self, part: str) -> Completion | None:
-        """The completion record of a part that was finished before, by this run or an earlier."""
-        url = self.scratch("done", f"{part}.json")
-        if not storage.exists(url):
+        """The completion record of a part that was finished before, by this run or an earlier.
+
+        A part with a damaged record isn't finished.
+        """
+        fields = _read_record(self.scratch("done", f"{part}.json")) or {}
+        try:
+            completion = Completion(
+                tuple(FileRecord(**file) for file in fields["files"]), dict(fields["counters"])
+            )
+            _check_files(completion.files)
+            _check_counters(completion.counters)
+        except (KeyError, TypeError, ValueError):
             return None
-        fields = json.loads(storage.read_bytes(url))
-        files = tuple(FileRecord(**file) for file in fields["files"])
-        return Completion(files, fields["counters"])
+        return completion
 
     def completed(self, part: str) -> Completion:
         """The completion record of a part that must be finished.
@@ -353,6 +452,17 @@ def describe_differences(before: Mapping[str, Json], now: Mapping[str, Json]) ->
     ]
 
 
+def _read_record(url: str) -> dict[str, Json] | None:
+    """A JSON object; None where there is none, or something else."""
+    if not storage.exists(url):
+        return None
+    try:
+        found = json.loads(storage.read_bytes(url))
+    except (RecursionError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def part_name(index: int, count: int, suffix: str = ".parquet") -> str:
     """`part-00007-of-00064.parquet`"""
     return f"part-{index:05d}-of-{count:05d}{suffix}"
@@ -364,7 +474,7 @@ def add_up(counters: Iterable[Mapping[str, int | float]]) -> dict[str, int | flo
     for each in counters:
         for name, value in each.items():
             totals[name] = totals.get(name, 0) + value
-    return totals
+    return _Fields(totals.items(), "counters")
 
 
 def _to_json(fields: Json) -> bytes:

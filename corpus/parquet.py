@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import storage
-from corpus.errors import DataError, one_line
+from corpus.errors import CorpusmillError, DataError, one_line
 
 _COMPRESSION_LEVEL = 1
 
@@ -113,11 +113,13 @@ def naming(url: str) -> Iterator[None]:
     """Makes whatever a missing or damaged file leads to a DataError that names it."""
     try:
         yield
+    except CorpusmillError:
+        raise
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{url} cannot be read: {one_line(error)}") from error
 
 
-class _Reader(pq.ParquetFile):  # type: ignore[misc]
+class _NamedFile(pq.ParquetFile):  # type: ignore[misc]
     """A file whose errors name it."""
 
     def __init__(self, url: str) -> None:
@@ -128,7 +130,18 @@ class _Reader(pq.ParquetFile):  # type: ignore[misc]
 
     def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
         with naming(self._url):
-            return super().read_row_group(*arguments, **options)
+            table = super().read_row_group(*arguments, **options)
+            # What its pages hold is not bound to what its schema says.
+            table.validate()
+            for name in options.get("columns") or ():
+                table.schema.field(name)
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.null_count or (
+                pa.types.is_list(column.type)
+                and any(part.values.null_count for part in column.chunks)
+            ):
+                raise DataError(f"{self._url} is damaged: the column {name} has nulls")
+        return table
 
     def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
         with naming(self._url):
@@ -139,9 +152,18 @@ def open_reader(url: str) -> pq.ParquetFile:
     """A Parquet file of a dataset, local (memory-mapped) or remote.
 
     Opening it, and reading a row group or batches, raises a DataError of one line that names the
-    file where it is missing or cut, or where the bytes of a page aren't those that were written.
+    file where it is missing or cut, where the bytes of a page aren't those that were written, or
+    where its columns aren't what they must be.
     """
-    return _Reader(url)
+    return _NamedFile(url)
+
+
+def check_schema(url: str, file: pq.ParquetFile, schema: pa.Schema) -> None:
+    """Raises DataError where a file hasn't these columns, of these types, in this order."""
+    found = file.schema_arrow
+    if found.names != schema.names or found.types != schema.types:
+        columns = ", ".join(f"{field.name} {field.type}" for field in found)
+        raise DataError(f"{url} has other columns than it should: {columns}")
 
 
 def footer_metadata(file: pq.ParquetFile) -> dict[str, str]:
@@ -173,8 +195,11 @@ def sorted_bounds(
     }
     first, last = [], []
     for column in columns:
-        first.append(int(statistics[column].min))
-        last.append(int(statistics[column].max))
+        known = statistics.get(column)
+        if known is None or not known.has_min_max:
+            raise DataError(f"row group without the bounds of its column {column}")
+        first.append(int(known.min))
+        last.append(int(known.max))
         if first[-1] != last[-1]:
             break
     return first, last
@@ -182,6 +207,8 @@ def sorted_bounds(
 
 def column_values(table: pa.Table, name: str) -> Any:
     """A column without nulls as one numpy array; of a list column the flat values."""
+    if name not in table.column_names:
+        raise DataError(f"a file has no column {name}; it has {', '.join(table.column_names)}")
     array = table.column(name).combine_chunks()
     if pa.types.is_list(array.type):
         array = array.flatten()
@@ -190,6 +217,8 @@ def column_values(table: pa.Table, name: str) -> Any:
 
 def list_offsets(table: pa.Table, name: str) -> Any:
     """Where each row's values lie in `column_values`: int64 of shape [rows + 1], from 0."""
+    if name not in table.column_names or not pa.types.is_list(table.schema.field(name).type):
+        raise DataError(f"a file has no lists {name}; it has {', '.join(table.column_names)}")
     lengths = pc.list_value_length(table.column(name)).combine_chunks().to_numpy()
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 

@@ -2,7 +2,8 @@
 
 A file becomes visible under its name only when it is complete: writers write to a temporary
 local file, which is then renamed (local folders) or uploaded (object stores, where an object
-appears when its upload ends).
+appears when its upload ends). What is renamed is on the disk before, and the folder after that, so
+that after a power cut there is the old file or the new one.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
 import fsspec
@@ -259,8 +260,7 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
         if not os.path.exists(temporary):
             return
         if local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.replace(temporary, path)
+            move_durably(temporary, path, os.replace)
         else:
             with _naming(fs, url):
                 fs.put_file(temporary, path)
@@ -274,6 +274,37 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def move_durably(temporary: str, path: str, move: Callable[[str, str], None]) -> None:
+    """Moves a local file or folder to its name so that it outlasts a power cut.
+
+    Args:
+      temporary: on the same disk; the files in a folder must be on it already.
+      path: where it goes; missing folders above are made.
+      move: `os.replace` or `os.rename`.
+    """
+    _sync(temporary)
+    folder = os.path.dirname(path)
+    above = _nearest_folder(path)
+    os.makedirs(folder, exist_ok=True)
+    move(temporary, path)
+    _sync(folder)
+    while folder != above:
+        folder = os.path.dirname(folder)
+        _sync(folder)
+
+
+def _sync(path: str) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # Some network filesystems can't sync folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(file)
 
 
 def _nearest_folder(path: str) -> str:

@@ -6,8 +6,9 @@ import pyarrow as pa
 
 from corpus import parquet, storage
 from corpus.datasets import Manifest
+from corpus.errors import DataError
 from ngram_agg.packing import Key, Packing, pack_columns, prefix_keys
-from ngram_agg.runs import CountsRun
+from ngram_agg.runs import CountsRun, check_run, check_vocabulary
 
 ROW_GROUP_ROWS = 1 << 19
 _SPILL_ROWS = 1 << 17
@@ -46,7 +47,11 @@ def write_counts(path: str, packing: Packing, runs: Iterable[CountsRun]) -> tupl
         path, schema, ROW_GROUP_ROWS, sorted_by=token_columns(packing.length)
     ) as writer:
         for run in runs:
-            writer.write(pa.record_batch([*run.columns(), run.counts], schema=schema))
+            columns = run.columns()
+            # A spilled run was read without looking at single tokens.
+            for column in columns:
+                check_vocabulary(column, packing.vocabulary_size)
+            writer.write(pa.record_batch([*columns, run.counts], schema=schema))
             positions += run.total()
     return writer.rows, positions
 
@@ -61,9 +66,14 @@ def read_counts(
       packing: the dataset's packing.
       lower: n-grams below this key are left out.
       upper: n-grams from this key on are left out.
+
+    Raises:
+      DataError: the file is damaged, or its n-grams are not what they have to be: see `check_run`.
     """
     columns = token_columns(packing.length)
+    before = None
     with parquet.open_reader(url) as file:
+        parquet.check_schema(url, file, counts_schema(packing))
         for group in range(file.num_row_groups):
             first, last = parquet.sorted_bounds(file.metadata.row_group(group), columns)
             if upper is not None and prefix_keys(packing, first)[0] >= upper:
@@ -72,8 +82,18 @@ def read_counts(
                 continue
             table = file.read_row_group(group, use_threads=False)
             arrays = [parquet.column_values(table, name) for name in (*columns, "count")]
+            for array in arrays[:-1]:
+                check_vocabulary(array, packing.vocabulary_size)
             run = CountsRun(packing, *pack_columns(packing, arrays[:-1]), arrays[-1])
+            check_run(run, before, f"row group {group} of {url}")
+            before = run.key(len(run) - 1)
             yield _between(run, lower, upper)
+
+
+def spilled_schema(packing: Packing) -> pa.Schema:
+    return pa.schema(
+        {"high": pa.from_numpy_dtype(packing.high_dtype), "low": pa.uint64(), "count": pa.uint64()}
+    )
 
 
 def spill_runs(path: str, packing: Packing, runs: Iterable[CountsRun]) -> None:
@@ -81,9 +101,7 @@ def spill_runs(path: str, packing: Packing, runs: Iterable[CountsRun]) -> None:
 
     Its last batch is an index: the first key of every batch before it, with that batch's rows.
     """
-    schema = pa.schema(
-        {"high": pa.from_numpy_dtype(packing.high_dtype), "low": pa.uint64(), "count": pa.uint64()}
-    )
+    schema = spilled_schema(packing)
     index = []
     with pa.ipc.new_file(path, schema) as writer:
         for run in runs:
@@ -99,16 +117,33 @@ def spill_runs(path: str, packing: Packing, runs: Iterable[CountsRun]) -> None:
 def read_spilled(
     url: str, packing: Packing, lower: Key | None = None, upper: Key | None = None
 ) -> Iterator[CountsRun]:
-    """Reads back the n-grams of a spilled run from key `lower` on to (not including) `upper`."""
-    with storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
-        index = _run_of(packing, file.get_batch(file.num_record_batches - 1))
+    """Reads back the n-grams of a spilled run from key `lower` on to (not including) `upper`.
+
+    Raises:
+      DataError: the file is damaged, or its n-grams are not what they have to be: see `check_run`.
+    """
+    with parquet.naming(url), storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
+        if file.schema != spilled_schema(packing) or not file.num_record_batches:
+            raise DataError(f"{url} is no spilled run of these n-grams")
+        index = _run_of(packing, file, file.num_record_batches - 1)
+        check_run(index, None, f"the index of {url}")
+        if len(index) != file.num_record_batches - 1:
+            raise DataError(f"{url} is damaged: its index has {len(index)} batches")
         first = 0 if lower is None else max(0, index.upper_bound(lower) - 1)
         last = len(index) if upper is None else index.lower_bound(upper)
+        before = None
         for number in range(first, last):
-            yield _between(_run_of(packing, file.get_batch(number)), lower, upper)
+            run = _run_of(packing, file, number)
+            if len(run) != int(index.counts[number]) or run.key(0) != index.key(number):
+                raise DataError(f"{url} is damaged: batch {number} is not what its index says")
+            check_run(run, before, f"batch {number} of {url}")
+            before = run.key(len(run) - 1)
+            yield _between(run, lower, upper)
 
 
-def _run_of(packing: Packing, batch: pa.RecordBatch) -> CountsRun:
+def _run_of(packing: Packing, file: pa.ipc.RecordBatchFileReader, number: int) -> CountsRun:
+    batch = file.get_batch(number)
+    batch.validate()
     return CountsRun(packing, *(column.to_numpy() for column in batch.columns))
 
 

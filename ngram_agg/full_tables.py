@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ngram_agg.partitions import Cut
 from ngram_agg.ragged import offsets_of, take_ragged
 from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs
 from ngram_agg.saved_columns import Columns, cached_columns
+from ngram_agg.table_checks import check_full_columns
 
 Rows = npt.NDArray[np.int64]
 
@@ -104,7 +106,8 @@ def load_full_table(
 
     made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
     folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-full-{made_of}")
-    return FullTable(packing, cached_columns(folder, make))
+    check = partial(check_full_columns, packing=packing)
+    return FullTable(packing, cached_columns(folder, make, check))
 
 
 def build_table(packing: Packing, parts: Iterable[NextTokens]) -> FullTable:

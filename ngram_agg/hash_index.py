@@ -13,14 +13,19 @@ ROW = np.uint64(0x00000000FFFFFFFF)
 _MISSING = -1
 
 
+def index_slots(keys: int) -> int:
+    """How many slots the index of so many keys has, a power of two."""
+    # At most half full, so that a look-up seldom sees a second slot.
+    return 1 << (2 * keys + 1).bit_length()
+
+
 def build_index(high: Words, low: Words) -> Words:
     """The slots of an index of less than 2^32 - 1 distinct keys, uint64.
 
     A key's first slot is its hash modulo the number of slots, a power of two; while a slot is
     taken by another key, the next one is its slot (open addressing).
     """
-    # At most half full, so that a look-up seldom sees a second slot.
-    slots = np.full(1 << (2 * len(low) + 1).bit_length(), EMPTY, np.uint64)
+    slots = np.full(index_slots(len(low)), EMPTY, np.uint64)
     _fill(high, low, slots)
     return slots
 

@@ -158,6 +158,17 @@ def _words(key: int) -> Key:
 
 
 @compiled
+def keys_rise(high: Words, low: Words) -> bool:
+    """Whether each key is above the one before it."""
+    # Without a branch, many keys are compared at once.
+    falls = 0
+    for i in range(1, len(low)):
+        rises = (high[i] > high[i - 1]) | ((high[i] == high[i - 1]) & (low[i] > low[i - 1]))
+        falls += int(not rises)
+    return falls == 0
+
+
+@compiled
 def _pack_sequence(
     tokens: Tokens, length: int, bits: int, end: int, high: Words, low: Words
 ) -> None:

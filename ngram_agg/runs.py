@@ -7,7 +7,15 @@ import numpy as np
 
 from corpus.errors import DataError
 from ngram_agg.compiled import compiled
-from ngram_agg.packing import Key, Packing, Tokens, Words, pack_sequence, unpack_columns
+from ngram_agg.packing import (
+    Key,
+    Packing,
+    Tokens,
+    Words,
+    keys_rise,
+    pack_sequence,
+    unpack_columns,
+)
 
 # Above this many high bits, buckets by the high word are too many to be worth it.
 _MAX_BUCKET_BITS = 16
@@ -140,6 +148,25 @@ def check_vocabulary(tokens: Tokens, vocabulary_size: int) -> None:
             f"token id {tokens[position]} at position {position} is outside the vocabulary of"
             f" {vocabulary_size}"
         )
+
+
+def check_run(run: CountsRun, after: Key | None, place: str) -> None:
+    """Checks what merging and scanning rely on, of a run that was read.
+
+    Args:
+      run: what was read.
+      after: the key that its first one has to be above.
+      place: where it was read.
+
+    Raises:
+      DataError: keys don't rise or have more bits than the packing's, or a count is 0.
+    """
+    if (len(run) and after is not None and run.key(0) <= after) or not keys_rise(run.high, run.low):
+        raise DataError(f"n-grams in {place} do not rise")
+    if int(run.high.max(initial=0)) >> run.packing.high_bits:
+        raise DataError(f"an n-gram in {place} has too many bits")
+    if not run.counts.all():
+        raise DataError(f"row {int(np.argmin(run.counts))} of {place} has a count of 0")
 
 
 def merge_runs(runs: Sequence[CountsRun]) -> CountsRun:

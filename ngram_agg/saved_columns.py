@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import tokenize
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus import storage
+from corpus.errors import DataError, one_line
 
 Columns = dict[str, npt.NDArray[Any]]
+Check = Callable[[Columns], None]
 
 
 def save_columns(folder: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -31,26 +34,37 @@ def save_column(values: npt.NDArray[Any], path: str) -> None:
         np.save(file, values)
 
 
-def open_columns(folder: str, made_of: Any = None) -> Columns:
+def open_columns(folder: str, check: Check, made_of: Any = None) -> Columns:
     """Saved columns, memory-mapped.
 
     Args:
       folder: where they are; remote ones are copied once into the folder for temporary files.
+      check: raises DataError where the columns are not what they have to be: see `table_checks`.
       made_of: as JSON, what tells these columns from others that were in the same place before.
+
+    Raises:
+      DataError: they are damaged.
     """
-    if not storage.is_local(folder):
-        folder = _local_copy(folder, made_of)
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".npy"))
-    return {
-        name.removesuffix(".npy"): np.load(os.path.join(folder, name), mmap_mode="r")
-        for name in names
-    }
+    local = folder if storage.is_local(folder) else _local_copy(folder, made_of)
+    columns = {}
+    try:
+        for name in sorted(os.listdir(local)):
+            if name.endswith(".npy"):
+                columns[name.removesuffix(".npy")] = _open_column(os.path.join(local, name))
+        check(columns)
+    except DataError as error:
+        copy = "" if local == folder else f" (or their copy {local}; remove that)"
+        raise DataError(f"the columns in {folder}{copy} are damaged: {error}") from error
+    return columns
 
 
-def cached_columns(folder: str, make: Callable[[], Columns]) -> Columns:
+def cached_columns(folder: str, make: Callable[[], Columns], check: Check) -> Columns:
     """The columns in a local folder, memory-mapped; made if they are not there yet.
 
     Of several processes that ask at the same time one makes them, while the others wait.
+
+    Raises:
+      DataError: they are damaged.
     """
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -58,7 +72,21 @@ def cached_columns(folder: str, make: Callable[[], Columns]) -> Columns:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.isdir(folder):
                 _appear(folder, lambda temporary: save_columns(temporary, make()))
-    return open_columns(folder)
+    try:
+        return open_columns(folder, check)
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder, and it will be made again") from error
+
+
+def _open_column(path: str) -> npt.NDArray[Any]:
+    # numpy checks the file's length before it maps it.
+    try:
+        column = np.load(path, mmap_mode="r")
+    except (EOFError, OSError, SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise DataError(f"{os.path.basename(path)} cannot be read: {one_line(error)}") from error
+    if not isinstance(column, np.ndarray):
+        raise DataError(f"{os.path.basename(path)} is no array")
+    return column
 
 
 def _local_copy(url: str, made_of: Any) -> str:
@@ -80,7 +108,7 @@ def _appear(folder: str, fill: Callable[[str], None]) -> None:
     temporary = f"{folder}.{uuid.uuid4().hex}"
     fill(temporary)
     try:
-        os.rename(temporary, folder)
+        storage.move_durably(temporary, os.path.abspath(folder), os.rename)
     except OSError:
         shutil.rmtree(temporary)
         if not os.path.isdir(folder):

@@ -1,13 +1,16 @@
 """Distribution tables: the Parquet files of a distributions dataset, and look-ups in them."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corpus import datasets, parquet, storage
 from corpus.errors import DataError, UsageError
@@ -16,7 +19,8 @@ from ngram_agg.distributions import DistributionRows
 from ngram_agg.hash_index import build_index, find_keys
 from ngram_agg.packing import Packing, Tokens, Words, pack_columns, unpack_columns
 from ngram_agg.runs import check_vocabulary
-from ngram_agg.saved_columns import cached_columns
+from ngram_agg.saved_columns import Columns, cached_columns
+from ngram_agg.table_checks import check_keys, check_offsets, check_types
 
 ROW_GROUP_ROWS = 1 << 17
 
@@ -225,7 +229,7 @@ class Distributions:
         order = len(context)
         wanted = list(context)
         for url in self._files(order):
-            with parquet.open_reader(url) as file:
+            with self._open(url, order) as file:
                 for group in range(file.num_row_groups):
                     columns = token_columns(order, "context")
                     first, last = parquet.sorted_bounds(file.metadata.row_group(group), columns)
@@ -257,8 +261,17 @@ class Distributions:
         if cache is None:
             return DistributionTable(packing, self._read_columns(order))
         folder = os.path.join(cache, self.manifest.content_hash, f"order={order}")
-        columns = cached_columns(folder, lambda: self._read_columns(order))
+        check = partial(_check_columns, packing=packing)
+        columns = cached_columns(folder, lambda: self._read_columns(order), check)
         return DistributionTable(packing, columns)
+
+    @contextlib.contextmanager
+    def _open(self, url: str, order: int) -> Iterator[pq.ParquetFile]:
+        with parquet.open_reader(url) as file:
+            # Contexts of order 0 have no columns, whatever packs them.
+            schema = distributions_schema(self.packing(max(1, order)), order)
+            parquet.check_schema(url, file, schema)
+            yield file
 
     def _files(self, order: int) -> list[str]:
         prefix = f"order={order}/"
@@ -271,7 +284,7 @@ class Distributions:
         packing = self.packing(order)
         parts = []
         for url in self._files(order):
-            with parquet.open_reader(url) as file:
+            with self._open(url, order) as file:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, use_threads=False)
                     parts.append(_table_columns(packing, table))
@@ -318,11 +331,38 @@ def _table_columns(packing: Packing, table: pa.Table) -> dict[str, npt.NDArray[A
     tokens = [
         parquet.column_values(table, name) for name in token_columns(packing.length, "context")
     ]
+    for column in tokens:
+        check_vocabulary(column, packing.vocabulary_size)
     high, low = pack_columns(packing, tokens)
     names = ("total", "next_tokens", "next_counts", "tail_count", "tail_distinct")
     columns = {name: parquet.column_values(table, name) for name in names}
     sizes = np.diff(parquet.list_offsets(table, "next_tokens"))
+    if len(columns["next_counts"]) != len(columns["next_tokens"]):
+        raise DataError("there are other numbers of next tokens than of their counts")
     return {"high": high, "low": low, "sizes": sizes, **columns}
+
+
+def _check_columns(columns: Columns, packing: Packing) -> None:
+    """Checks what `DistributionTable` relies on."""
+    check_types(
+        columns,
+        {
+            "high": packing.high_dtype,
+            "low": np.uint64,
+            "slots": np.uint64,
+            "offsets": np.int64,
+            "total": np.uint64,
+            "next_tokens": packing.token_dtype,
+            "next_counts": np.uint64,
+            "tail_count": np.uint64,
+            "tail_distinct": np.uint32,
+        },
+    )
+    check_offsets(columns, ("next_tokens", "next_counts"), 0)
+    for name in ("total", "tail_count", "tail_distinct"):
+        if len(columns[name]) != len(columns["low"]):
+            raise DataError(f"there are {len(columns[name])} {name}, not {len(columns['low'])}")
+    check_keys(columns)
 
 
 def _no_columns(packing: Packing) -> dict[str, npt.NDArray[Any]]:

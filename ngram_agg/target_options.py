@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 
-from corpus.arguments import positive
+from corpus.arguments import integer, positive
 from corpus.errors import UsageError
 
 SCHEMES = ("retain", "split", "renormalize")
@@ -91,26 +91,26 @@ def add_target_arguments(group: argparse._ActionsContainer) -> None:
     )
     add(
         "--head",
-        type=int,
+        type=integer,
         default=keep.head,
         metavar="R",
         help="most frequent next tokens in a target",
     )
     add(
         "--tail-draws",
-        type=int,
+        type=integer,
         metavar="D",
         help=f"tokens drawn for all others ({keep.tail_draws}; 0 if the scheme draws nothing)",
     )
     add(
         "--max-order",
-        type=int,
+        type=integer,
         metavar="N",
         help="tokens in the longest context (default: that of the counts)",
     )
     add(
         "--min-order",
-        type=int,
+        type=integer,
         default=keep.min_order,
         metavar="N",
         help="tokens in the shortest context",
@@ -122,7 +122,7 @@ def add_target_arguments(group: argparse._ActionsContainer) -> None:
         metavar="N",
         help="contexts seen fewer times are not used",
     )
-    add("--draw-seed", type=int, default=keep.seed, metavar="N", help="of the draws")
+    add("--draw-seed", type=integer, default=keep.seed, metavar="N", help="of the draws")
 
 
 # The names of these options.

@@ -10,8 +10,9 @@ its number, and the tokens that were drawn for it.
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ngram_agg.packing import Packing, Tokens, Words
 from ngram_agg.positions import Positions
 from ngram_agg.ragged import offsets_of, take_ragged
 from ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
+from ngram_agg.table_checks import check_target_columns
 from ngram_agg.target_options import MAX_HEAD, TargetOptions
 
 # The weights of a position add up to this.
@@ -338,7 +340,15 @@ def load_target_table(counts: str, options: TargetOptions, cache: str | None = N
 
     made_of = hash_listing([manifest.content_hash, dataclasses.asdict(options)])
     folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-targets-{made_of[:32]}")
-    return TargetTable.of_columns(packing, options, cached_columns(folder, make))
+    columns = cached_columns(folder, make, _check_of(packing, options))
+    return TargetTable.of_columns(packing, options, columns)
+
+
+def _check_of(packing: Packing, options: TargetOptions) -> Callable[[Columns], None]:
+    """Raises DataError where columns aren't those of such a table."""
+    return partial(
+        check_target_columns, packing=packing, head=options.head, tail_draws=options.tail_draws
+    )
 
 
 def save_target_table(folder: str, table: TargetTable) -> None:
@@ -350,7 +360,8 @@ def open_target_table(
     folder: str, packing: Packing, options: TargetOptions, made_of: Any = None
 ) -> TargetTable:
     """A saved table, memory-mapped; `made_of` as in `open_columns`."""
-    return TargetTable.of_columns(packing, options, open_columns(folder, made_of))
+    columns = open_columns(folder, _check_of(packing, options), made_of)
+    return TargetTable.of_columns(packing, options, columns)
 
 
 def make_targets(table: TargetTable, positions: Positions) -> Targets:

@@ -1,6 +1,6 @@
 """The command line: `corpusmill COMMAND ...`.
 
-Exit codes: 0 done, 1 failed at work, 2 bad usage.
+Exit codes: 0 done, 1 failed at work, 2 bad usage, 130 interrupted.
 """
 
 import contextlib
@@ -12,8 +12,9 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from corpus.errors import CorpusmillError, UsageError
+from corpus.errors import CorpusmillError, UsageError, one_line
 from corpus.version import __version__
+from pipelines.interrupts import EXIT_CODE, Interruption
 
 # name -> (module, what it does); modules are imported when needed, because Beam takes seconds.
 COMMANDS = {
@@ -47,38 +48,69 @@ EXTRAS = {
     "torch": "train",
 }
 
+_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 # Below INFO these write down their requests, with the user's tokens in them.
 _TALKATIVE = ("aiobotocore", "boto3", "botocore", "gcsfs", "google", "s3fs", "urllib3")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Runs a command and returns the exit code; as a process, ends it where it is interrupted."""
+    interruption = Interruption()
+    with interruption.watched(for_good=argv is None):
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        except BaseException as error:  # noqa: BLE001  (other packages wrap what Ctrl-C raises)
+            if not interruption.happened and not isinstance(error, KeyboardInterrupt):
+                return _failed(error)
+            interruption.say()
+            if argv is None:
+                interruption.leave()
+            return EXIT_CODE
+
+
+def _run(argv: Sequence[str]) -> int:
+    level = os.environ.get("CORPUSMILL_LOG", "CRITICAL").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise UsageError(f"CORPUSMILL_LOG is {level}; accepted are {', '.join(_LEVELS)}")
     # Beam warns of packages that nobody asked for and logs an error's traceback several times; the
     # error itself comes out below.
-    logging.basicConfig(level=os.environ.get("CORPUSMILL_LOG", "CRITICAL").upper())
+    logging.basicConfig(level=level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.root.level))
-    try:
-        command, rest = _command(argv)
-        if command is None:
-            return 0
+    for argument in argv:
+        if not argument.isascii() and argument.encode(errors="replace").decode() != argument:
+            raise UsageError(f"the argument {argument!r} is not UTF-8")
+    command, rest = _command(argv)
+    if command is not None:
         with _missing_extras():
             importlib.import_module(COMMANDS[command][0]).main(rest)
-    except CorpusmillError as error:
-        print(f"corpusmill: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except BrokenPipeError:
+    return 0
+
+
+def _failed(error: BaseException) -> int:
+    """Says what went wrong; gives the exit code."""
+    if isinstance(error, CorpusmillError):
+        return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
+    if isinstance(error, BrokenPipeError):
         # The reader of our output has seen enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("corpusmill: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    except Exception:  # noqa: BLE001  (the last resort: a bug, shown in full)
-        traceback.print_exc()
-        print("corpusmill: error: this should not have happened; see above", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return _complain(f"there is not enough memory: {one_line(error)}", 1)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return _complain(f"{error.strerror}: {error.filename}", 1)
+    if not isinstance(error, Exception):
+        raise error
+    # The last resort: a bug, shown in full.
+    traceback.print_exception(error)
+    print("corpusmill: error: this should not have happened; see above", file=sys.stderr)
+    return 1
+
+
+def _complain(message: str, code: int) -> int:
+    # What was given may have several lines.
+    print(f"corpusmill: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code
 
 
 @contextlib.contextmanager

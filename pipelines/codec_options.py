@@ -19,7 +19,7 @@ from compress.codebook import PARSES
 from compress.codecs import BASELINES, codec_on_device, runs_network
 from compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from compress.codecs.padded import PADDINGS
-from corpus.arguments import Parser, whole_number
+from corpus.arguments import Parser, integer, whole_number
 from corpus.errors import UsageError
 from corpus.tokenizers import load_tokenizer
 from pipelines.byte_models import ModelChoice, add_model_arguments
@@ -79,7 +79,7 @@ def add_codec_arguments(parser: Parser) -> None:
     )
     add(
         "--token-bits",
-        type=int,
+        type=integer,
         choices=TOKEN_BITS,
         help="equal-info, ac, static-ac: bits of an id (default: 16); codebook: 8 cuts codes of 16"
         " bits in halves",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus import storage
-from corpus.arguments import make_parser, positive
+from corpus.arguments import integer, make_parser, positive
 from corpus.datasets import (
     Completion,
     DatasetWriter,
@@ -263,7 +263,7 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add("--input", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
     add("--output", required=True, metavar="DIR", help="folder or URL of the counts dataset")
-    add("--max-order", type=int, default=3, metavar="N", help="tokens in the longest context")
+    add("--max-order", type=integer, default=3, metavar="N", help="tokens in the longest context")
     add(
         "--run-tokens",
         type=positive,

@@ -7,7 +7,7 @@ from functools import partial
 from compress.codecs import Codec
 from compress.examples import ExampleOptions, make_examples
 from corpus import storage
-from corpus.arguments import Parser, make_parser, positive
+from corpus.arguments import Parser, integer, make_parser, positive
 from corpus.datasets import DatasetWriter
 from pipelines.codec_options import add_codec_arguments, chosen_codec
 from pipelines.compress import codec_config, describe_codec, load_encoder
@@ -54,7 +54,7 @@ def _parser() -> Parser:
     add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
     add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")
     add("--length", type=positive, metavar="N", help="drop an example's ids beyond so many")
-    add("--seed", type=int, default=0, metavar="N", help="of the shuffling")
+    add("--seed", type=integer, default=0, metavar="N", help="of the shuffling")
     add_codec_arguments(parser)
     add_document_arguments(parser)
     return parser

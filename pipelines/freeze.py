@@ -9,8 +9,8 @@ from typing import Any
 
 from compress import Codebook, FreezeOptions, freeze
 from compress.checkpoints import Checkpoint
-from compress.codebook import PARSES
-from compress.freeze import ALLOCATIONS, MAX_WINDOW_BITS
+from compress.codebook import MAX_WINDOW_BITS, PARSES
+from compress.freeze import ALLOCATIONS
 from compress.samples import check_bytes, sample_text
 from corpus import storage
 from corpus.arguments import make_parser, parse_known, whole_number

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from corpus.arguments import Parser, parse_known
+from corpus.arguments import Parser, integer, parse_known
 from corpus.errors import UsageError
 from pipelines import dataflow
 
@@ -85,8 +85,9 @@ class RunOptions:
         options.view_as(DirectOptions).direct_num_workers = self.workers
         environment = None
         if self.workers > 1:
-            # Quoted, because Beam hands it to a shell.
-            command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+            # Beam hands it to a shell, which must not stand between us and the worker. Ctrl-C at a
+            # terminal reaches all processes; workers end when this one does.
+            command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m pipelines.worker"
             environment = SubprocessSDKEnvironment.from_command_string(command)
         return beam.Pipeline(runner=FnApiRunner(environment), options=options)
 
@@ -96,7 +97,7 @@ def _add_run_arguments(parser: Parser) -> None:
         "running",
         f"any option of Beam works too; without --runner the job runs here ({LOCAL_RUNNER})",
     )
-    group.add_argument("--workers", type=int, default=1, help="local processes")
+    group.add_argument("--workers", type=integer, default=1, help="local processes")
     group.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and do nothing"
     )

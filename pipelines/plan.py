@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from corpus import storage
-from corpus.arguments import make_parser, parse_known, positive
+from corpus.arguments import integer, make_parser, parse_known, positive
 from corpus.datasets import Manifest, read_manifest
 from corpus.errors import DataError
 from corpus.sampling import Sample, sample_documents
@@ -345,7 +345,7 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add_input_argument(parser)
     add("--tokenizer", required=True, help="as tokenize takes it")
-    add("--max-order", type=int, default=keep.max_order, metavar="N", help="as count takes it")
+    add("--max-order", type=integer, default=keep.max_order, metavar="N", help="as count takes it")
     add("--run-tokens", type=positive, default=keep.run_tokens, metavar="N", help="as count does")
     add(
         "--partition-mib",

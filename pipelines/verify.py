@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
 from compress.codecs import Codec, expect_codec
@@ -91,16 +90,8 @@ def _check_tokens(folder: str, record: FileRecord, manifest: Manifest) -> None:
 def _check_counts(folder: str, record: FileRecord, manifest: Manifest) -> None:
     url = storage.join(folder, record.name)
     rows = positions = 0
-    previous = None
+    # Order and vocabulary are checked where they are read.
     for run in read_counts(url, counts_packing(manifest)):
-        falls = (run.high[1:] < run.high[:-1]) | (
-            (run.high[1:] == run.high[:-1]) & (run.low[1:] <= run.low[:-1])
-        )
-        if falls.any() or (previous is not None and run.key(0) <= previous):
-            raise DataError(f"n-grams do not rise after row {rows + int(np.argmax(falls))}")
-        if not run.counts.all():
-            raise DataError(f"row {rows + int(np.argmin(run.counts))} has a count of 0")
-        previous = run.key(len(run) - 1)
         rows += len(run)
         positions += run.total()
     _expect("rows", rows, record.rows)
@@ -182,7 +173,10 @@ def sample(folder: str, manifest: Manifest) -> list[str]:
     """The dataset's first row as text, to show that it decodes."""
     if manifest.kind == "targets":
         return [_sample_target(folder, manifest)]
-    name = (manifest.data_files or manifest.files)[0].name
+    files = manifest.data_files or list(manifest.files)
+    if not files:
+        return ["it has no files"]
+    name = files[0].name
     url = storage.join(folder, name)
     trimmed = manifest.properties.get("length") is not None
     if manifest.kind in ("compressed", "examples") and not trimmed:
@@ -215,7 +209,7 @@ def _sample_target(folder: str, manifest: Manifest) -> str:
     reader = TargetsReader(folder, manifest)
     name = reader.names[0]
     ends, targets = next(reader.read_file(name))
-    *_, row = targets.split(np.array([ends[0] - 1, 1]))
+    *_, row = targets.split([int(ends[0]) - 1, 1])
     dense = row.dense(manifest.properties["head"], manifest.properties["tail_draws"])
     tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
     shown = ", ".join(

@@ -75,7 +75,7 @@ class ByteRuns:
             raise DataError("there is no text to take runs of bytes from: all documents are empty")
         self._text, self._options, self._batches = text, options, batches
         self._rank, self._ranks = rank, ranks
-        self._next = 0
+        self._start = self._next = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch delivered, as JSON; good for any number of ranks."""
@@ -83,16 +83,23 @@ class ByteRuns:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Makes the next iteration go on where `state` was taken."""
-        self._next = state["batch"]
+        self._start = self._next = state["batch"]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Goes on from the position; where the batches have an end, all of them come each time."""
+        """Goes on from the position; where the batches have an end, from the beginning.
+
+        The iteration after `load_state_dict` goes on from there all the same.
+        """
         if self._batches is not None:
-            self._next = 0
+            self._start, self._next = 0, self._start
         while self._batches is None or self._next + self._rank < self._batches:
             batch = self._batch(self._next + self._rank)
             self._next += self._ranks
+            if self._batches is not None:
+                self._next = min(self._next, self._batches)
             yield batch
+        # The ranks that had no batch in the last round have come to the end, too.
+        self._next = max(self._next, self._batches)
 
     def _batch(self, number: int) -> Batch:
         data, offsets = self._text.data, self._text.offsets

@@ -5,18 +5,20 @@ checkpoint but what a killed run left. Nothing is pickled, so a checkpoint from 
 code.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from corpus import storage
-from corpus.errors import DataError, UsageError
+from corpus.errors import DataError, UsageError, one_line
 from trainer.runs import CONFIG
 
 FOLDER = "checkpoints"
@@ -100,6 +102,35 @@ def complete(run: str) -> list[str]:
     return [found[step] for step in sorted(found) if _is_complete(found[step])]
 
 
+def newest_whole(run: str, tell: Callable[[str], None]) -> str | None:
+    """The folder of a run's newest checkpoint that can be read; None where there is none at all.
+
+    Newer ones are no checkpoints any more from then on.
+
+    Args:
+      run: folder or URL of the run.
+      tell: is told of each newer one that is damaged, as a power cut may leave it.
+
+    Raises:
+      DataError: all of them are damaged.
+    """
+    damaged: dict[str, DataError] = {}
+    for folder in reversed(complete(run)):
+        try:
+            load(folder)
+        except DataError as error:
+            damaged[folder] = error
+            continue
+        for newer, fault in damaged.items():
+            tell(f"{fault}; going on from an older checkpoint")
+            storage.remove_tree(storage.join(newer, RECORD))
+        return folder
+    if damaged:
+        first = next(iter(damaged.values()))
+        raise DataError(f"{first}; remove {storage.join(run, FOLDER)} to begin anew")
+    return None
+
+
 def prune(run: str, keep: int) -> None:
     """Removes all but the last `keep` complete checkpoints, and incomplete ones."""
     kept = complete(run)[-keep:]
@@ -136,6 +167,17 @@ def find(place: str) -> tuple[str, str]:
     )
 
 
+@contextlib.contextmanager
+def fitting(folder: str) -> Iterator[None]:
+    """Makes what a checkpoint of something else leads to a DataError that names it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{folder} is no checkpoint of this model: {one_line(error)}") from error
+
+
 def _folders(run: str) -> dict[int, str]:
     folder = storage.join(run, FOLDER)
     matches = map(_NAME.fullmatch, storage.list_names(folder))
@@ -154,17 +196,20 @@ def _read_record(folder: str) -> dict[str, Json]:
     url = storage.join(folder, RECORD)
     try:
         record: dict[str, Json] = json.loads(storage.read_bytes(url))
-        return {"step": int(record["step"])} | {key: record[key] for key in ("sizes", "state")}
+        return {
+            "step": int(record["step"]),
+            **{key: dict(record[key]) for key in ("sizes", "state")},
+        }
     except FileNotFoundError as error:
         raise DataError(f"{url} is missing: this is no complete checkpoint") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} is damaged: {error}") from error
+    except (RecursionError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
 
 
 def _read_tensors(folder: str, name: str, record: Mapping[str, Json]) -> dict[str, Tensor]:
     url = _tensors_url(folder, name)
     try:
-        size, expected = storage.size(url), record["sizes"][name]
+        size, expected = storage.size(url), record["sizes"].get(name)
         if size != expected:
             raise DataError(f"{url} is damaged: it has {size} bytes, not {expected}")
         if storage.is_local(url):

@@ -151,10 +151,11 @@ class TokenDataset(IterableDataset[Batch]):
     Targets are those of a sidecar; or computed from a counts dataset, the same ones as `enrich`
     writes; or the full distributions of the positions' contexts, looked up in a counts dataset.
 
-    Each iteration begins where `load_state_dict` put it, else at the beginning. Every token is
-    predicted once an epoch. `state_dict` says what the consumer has got: of the dataset itself, or
-    of a `Loader` around it. A plain `DataLoader(dataset, batch_size=None, num_workers=2)` delivers
-    the same batches, but then the count is the workers' own.
+    The iteration after `load_state_dict` begins where that put it, all others at the beginning.
+    Every token is predicted once an epoch. `state_dict` says what the consumer has got: of the
+    dataset itself, or of a `Loader` around it. A plain `DataLoader(dataset, batch_size=None,
+    num_workers=2)` delivers the same batches, but then the count is the workers' own, and each of
+    its iterations begins where a state was loaded.
     """
 
     def __init__(
@@ -232,7 +233,8 @@ class TokenDataset(IterableDataset[Batch]):
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch delivered, as JSON.
 
-        It counts the batches of all ranks, so it is good for any number of ranks and workers.
+        It counts the batches of all ranks, so it is good for any number of ranks and workers. After
+        the last epoch it is the same for all ranks, those that had no batch in the last round too.
         """
         return {"batch": self._next, "data": self._fingerprint()}
 
@@ -251,7 +253,7 @@ class TokenDataset(IterableDataset[Batch]):
         self._start = self._next = state["batch"]
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._counted(self._batches())
+        return self._counted(self._batches)
 
     def _fingerprint(self) -> dict[str, Any]:
         targets, counts = self.targets_manifest, self.counts_manifest
@@ -264,18 +266,39 @@ class TokenDataset(IterableDataset[Batch]):
             "lanes": self._lanes,
         }
 
-    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        self._next = self._start
-        for batch in batches:
+    def _counted(self, batches_from: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
+        """What `batches_from` gives for where the iteration begins, the state going along."""
+        start, self._start = self._start, 0
+        self._next = start
+        for batch in batches_from(start):
             self._next += self._ranks
+            # Only in the last round of all can it be beyond the end.
+            if self._epochs is not None and self._next > self._fewest_batches:
+                self._next = min(self._next, self._all_batches)
             yield batch
+        # The ranks that had no batch in the last round were not told.
+        self._next = max(start, self._all_batches)
 
-    def _batches(self) -> Iterator[Batch]:
-        """This rank's batches, or those of this worker of it."""
+    @functools.cached_property
+    def _fewest_batches(self) -> int:
+        """The batches of all epochs are not fewer; known without planning them."""
+        sequences = int(self._sequences.sum())
+        return (self._epochs or 0) * -(-sequences // self.options.batch_size)
+
+    @functools.cached_property
+    def _all_batches(self) -> int:
+        """The batches of all epochs."""
+        epoch = _Epoch(self._sequences, self.options, self._lanes)
+        while self._epochs is not None and epoch.number + 1 < self._epochs:
+            epoch = epoch.next()
+        return epoch.end
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        """This rank's batches from `start` on, or those of this worker of it."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         stride = self._ranks * workers
-        pieces = self._pieces(self._start + self._rank + worker * self._ranks, stride)
+        pieces = self._pieces(start + self._rank + worker * self._ranks, stride)
         with _Pools(self._load) as pools:
             for each in _ahead(pieces, self._batches_ahead(stride), pools.request):
                 yield _join([pools.get(piece).batch(piece.first, piece.last) for piece in each])
@@ -319,11 +342,11 @@ class Loader:
         self.dataset.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.dataset._counted(self._received())
+        return self.dataset._counted(self._received)
 
-    def _received(self) -> Iterator[Batch]:
+    def _received(self, start: int) -> Iterator[Batch]:
         loader = DataLoader(
-            _Relay(self.dataset),
+            _Relay(self.dataset, start),
             batch_size=None,
             num_workers=self._workers,
             # Else each iteration would draw a number from the generator that dropout uses.
@@ -338,12 +361,12 @@ class Loader:
 class _Relay(IterableDataset[Batch | CorpusmillError]):
     """A dataset in a worker, whose errors arrive as they are, not wrapped in a traceback's text."""
 
-    def __init__(self, dataset: TokenDataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: TokenDataset, start: int) -> None:
+        self._dataset, self._start = dataset, start
 
     def __iter__(self) -> Iterator[Batch | CorpusmillError]:
         try:
-            yield from self._dataset._batches()
+            yield from self._dataset._batches(self._start)
         except CorpusmillError as error:
             yield error
 

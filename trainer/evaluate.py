@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corpus import storage
-from corpus.arguments import make_parser, parse_known, positive
+from corpus.arguments import integer, make_parser, parse_known, positive
 from corpus.errors import DataError, UsageError
 from trainer import checkpoints
 from trainer.data import IGNORED, Batch, DataOptions, Loader, TokenDataset
@@ -180,7 +180,7 @@ def main(argv: Sequence[str]) -> None:
     add("--output", metavar="FILE", help="file or URL for the results as JSON")
     add("--batch-size", type=positive, default=32, metavar="N", help="sequences at once")
     add("--length", type=positive, metavar="N", help="tokens of a sequence; default: the run's")
-    add("--workers", type=int, default=0, metavar="N", help="processes that read; 0: this one")
+    add("--workers", type=integer, default=0, metavar="N", help="processes that read; 0: this one")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bfloat16 on GPUs that can")
     add("--device", choices=DEVICES, default="auto", help="auto: a GPU, if there is one")
     arguments = parse_known(parser, argv)[0]
@@ -197,7 +197,9 @@ def main(argv: Sequence[str]) -> None:
         )
         manifest = loader.dataset.manifest
         model = Transformer(ModelConfig(**config.model))
-        model.load_state_dict(checkpoints.load_model(checkpoint))
+        parameters = checkpoints.load_model(checkpoint)
+        with checkpoints.fitting(checkpoint):
+            model.load_state_dict(parameters)
         objective = Objective(model, matrix_type(arguments.precision, processes.device))
         result = evaluate(
             objective.to(processes.device),

@@ -75,7 +75,8 @@ def _kernel(
     last = tl.load(offsets + row + 1)
 
     # Each lane keeps a maximum and a sum of its own, which are joined once.
-    greatest = tl.full([size], float("-inf"), tl.float32)
+    # Not from -inf: where the vocabulary is masked a lane may have nothing but these.
+    greatest = tl.full([size], -1e38, tl.float32)
     total = tl.zeros([size], tl.float32)
     for start in range(0, columns, size):
         at = start + tl.arange(0, size)
@@ -92,14 +93,17 @@ def _kernel(
     for entry in range(first, last):
         weight = tl.load(weights + entry).to(tl.float32)
         weight_sum += weight
-        target_sum += weight * tl.load(logits + tl.load(tokens + entry)).to(tl.float32)
+        logit = tl.load(logits + tl.load(tokens + entry)).to(tl.float32)
+        target_sum += tl.where(weight != 0, weight * logit, 0.0)
     next_loss = log_partition - tl.load(logits + next_token).to(tl.float32)
     target_loss = weight_sum * log_partition - target_sum
     z = z_loss * log_partition * log_partition
-    loss = mix * target_loss + (1 - mix) * next_loss + z
-    tl.store(losses + row, loss * predicted)
-    tl.store(losses + rows + row, next_loss * predicted)
-    tl.store(losses + 2 * rows + row, z * predicted)
+    # Masked logits make infinite losses, and 0 times these is no number.
+    loss = tl.where(mix != 0, mix * target_loss, 0.0)
+    loss += tl.where(mix != 1, (1 - mix) * next_loss, 0.0) + z
+    tl.store(losses + row, tl.where(predicted != 0, loss, 0.0))
+    tl.store(losses + rows + row, tl.where(predicted != 0, next_loss, 0.0))
+    tl.store(losses + 2 * rows + row, tl.where(predicted != 0, z, 0.0))
 
     share = tl.load(scale).to(tl.float32) * predicted
     slope = share * (mix * weight_sum + (1 - mix) + 2 * z_loss * log_partition)

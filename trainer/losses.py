@@ -54,10 +54,17 @@ def sparse_cross_entropy(logits: Tensor, target_tokens: Tensor, target_weights: 
       target_weights: floating point of shape [..., slots]; 0 in slots that aren't used.
 
     Returns:
-      The loss of each position in nats, float32 (float64 for such logits), of shape [...].
+      The loss of each position in nats, float32 (float64 for such logits), of shape [...]. Slots
+      of weight 0 don't matter, whatever their logit.
+
+    Raises:
+      ValueError: a target token is outside the vocabulary; on a GPU the device's assertion fails.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    _check_ids(target_tokens, logits.shape[-1], "target tokens")
     targets = logits.gather(-1, target_tokens.long())
+    # Where the vocabulary is masked a logit is -inf, and 0 times that is no number.
+    targets = targets.masked_fill(target_weights == 0, 0)
     return target_weights.sum(-1) * logits.logsumexp(-1) - (target_weights * targets).sum(-1)
 
 
@@ -100,19 +107,22 @@ def linear_cross_entropy(
       The loss. Its gradient is computed at once, if any is going to be needed.
 
     Raises:
-      ValueError: there are target tokens without weights, or the other way round.
+      ValueError: there are target tokens without weights, or the other way round; an id is outside
+        the vocabulary (on a GPU, where asking would wait for it, the device's assertion fails).
     """
     if (target_tokens is None) != (target_weights is None):
         raise ValueError("target_tokens and target_weights belong together; give both or neither")
-    count = (next_tokens != IGNORED).sum()
+    predicted = next_tokens != IGNORED
+    count = predicted.sum()
+    _check_ids(next_tokens.where(predicted, 0), len(weight), f"next tokens other than {IGNORED}")
     if target_tokens is None or target_weights is None:
         mix, offsets = 0.0, torch.zeros(len(hidden) + 1, dtype=torch.int64, device=hidden.device)
         target_tokens, target_weights = offsets[:0], hidden.new_zeros(0)
     elif target_offsets is None:
-        size, slots = target_tokens.numel(), target_tokens.shape[1]
-        offsets = torch.arange(0, size + 1, slots, device=hidden.device)
+        offsets = torch.arange(len(hidden) + 1, device=hidden.device) * target_tokens.shape[1]
     else:
         offsets = target_offsets
+    _check_ids(target_tokens, len(weight), "target tokens")
     divisor = count.clamp(min=1) if positions is None else positions
     task = Task(
         next_tokens,
@@ -144,7 +154,20 @@ def most_likely(hidden: Tensor, weight: Tensor, chunk: int | None = None) -> Ten
       int64 of shape [n].
     """
     rows = _rows_at_once(hidden, weight, chunk)
-    return torch.cat([(hidden[part] @ weight.t()).argmax(1) for part in _slices(len(hidden), rows)])
+    found = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
+    for part in _slices(len(hidden), rows):
+        found[part] = (hidden[part] @ weight.t()).argmax(1)
+    return found
+
+
+def _check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
+    good = ((ids >= 0) & (ids < vocabulary)).all()
+    message = f"{name} are not all between 0 and {vocabulary - 1}"
+    if ids.device.type != "cpu":
+        torch._assert_async(good, message)
+    elif not good:
+        wrong = ids[(ids < 0) | (ids >= vocabulary)][0]
+        raise ValueError(f"{message}: {int(wrong)} is among them")
 
 
 class Task(NamedTuple):
@@ -193,7 +216,8 @@ def _losses_and_gradients(
     inputs, matrix = hidden.to(dtype), weight.to(dtype)
     hidden_gradient = torch.empty_like(hidden) if needed[0] else None
     weight_gradient = torch.zeros_like(weight) if needed[1] else None
-    losses = []
+    # A batch can be empty.
+    losses = [inputs.new_zeros((3, 0), dtype=_wide(dtype))]
     # One buffer for all chunks: memory fresh from the system is slow at first touch.
     buffer = inputs.new_empty(min(rows, len(inputs)), len(matrix))
     # The types are chosen already.
@@ -267,10 +291,16 @@ def _replace_block(logits: Tensor, task: Task) -> Tensor:
     nothing = torch.zeros_like(total)
     weight_sums = nothing.index_add(0, entry_rows, weights)
     target_losses = weight_sums * log_partition
-    target_losses.index_add_(0, entry_rows, weights * target_logits, alpha=-1)
+    # Where the vocabulary is masked a logit is -inf, and 0 times that is no number.
+    shares = (weights * target_logits).where(weights != 0, 0)
+    target_losses.index_add_(0, entry_rows, shares, alpha=-1)
     next_losses = log_partition - next_logits
     z_losses = task.z_loss * log_partition**2
-    losses = task.mix * target_losses + (1 - task.mix) * next_losses + z_losses
+    losses = z_losses
+    if task.mix:
+        losses = losses + task.mix * target_losses
+    if task.mix != 1:
+        losses = losses + (1 - task.mix) * next_losses
 
     scale = task.scale * predicted
     slope = task.mix * weight_sums + (1 - task.mix) + 2 * task.z_loss * log_partition

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from corpus import storage
-from corpus.errors import CorpusmillError
+from corpus.errors import CorpusmillError, DataError
 
 METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -27,13 +27,26 @@ Values = Mapping[str, float]
 
 
 def read_metrics(run: str) -> Iterator[dict[str, float]]:
-    """The lines of a run's metrics.jsonl; one that a killed run left half written is skipped."""
+    """The lines of a run's metrics.jsonl, but for a last one that a crash left half written.
+
+    Raises:
+      DataError: another line is damaged.
+    """
     url = storage.join(run, METRICS)
     if not storage.exists(url):
         return
-    for line in storage.read_bytes(url).splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            yield json.loads(line)
+    lines = storage.read_bytes(url).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            step = values["step"]
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            # The last one but for what stands behind the last line's end.
+            if number >= len(lines) - 1:
+                return
+            raise DataError(f"{url} is damaged in line {number}; remove that line") from error
+        if number < len(lines) and isinstance(step, int):
+            yield values
 
 
 class MetricsLog:

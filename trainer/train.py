@@ -3,11 +3,13 @@
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
-from corpus.arguments import make_parser, parse_known
+from corpus.arguments import integer, make_parser, parse_known
 from corpus.datasets import read_manifest
 from corpus.errors import UsageError
 from ngram_agg.target_options import (
@@ -83,7 +85,7 @@ def carry_out(
     checkpoint = None
     if processes.is_first:
         claim(options.output, config)
-        checkpoint = next(reversed(checkpoints.complete(options.output)), None)
+        checkpoint = checkpoints.newest_whole(options.output, partial(print, file=sys.stderr))
     checkpoint = processes.share(checkpoint)
     trainer = Trainer(options, ModelConfig(**config.model), processes)
     run = _Run(options, processes, trainer, batches, epoch, validation)
@@ -157,9 +159,10 @@ class _Run:
     def restore(self, folder: str) -> None:
         """Puts everything back to where it was at a checkpoint."""
         checkpoint = checkpoints.load(folder)
-        self._trainer.restore(checkpoint)
-        self._batches.load_state_dict(checkpoint.state["loader"])
-        self._meter = Meter(checkpoint.state["tokens"], checkpoint.state["seconds"])
+        with checkpoints.fitting(folder):
+            self._trainer.restore(checkpoint)
+            self._batches.load_state_dict(checkpoint.state["loader"])
+            self._meter = Meter(checkpoint.state["tokens"], checkpoint.state["seconds"])
 
     def go(self) -> None:
         """Takes the steps that are left."""
@@ -266,7 +269,7 @@ def main(argv: Sequence[str]) -> None:
     running = parser.add_argument_group("running; may change when a run goes on")
     add_run_arguments(running)
     running.add_argument(
-        "--workers", type=int, metavar="N", help="processes that read data; 0: this one"
+        "--workers", type=integer, metavar="N", help="processes that read data; 0: this one"
     )
     made_of = parser.add_argument_group("targets that are computed from --counts, as by enrich")
     add_target_arguments(made_of)
@@ -314,7 +317,7 @@ def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     )
     add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
     add("--output", required=True, metavar="DIR", help="folder or URL of the run")
-    add("--length", type=int, metavar="N", help="tokens of a sequence")
+    add("--length", type=integer, metavar="N", help="tokens of a sequence")
 
 
 def _add_objective_arguments(group: argparse._ArgumentGroup) -> None:
@@ -332,14 +335,14 @@ def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
     """Options of `TrainOptions` that say how any model learns."""
     add = group.add_argument
     add("--model", choices=SIZES, help="parameters without the embedding")
-    add("--batch-size", type=int, metavar="N", help="sequences in a micro-batch")
-    add("--accumulate", type=int, metavar="N", help="micro-batches of each process in a step")
-    add("--seed", type=int, metavar="N", help="of the first parameters and the data's order")
-    add("--steps", type=int, required=True, metavar="N", help="optimizer steps in all")
+    add("--batch-size", type=integer, metavar="N", help="sequences in a micro-batch")
+    add("--accumulate", type=integer, metavar="N", help="micro-batches of each process in a step")
+    add("--seed", type=integer, metavar="N", help="of the first parameters and the data's order")
+    add("--steps", type=integer, required=True, metavar="N", help="optimizer steps in all")
     add("--optimizer", choices=OPTIMIZERS, help="what turns gradients into steps")
     add("--learning-rate", type=float, metavar="RATE", help="the highest one")
     add("--schedule", choices=SCHEDULES, help="of the learning rate after the warm-up")
-    add("--warmup", type=int, metavar="N", help="steps in which the learning rate rises")
+    add("--warmup", type=integer, metavar="N", help="steps in which the learning rate rises")
     add("--z-loss", type=float, metavar="WEIGHT", help="of the squared log partition function")
     add("--clip", type=float, metavar="NORM", help="longest gradient; 0: no limit")
     add("--precision", choices=PRECISIONS, help="of matrices; auto: bfloat16 on GPUs that can")
@@ -348,8 +351,8 @@ def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
 def add_run_arguments(group: argparse._ArgumentGroup) -> None:
     """Options of `TrainOptions` that decide nothing but how a run goes."""
     add = group.add_argument
-    add("--validate-every", type=int, metavar="N", help="steps between two evaluations")
-    add("--checkpoint-every", type=int, metavar="N", help="steps between two checkpoints")
-    add("--keep", type=int, metavar="N", help="checkpoints that are kept")
+    add("--validate-every", type=integer, metavar="N", help="steps between two evaluations")
+    add("--checkpoint-every", type=integer, metavar="N", help="steps between two checkpoints")
+    add("--keep", type=integer, metavar="N", help="checkpoints that are kept")
     add("--device", choices=DEVICES, help="auto: a GPU, if there is one")
     add("--parallel", choices=PARALLEL, help="how processes of torchrun share the work")

@@ -11,7 +11,7 @@ import torch
 from compress.byte_models import TransformerModel, save_model
 from compress.byte_strings import ByteStrings
 from compress.samples import check_bytes, documents_text, sample_text
-from corpus.arguments import make_parser, parse_known
+from corpus.arguments import integer, make_parser, parse_known
 from corpus.datasets import read_manifest
 from corpus.errors import UsageError
 from corpus.tokenizers import describe_tokenizer, load_tokenizer
@@ -197,7 +197,7 @@ def main(argv: Sequence[str]) -> None:
     )
     data(
         "--length",
-        type=int,
+        type=integer,
         metavar="N",
         help="bytes of a run, and the longest context (default: 64; 256 with --starts documents)",
     )

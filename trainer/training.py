@@ -55,6 +55,8 @@ _LEAST = {
     "checkpoint_every": 1,
     "keep": 1,
 }
+# A batch has to fit in memory; what is more is a slip.
+_MOST = {"batch_size": 1 << 24, "accumulate": 1 << 24, "length": 1 << 24}
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,11 @@ class TrainOptions:
             if not least <= getattr(self, name) < math.inf:
                 raise UsageError(
                     f"{_option(name)} {getattr(self, name)} is not a number of at least {least}"
+                )
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise UsageError(
+                    f"{_option(name)} {getattr(self, name)} is more than {most:,}, the most"
                 )
         if self.mix > 1:
             raise UsageError(f"--mix {self.mix} is not a share from 0 to 1")

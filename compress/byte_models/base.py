@@ -134,8 +134,10 @@ class PrefixState:
 
 def check_precision(precision: int) -> None:
     """Raises ValueError where a model can't have this precision."""
-    if not MIN_PRECISION <= precision <= MAX_PRECISION:
-        raise ValueError(f"precision {precision} is not in {MIN_PRECISION} to {MAX_PRECISION}")
+    if type(precision) is not int or not MIN_PRECISION <= precision <= MAX_PRECISION:
+        raise ValueError(
+            f"precision {precision!r} is not a whole number in {MIN_PRECISION} to {MAX_PRECISION}"
+        )
 
 
 @compiled

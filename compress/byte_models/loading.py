@@ -21,15 +21,26 @@ from compress.byte_models.static import StaticModel
 from compress.byte_models.transformer import TransformerModel
 from corpus import storage
 from corpus.datasets import read_manifest
-from corpus.errors import DataError, DatasetError, UsageError
+from corpus.errors import DataError, DatasetError, UsageError, one_line
 from ngram_agg.counts_files import counts_packing, read_counts
 from ngram_agg.full_tables import FullTable, load_full_table
 from ngram_agg.packing import Packing
-from ngram_agg.saved_columns import open_columns, save_column
+from ngram_agg.saved_columns import Columns, open_columns, save_column
+from ngram_agg.table_checks import check_full_columns, check_types
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 SavedModel = StaticModel | NgramModel | TransformerModel
+# What opening a model raises where its files are not what they were.
+_DAMAGE = (
+    DataError,
+    FileNotFoundError,
+    OverflowError,
+    SafetensorError,
+    TypeError,
+    UsageError,
+    ValueError,
+)
 # Contexts seen once take most of the memory and say next to nothing.
 _MIN_COUNT = 2
 
@@ -117,15 +128,21 @@ def open_model(folder: str) -> SavedModel:
         fields = json.loads(storage.read_bytes(url))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{folder} has no {MODEL_FILE}: it is no byte model") from error
-    except ValueError as error:
-        raise DataError(f"{url} is damaged: {error}") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
     try:
+        recorded = fields["content_hash"]
         model = _make_model(folder, fields)
-        found = model.content_hash
-    except (FileNotFoundError, KeyError, SafetensorError, TypeError, ValueError) as error:
-        raise DataError(f"the byte model {folder} is damaged: {error}") from error
-    if found != fields["content_hash"]:
-        raise DataError(f"the byte model {folder} is damaged: its content hash differs")
+        if model.content_hash != recorded:
+            raise DataError("its content hash differs")
+        # After hashing, which has brought the columns near; a file of another program can have the
+        # right hash.
+        if isinstance(model, NgramModel):
+            check_full_columns(model.table.columns, model.table.packing)
+    except KeyError as error:
+        raise DataError(f"the byte model {folder} is damaged: {error} is missing") from error
+    except _DAMAGE as error:
+        raise DataError(f"the byte model {folder} is damaged: {one_line(error)}") from error
     return model
 
 
@@ -134,11 +151,23 @@ def _make_model(folder: str, fields: dict[str, Any]) -> SavedModel:
     if kind == TransformerModel.kind:
         data = storage.read_bytes(storage.join(folder, WEIGHTS_FILE))
         return TransformerModel(safetensors.numpy.load(data), precision)
-    columns = open_columns(folder, fields)
     if kind == StaticModel.kind:
-        return StaticModel(columns["counts"], precision)
-    packing = _bytes_packing(fields["context_bytes"])
-    return NgramModel(FullTable(packing, columns), precision)
+        return StaticModel(open_columns(folder, _check_static, fields)["counts"], precision)
+    if kind != NgramModel.kind:
+        raise DataError(f"it is of the unknown kind {kind!r}")
+    columns = open_columns(folder, _unchecked, fields)
+    return NgramModel(FullTable(_bytes_packing(fields["context_bytes"]), columns), precision)
+
+
+def _unchecked(_columns: Columns) -> None:
+    """For columns that are checked later."""
+
+
+def _check_static(columns: Columns) -> None:
+    check_types(columns, {"counts": np.uint64})
+    counts = columns["counts"].tolist()
+    if len(counts) != 256 or sum(counts) >= 1 << 64:
+        raise DataError(f"{len(counts)} counts of bytes, {sum(counts)} in all, are no model")
 
 
 def _bytes_manifest(counts: str) -> Any:

@@ -17,7 +17,7 @@ from compress.codebook import Ids
 from compress.codecs.modelled import Known, ModelCodec
 from compress.lanes import Lanes, by_document
 from compress.windows import WindowCode
-from corpus.errors import DataError
+from corpus.errors import DataError, UsageError
 
 MIN_WINDOW_BITS = 9
 MAX_WINDOW_BITS = 128
@@ -46,6 +46,11 @@ class EqualInfoCodec(ModelCodec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not MIN_WINDOW_BITS <= self.window_bits <= MAX_WINDOW_BITS:
+            raise UsageError(
+                f"windows of {self.window_bits} bits are not possible; accepted are"
+                f" {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS}"
+            )
         check_sizes(self.window_bits, self.token_bits)
         # Its checks are this codec's.
         WindowCode(self.model, self.window_bits, self.reset)

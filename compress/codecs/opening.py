@@ -36,6 +36,8 @@ def open_codec(folder: str) -> Codec:
     """
     marker = read_marker(folder)
     kind = marker.get("kind")
+    if not isinstance(kind, str):
+        raise DataError(f"the codec in {folder} is damaged: its kind is {kind!r}")
     if kind in BASELINES:
         return BASELINES[kind]()
     if kind not in _OPENERS:
@@ -44,30 +46,41 @@ def open_codec(folder: str) -> Codec:
         return _OPENERS[kind](folder, marker)
     except KeyError as error:
         raise DataError(f"the codec in {folder} is damaged: it has no {error}") from error
+    except (DataError, TypeError, UsageError, ValueError) as error:
+        raise DataError(f"the codec in {folder} is damaged: {one_line(error)}") from error
 
 
 def _open_codebook(folder: str, marker: Mapping[str, Any]) -> Codec:
     book = Codebook.open(storage.join(folder, CODEBOOK_FILE))
-    return CodebookCodec(book, marker.get("parse", "greedy"), marker.get("token_bits"))
+    bits = None if marker.get("token_bits") is None else _bits(marker, "token_bits")
+    return CodebookCodec(book, marker.get("parse", "greedy"), bits)
 
 
 def _open_equal_info(folder: str, marker: Mapping[str, Any]) -> Codec:
-    sizes = marker["token_bits"], marker["window_bits"]
+    sizes = _bits(marker, "token_bits"), _bits(marker, "window_bits")
     if "padding" in marker:
         return PaddedCodec(open_model(folder), *sizes, marker["padding"])
-    return EqualInfoCodec(open_model(folder), *sizes, marker["reset"])
+    reset = None if marker["reset"] is None else _bits(marker, "reset")
+    return EqualInfoCodec(open_model(folder), *sizes, reset)
 
 
 def _open_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:
-    return ArithmeticCodec(open_model(folder), marker["token_bits"])
+    return ArithmeticCodec(open_model(folder), _bits(marker, "token_bits"))
 
 
 def _open_static_arithmetic(folder: str, marker: Mapping[str, Any]) -> Codec:
-    return StaticArithmeticCodec(open_model(folder), marker["token_bits"])
+    return StaticArithmeticCodec(open_model(folder), _bits(marker, "token_bits"))
 
 
 def _open_subword(folder: str, _: Mapping[str, Any]) -> Codec:
     return SubwordCodec(load_tokenizer(folder))
+
+
+def _bits(marker: Mapping[str, Any], name: str) -> int:
+    value = marker[name]
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise DataError(f"its {name} is {value!r}")
+    return value
 
 
 _OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Codec]] = {
@@ -91,7 +104,7 @@ def read_marker(folder: str) -> dict[str, Any]:
         return dict(json.loads(storage.read_bytes(url)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"there is no codec in {folder}: it has no {MARKER}") from error
-    except (ValueError, TypeError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{url} is damaged: {one_line(error)}") from error
 
 

@@ -232,11 +232,18 @@ def test_damaged_files_are_refused(books, tmp_path):
         damaged = bytearray(whole)
         damaged[place] ^= 0x40
         faults[f"place {place}|not those that were written"] = bytes(damaged)
-    for place in (12, 16, 20, 24, 32):  # what sizes are made of, with a hash that fits
+    # What sizes are made of, with a hash that fits.
+    for place, message in (
+        (12, "74 window bits"),
+        (16, "66 bytes a place"),
+        (20, "its parts don't"),
+        (24, "its parts don't"),
+        (32, "its parts don't"),
+    ):
         foreign = bytearray(whole)
         foreign[place] ^= 0x40
         foreign[40:72] = hashlib.sha256(foreign[:40] + foreign[72:]).digest()
-        faults[f"place {place}|its parts don't"] = bytes(foreign)
+        faults[f"{message}|place {place} has no message of its own"] = bytes(foreign)
     for message, data in faults.items():
         path.write_bytes(data)
         with pytest.raises(DataError, match=message) as error:

@@ -196,3 +196,32 @@ def test_joining_paths_and_urls():
     assert storage.join("gs://bucket/a", "b") == "gs://bucket/a/b"
     with pytest.raises(UsageError, match="cannot open 'nonsense://x'"):
         storage.filesystem("nonsense://x")
+
+
+def test_a_job_record_that_was_not_on_disk_is_none(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "data"), "tokens", {"a": 1})
+    for damaged in (b"", b"\0" * 40, b"[1]", b"{"):
+        assert writer.begin()
+        (tmp_path / "data" / "_incomplete" / "job.json").write_bytes(damaged)
+    (tmp_path / "data" / "_incomplete" / "rest").write_bytes(b"of the job")
+    assert DatasetWriter(str(tmp_path / "data"), "tokens", {"a": 2}).begin()
+    assert not (tmp_path / "data" / "_incomplete" / "rest").exists()
+
+
+def test_a_damaged_job_record_beside_finished_parts_says_what_to_do(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "data"), "tokens", {"a": 1})
+    writer.begin()
+    writer.complete("part", Completion((), {}))
+    (tmp_path / "data" / "_incomplete" / "job.json").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"job.json is damaged.*remove .*_incomplete to begin"):
+        writer.begin()
+
+
+def test_a_part_with_a_damaged_record_is_made_again(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "data"), "tokens", {})
+    writer.begin()
+    writer.complete("part", Completion((), {"n": 1}))
+    assert writer.completion("part") == Completion((), {"n": 1})
+    for damaged in (b"", b"{}", b"[]", b'{"files": [{}], "counters": {}}', b'{"files": 3}'):
+        (tmp_path / "data" / "_incomplete" / "done" / "part.json").write_bytes(damaged)
+        assert writer.completion("part") is None

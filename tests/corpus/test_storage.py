@@ -1,6 +1,7 @@
 """What storage says of URLs; tests/cloud has real servers."""
 
 import io
+import os
 
 import fsspec
 import pytest
@@ -97,3 +98,38 @@ def test_errors_of_drivers_are_one_line_that_names_the_place(refusing):
 def test_only_what_is_not_found_is_absent(refusing):
     assert storage.exists(refusing)
     assert not storage.exists("refusing://bucket/missing")
+
+
+def test_what_is_published_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """The order of the calls: file, rename, then its folder and all that were made above it."""
+    calls = []
+    names = {}
+    real_open, real_sync, real_replace = os.open, os.fsync, os.replace
+
+    def opened(path, *rest, **options):
+        file = real_open(path, *rest, **options)
+        names[file] = str(path)
+        return file
+
+    def synced(file):
+        calls.append(("sync", names[file]))
+        real_sync(file)
+
+    def replaced(source, target):
+        calls.append(("replace", str(source), str(target)))
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    target = str(tmp_path / "new" / "folder" / "file")
+    storage.write_bytes(target, b"data")
+    temporary = calls[0][1]
+    assert os.path.dirname(temporary) == str(tmp_path)
+    assert calls == [
+        ("sync", temporary),
+        ("replace", temporary, target),
+        ("sync", str(tmp_path / "new" / "folder")),
+        ("sync", str(tmp_path / "new")),
+        ("sync", str(tmp_path)),
+    ]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from corpus.datasets import read_manifest
@@ -140,6 +141,37 @@ def test_two_processes_learn_what_one_learns(parallel, optimizer, data, tmp_path
     assert curves(two) == pytest.approx(curves(one), rel=1e-4)
     ours, theirs = ([*without_times(each)][-1] for each in (one, two))
     assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_a_run_whose_newest_checkpoint_was_lost_goes_on_from_the_one_before(data, tmp_path, capsys):
+    """A power cut left a file of length 0, and the end of the metrics in zeros."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = ["--steps", 6, "--checkpoint-every", 2, "--keep", 3]
+    assert cli.main(train(data, whole, *options)) == 0
+    assert cli.main(train(data, cut, *options)) == 0
+    (cut / "checkpoints" / "step-00000006" / "checkpoint.json").write_bytes(b"")
+    with (cut / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 7, "lo' + bytes(20) + b"\n")
+    capsys.readouterr()
+    assert cli.main(train(data, cut, *options)) == 0
+    output, errors = capsys.readouterr()
+    assert "step-00000006/checkpoint.json is damaged" in errors
+    assert "going on from an older checkpoint" in errors
+    assert "going on after step 4" in output
+    assert without_times(cut) == without_times(whole)
+    assert last_tensors(cut) == last_tensors(whole)
+    # A tensor of another name is no way to go on.
+    record = cut / "checkpoints" / "step-00000006"
+    tensors = safetensors.torch.load_file(record / "model.safetensors")
+    name = next(iter(tensors))
+    tensors[name.replace("e", "x")] = tensors.pop(name)
+    safetensors.torch.save_file(tensors, record / "model.safetensors")
+    written = json.loads((record / "checkpoint.json").read_text())
+    written["sizes"]["model"] = (record / "model.safetensors").stat().st_size
+    (record / "checkpoint.json").write_text(json.dumps(written))
+    assert cli.main(train(data, cut, *options)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "step-00000006 is no checkpoint of this model" in line
 
 
 def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):

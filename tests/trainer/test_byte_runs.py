@@ -83,6 +83,19 @@ def test_so_many_batches_come_each_time():
     assert [len(list(runs(batches=3, rank=rank, ranks=2))) for rank in range(2)] == [2, 1]
 
 
+def test_where_there_is_an_end_all_ranks_come_to_it_and_passes_after_a_resumed_one_are_whole():
+    whole = list(runs(batches=4))
+    for rank in range(3):
+        share = runs(batches=4, rank=rank, ranks=3)
+        list(share)
+        assert share.state_dict() == {"batch": 4}
+    validation = runs(batches=4)
+    validation.load_state_dict({"batch": 3})
+    assert [len(list(validation)) for _ in range(3)] == [1, 4, 4]
+    validation.load_state_dict({"batch": 2})
+    assert all(map(same, validation, whole[2:]))
+
+
 def test_a_part_of_the_text_is_only_that_part():
     part = ByteStrings(TEXT.data, TEXT.offsets[2:])
     found = {

@@ -127,3 +127,31 @@ def test_damage_is_named(tmp_path, name, damage):
     damage(Path(folder, name))
     with pytest.raises(DataError, match=f"{name} is (damaged|missing)"):
         checkpoints.load(folder)
+
+
+def test_a_damaged_newest_checkpoint_does_not_block_a_whole_one(run):
+    first, second, third = (checkpoints.save(run, checkpoint(step)) for step in (1, 2, 3))
+    storage.write_bytes(storage.join(third, checkpoints.RECORD), b"")
+    storage.write_bytes(storage.join(second, "model.safetensors"), b"")
+    told = []
+    assert checkpoints.newest_whole(run, told.append) == first
+    assert [message.split(" ")[0] for message in told] == [
+        storage.join(third, checkpoints.RECORD),
+        storage.join(second, "model.safetensors"),
+    ]
+    # What is newer doesn't come back when the run has gone on.
+    assert checkpoints.complete(run) == [first]
+    storage.write_bytes(storage.join(first, checkpoints.RECORD), b"{}")
+    with pytest.raises(DataError, match=f"step-00000001.* is damaged.*remove {run}/checkpoints"):
+        checkpoints.newest_whole(run, told.append)
+    assert checkpoints.newest_whole(run + "2", told.append) is None
+
+
+@pytest.mark.parametrize(
+    "record", [b"[]", b"{}", b'{"step": 1, "sizes": 3, "state": {}}', b"\0" * 9]
+)
+def test_a_damaged_record_is_one_line(run, record):
+    folder = checkpoints.save(run, checkpoint())
+    storage.write_bytes(storage.join(folder, checkpoints.RECORD), record)
+    with pytest.raises(DataError, match=r"checkpoint.json is damaged: .+$"):
+        checkpoints.load(folder)

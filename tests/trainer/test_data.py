@@ -187,6 +187,51 @@ def test_each_iteration_begins_where_the_state_was_loaded(folder):
     assert_same(iterator, batches[1:])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_at_the_end_all_ranks_have_the_same_state(folder, epochs, workers):
+    total = len(list(TokenDataset(folder, OPTIONS, epochs=epochs)))
+    following = list(TokenDataset(folder, OPTIONS, epochs=epochs + 1))[total:]
+    for ranks in (1, 2, 3, 4, 7):
+        if workers and ranks > 2:
+            continue
+        for rank in range(ranks):
+            dataset = TokenDataset(folder, OPTIONS, rank=rank, ranks=ranks, epochs=epochs)
+            loader = Loader(dataset, workers)
+            for _ in loader:
+                assert loader.state_dict()["batch"] <= total
+            assert loader.state_dict()["batch"] == total
+        more = TokenDataset(folder, OPTIONS, epochs=epochs + 1)
+        more.load_state_dict(dataset.state_dict())
+        assert_same(more, following)
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_passes_after_a_resumed_one_are_whole(folder, workers):
+    def reader():
+        dataset = TokenDataset(folder, OPTIONS, epochs=1)
+        return dataset if workers is None else Loader(dataset, workers)
+
+    whole = list(reader())
+    loader = reader()
+    state = [loader.state_dict() for _ in itertools.islice(loader, len(whole) - 3)][-1]
+    for read in (0, 3):
+        # Also where the first pass is given up.
+        loader = reader()
+        loader.load_state_dict(state)
+        assert_same(itertools.islice(loader, read), whole[-3:][:read])
+        for _ in range(2 if read else 0):
+            assert_same(loader, whole)
+            assert loader.state_dict()["batch"] == len(whole)
+    loader = reader()
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state
+    assert [len(list(loader)) for _ in range(3)] == [3, len(whole), len(whole)]
+    # A state of the end: nothing is left of this pass, all of the next.
+    loader.load_state_dict(loader.state_dict())
+    assert [len(list(loader)) for _ in range(2)] == [0, len(whole)]
+
+
 def test_epochs_and_seeds_differ_in_order(folder):
     sequences = all_sequences(TokenDataset(folder, OPTIONS, epochs=2))
     half = len(sequences) // 2

@@ -45,10 +45,15 @@ def check(device, dtype, vocabulary):
 
     for mix, z_loss in ((0.6, 0.01), (0.0, 0.0), (1.0, 0.0)):
         generator = torch.Generator().manual_seed(1)
+        given = task(vocabulary, device, mix, z_loss)
         logits = 4 * torch.randn(6, vocabulary, generator=generator)
+        # Masked entries of the vocabulary: whole lanes, and one that has a slot of weight 0.
+        used = set(given.next_tokens.tolist()) | set(given.tokens.tolist())
+        masked = [token for token in range(vocabulary) if token not in used and token % 8]
+        logits[:, masked] = -torch.inf
+        given.tokens[-1], given.weights[-1] = masked[0], 0
         ours = logits.to(device, dtype)
         expected = ours.float().clone()
-        given = task(vocabulary, device, mix, z_loss)
         losses = kernels.replace_by_gradient(ours, given)
         torch.testing.assert_close(
             losses, replace_by_gradient(expected, given), rtol=1e-5, atol=1e-5

@@ -232,6 +232,91 @@ def test_a_batch_without_predictions_costs_nothing():
     assert not gradients(loss.total, hidden)[0].any()
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+def test_an_empty_batch_costs_nothing(ragged):
+    hidden, weight, next_tokens, tokens, weights = sample(4)
+    hidden, weight = hidden[:0].clone().requires_grad_(), weight.requires_grad_()
+    offsets = torch.zeros(1, dtype=torch.int64) if ragged else None
+    tokens, weights = (each[:0].flatten() if ragged else each[:0] for each in (tokens, weights))
+    for targets in ((tokens, weights), ()):
+        loss = linear_cross_entropy(
+            hidden, weight, next_tokens[:0], *targets, target_offsets=offsets if targets else None
+        )
+        assert loss[:4] == (0, 0, 0, 0)
+        found = torch.autograd.grad(loss.total, (hidden, weight))
+        assert [each.shape for each in found] == [hidden.shape, weight.shape]
+        assert not found[1].any()
+    assert most_likely(hidden, weight).shape == (0,)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_positions_without_slots_have_no_targets(slots):
+    hidden, weight, next_tokens, _, _ = sample(4)
+    tokens, weights = torch.empty(4, 0, dtype=torch.int32), torch.empty(4, 0).double()
+    loss = linear_cross_entropy(hidden, weight, next_tokens, tokens, weights, mix=0.0)
+    assert loss[:4] == linear_cross_entropy(hidden, weight, next_tokens)[:4]
+
+
+@pytest.mark.parametrize("wrong", [-1, -99, -101, VOCABULARY])
+def test_ids_outside_the_vocabulary_are_refused(wrong):
+    hidden, weight, next_tokens, tokens, weights = sample(4)
+    bad = next_tokens.clone()
+    bad[-1] = wrong
+    with pytest.raises(ValueError, match=f"next tokens other than -100 .* 0 and 10: {wrong} is"):
+        linear_cross_entropy(hidden, weight, bad)
+    bad = tokens.clone()
+    bad[-1, -1] = wrong
+    with pytest.raises(ValueError, match=f"target tokens are not all between 0 and 10: {wrong} is"):
+        linear_cross_entropy(hidden, weight, next_tokens, bad, weights)
+    with pytest.raises(ValueError, match=f"target tokens .*: {wrong} is"):
+        sparse_cross_entropy(hidden @ weight.T, bad, weights)
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.6, 1.0])
+def test_masked_entries_of_the_vocabulary_matter_only_where_they_weigh(mix):
+    """As if the vocabulary ended before them: losses and gradients."""
+    hidden, weight, next_tokens, tokens, weights = sample(6, slots=4)
+    hidden = hidden.abs() + 0.1
+    left = VOCABULARY - 2
+    next_tokens[next_tokens >= left] = 3
+    tokens %= left
+    tokens[:, -1] = left  # of weight 0
+    masked = weight.clone()
+    masked[left:] = -math.inf
+    plain = tokens.clone()
+    plain[:, -1] = 0
+    results = []
+    for matrix, targets in ((masked, tokens), (weight[:left], plain)):
+        given = hidden.clone().requires_grad_()
+        loss = linear_cross_entropy(given, matrix, next_tokens, targets, weights, mix=mix)
+        results.append((loss, *loss[:3]))
+        assert torch.isfinite(loss.total)
+    assert torch.allclose(torch.stack(results[0][1:]), torch.stack(results[1][1:]))
+    logits = (hidden @ weight.T).index_fill(1, torch.arange(left, VOCABULARY), -math.inf)
+    logits.requires_grad_()
+    found = sparse_cross_entropy(logits, tokens, weights)
+    expected = sparse_cross_entropy(logits[:, :left], plain, weights)
+    assert torch.allclose(found, expected)
+    [gradient] = torch.autograd.grad(found.sum(), logits)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[:, left:].any()
+
+
+def test_a_masked_next_token_does_not_matter_where_only_targets_count():
+    hidden, weight, next_tokens, tokens, weights = sample(4)
+    hidden = hidden.abs() + 0.1
+    weight[VOCABULARY - 1] = -math.inf
+    next_tokens[0] = VOCABULARY - 1
+    tokens %= VOCABULARY - 1
+    loss = linear_cross_entropy(hidden, weight, next_tokens, tokens, weights, mix=1.0)
+    assert torch.isfinite(loss.total)
+    assert loss.next_token == math.inf
+    tokens[0, 0], weights[0, 0] = VOCABULARY - 1, 1
+    next_tokens[0] = 0
+    loss = linear_cross_entropy(hidden, weight, next_tokens, tokens, weights, mix=0.0)
+    assert torch.isfinite(loss.total)
+
+
 def test_more_logits_in_a_chunk_than_the_cpu_takes_at_a_time():
     generator = torch.Generator().manual_seed(0)
     vocabulary = 2**18
