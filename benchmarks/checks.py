@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import data, measure
 from compress import Codebook, FreezeOptions, NgramModel, freeze, open_model, save_model
 from ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
-from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.full_tables import build_table, forward_contexts
 from ngram_agg.packing import Packing
 from ngram_agg.runs import count_ngrams, merge_streams
 from ngram_agg.saved_columns import open_columns
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     tokens = _bytes(arguments.tokens, arguments.corpus)
     run = count_ngrams(tokens, max_order=4, vocabulary_size=257, end_of_document=256)
-    table = build_table(run.packing, [backward_run(run, range(5), 2)], 2)
+    table = build_table(run.packing, forward_contexts(run.packing, [run], range(5), 2))
     with tempfile.TemporaryDirectory() as folder:
         book, model, counts, spilled = (f"{folder}/{name}" for name in "bmcs")
         freeze(NgramModel(table), FreezeOptions("optimal", 16), {}).write(book)

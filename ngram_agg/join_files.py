@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpus import parquet, storage
+from corpus.errors import DataError
 from ngram_agg.compiled import compiled, prefetch
 from ngram_agg.full_tables import context_lengths
 from ngram_agg.packing import Packing, Tokens, Words, pack_one
@@ -297,8 +298,15 @@ def collect_targets(
       options: what the targets are made of.
       observed: the token at each position of the chunk.
       parts: who asked all its questions, and the answers.
+
+    Raises:
+      DataError: these don't go together, or not with the chunk.
     """
     found = list(parts)
+    for askers, answers in found:
+        _check_answers(askers, answers, len(observed))
+    if sum(len(askers.positions) for askers, _ in found) != len(observed):
+        raise DataError("not all positions of a chunk have been answered; run it again")
     rows = np.empty(len(observed), np.int64)
     first_head = 0
     for askers, answers in found:
@@ -321,6 +329,19 @@ def collect_targets(
             drawn,
         )
     return Targets(heads, rows, drawn)
+
+
+def _check_answers(askers: Askers, answers: Answers, positions: int) -> None:
+    head = answers.head[answers.head != NO_HEAD]
+    is_sound = len(answers.head) == len(askers.offsets) - 1 and (
+        not len(askers.positions) or askers.positions.max() < positions
+    )
+    is_sound = is_sound and (not len(head) or int(head.max()) < len(answers.heads))
+    if is_sound:
+        uses = np.diff(askers.offsets)[answers.head != NO_HEAD]
+        is_sound = int(answers.heads.draws[head] @ uses) == len(answers.drawn)
+    if not is_sound:
+        raise DataError("answers don't fit their questions; remove the output and run it again")
 
 
 @compiled

@@ -11,6 +11,7 @@ from ngram_agg.compiled import compiled, prefetch
 from ngram_agg.hash_index import EMPTY, ROW, index_slots
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Words, keys_rise
+from ngram_agg.ragged import offsets_of
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -113,10 +114,11 @@ def check_full_columns(columns: Columns, packing: Packing) -> None:
 def check_target_columns(columns: Columns, packing: Packing, head: int, tail_draws: int) -> None:
     """Checks the columns of a `TargetTable`.
 
-    The index is that of the keys, which need not rise. There are heads for all contexts, then one for
-    each order and one for none, which have no entries and a draw. No head has more than `head`
-    tokens, all weights leave what the draws need; who draws, at most `tail_draws` tokens, has a tail, which
-    counts up to something above 0; and a guide stays in its tail. So a search in a tail ends there.
+    The index is that of the keys, which need not rise. There are heads for all contexts, then one
+    for each order and one for none, which have no entries and a draw. No head has more than `head`
+    tokens; its weights leave something if it draws, at most `tail_draws` tokens, and then it has a
+    tail, which counts up to more than 0; a guide stays in its tail. So a search in a tail ends
+    there.
 
     Raises:
       DataError: it isn't so.
@@ -159,9 +161,7 @@ def check_target_columns(columns: Columns, packing: Packing, head: int, tail_dra
         or (columns["head_orders"][contexts:] != last_orders).any()
     ):
         raise DataError("the last heads are not those of observed tokens")
-    sums = np.concatenate(
-        [np.zeros(1, np.int64), np.cumsum(columns["head_weights"], dtype=np.int64)]
-    )
+    sums = offsets_of(columns["head_weights"])
     left = 65535 - np.diff(sums[columns["head_offsets"]])
     if (sizes > head).any() or (left < 0).any() or ((left > 0) != (draws > 0)).any():
         raise DataError("heads have too many tokens, or weights that don't add up")

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from compress import Codebook, FreezeOptions, NgramModel, freeze
-from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.full_tables import build_table, forward_contexts
 from ngram_agg.runs import count_ngrams
 
 ENGLISH = "the cat sat on the mat, and the dog sat on the log with another cat. "
@@ -26,5 +26,5 @@ def small_book(window_bits: int = 12) -> Codebook:
     text = np.frombuffer(f"{ENGLISH * 3}thé \0 [x]".encode(), np.uint8).astype(np.uint16)
     tokens = np.append(text, np.uint16(256))
     run = count_ngrams(tokens, max_order=3, vocabulary_size=257, end_of_document=256)
-    table = build_table(run.packing, [backward_run(run, range(4), 2)], 2)
+    table = build_table(run.packing, forward_contexts(run.packing, [run], range(4), 2))
     return freeze(NgramModel(table), FreezeOptions(window_bits=window_bits), {})

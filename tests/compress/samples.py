@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compress.byte_models import NgramModel, StaticModel, TransformerModel
 from compress.byte_strings import ByteStrings
-from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.full_tables import build_table, forward_contexts
 from ngram_agg.runs import count_ngrams
 
 TEXT = [
@@ -55,8 +55,8 @@ def ngram(documents=TEXT, order=3, precision=14, min_count=2):
     run = count_ngrams(
         tokens_of(documents), max_order=order, vocabulary_size=257, end_of_document=256
     )
-    backward = backward_run(run, range(order + 1), min_count)
-    return NgramModel(build_table(run.packing, [backward], min_count), precision)
+    contexts = forward_contexts(run.packing, [run], range(order + 1), min_count)
+    return NgramModel(build_table(run.packing, contexts), precision)
 
 
 def tiny_transformer(length, *, scale=1.0, precision=16, seed=0):

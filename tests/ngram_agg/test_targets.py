@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.errors import UsageError
+from corpus.errors import DataError, UsageError
 from ngram_agg.full_tables import (
     backward_contexts,
     backward_run,
@@ -25,6 +25,7 @@ from ngram_agg.positions import (
     start_of_file,
 )
 from ngram_agg.runs import count_ngrams, merge_runs
+from ngram_agg.saved_columns import save_columns
 from ngram_agg.slots import Slots
 from ngram_agg.target_options import TargetOptions
 from ngram_agg.targets import (
@@ -375,6 +376,34 @@ def test_a_saved_table_is_the_same(tmp_path):
     assert (first.drawn == second.drawn).all()
     for one, two in zip(first.dense(16, 4), second.dense(16, 4), strict=True):
         assert (one == two).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("slots", 3, 1 << 20),
+        ("low", 5, 99),
+        ("head_offsets", 4, 1 << 40),
+        ("head_tokens", 2, 30),
+        ("head_weights", 1, 65535),
+        ("head_orders", -1, 9),
+        ("head_draws", 0, 200),
+        ("tail_offsets", -1, 1 << 40),
+        ("tail_tokens", 0, 30),
+        ("tail_guides", 0, 5000),
+    ],
+)
+def test_a_saved_table_that_lies_is_refused(name, place, value, tmp_path):
+    documents = zipf_documents(6, 5000, 30)
+    options = TargetOptions(head=2, max_order=2)
+    packing = Packing(3, 30, END)
+    columns = table_of(documents, packing, options).columns()
+    changed = columns[name].copy()
+    changed[place] = value
+    save_columns(str(tmp_path), columns | {name: changed})
+    with pytest.raises(DataError, match=r"the columns in .* are damaged") as raised:
+        open_target_table(str(tmp_path), packing, options)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(("head", "draws"), [(0, 1), (1, 2), (2, 3), (5, 1)])
