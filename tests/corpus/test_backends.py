@@ -248,9 +248,9 @@ class TestCheck:
     def test_a_difference_names_the_document(self, both: Any) -> None:
         tokenizer = load_tokenizer_like(both["gpt2"][0])
         tokenizer.use(tokenizer.fast_backend())
-        tokenizer.check("file:0", "fine")
+        tokenizer.check(["file:0"], ["fine"])
         with pytest.raises(DataError, match=r"document 'file:7' has other ids by tokenizers .*"):
-            tokenizer.check("file:7", "a rare word")
+            tokenizer.check(["file:6", "file:7"], ["fine", "a rare word"])
 
     def test_the_reference_needs_no_check(self, both: Any) -> None:
         _, slow = both["gpt2"]
@@ -258,7 +258,7 @@ class TestCheck:
         slow.reference, before = broken, slow.reference
         slow.use(broken)
         try:
-            slow.check("file:0", "text")
+            slow.check(["file:0"], ["text"])
         finally:
             slow.reference = before
             slow.use(before)
