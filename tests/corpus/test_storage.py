@@ -97,3 +97,13 @@ def test_errors_of_drivers_are_one_line_that_names_the_place(refusing):
 def test_only_what_is_not_found_is_absent(refusing):
     assert storage.exists(refusing)
     assert not storage.exists("refusing://bucket/missing")
+
+
+@pytest.mark.parametrize(("protocol", "extra"), [("gs", "gcp"), ("s3", "s3")])
+def test_the_extra_is_named_where_a_driver_is_missing(protocol, extra, monkeypatch):
+    def refuse(url):
+        raise ImportError(f"install the driver of {url}")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(UsageError, match=rf"pip install 'corpusmill\[{extra}\]'"):
+        storage.exists(f"{protocol}://bucket/file")
