@@ -186,6 +186,25 @@ class TestRefused:
         with pytest.raises(CorpusmillError, match="but here the package fastokens is not"):
             use_backend(tokenizer, "fastokens 0.3.5")
 
+    def test_a_library_that_panics(
+        self, specs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class PanicException(BaseException):
+            pass
+
+        class Panicking:
+            def encode_batch_flat(self, texts: list[str], **options: Any) -> Any:
+                raise PanicException("index out of bounds")
+
+            @classmethod
+            def from_json_str(cls, text: str) -> "Panicking":
+                return cls()
+
+        monkeypatch.setattr("fastokens.Tokenizer", Panicking)
+        assert "fastokens fails: index out of bounds" in self.reason(specs["gpt2"])
+        monkeypatch.setattr(Panicking, "from_json_str", Panicking().encode_batch_flat)
+        assert "fastokens does not take it: index out of" in self.reason(specs["gpt2"])
+
     def test_another_version_on_a_worker(self, specs: dict[str, str]) -> None:
         tokenizer = load_tokenizer(specs["gpt2"])
         with pytest.raises(
