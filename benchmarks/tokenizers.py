@@ -1,8 +1,7 @@
 """Tokenizers side by side: how `tokenize` encodes, and the libraries whose ids it gives.
 
-The ids of every document are compared before anything is timed. Then each round is timed with a
-tokenizer that was just loaded, whose caches are empty: megabytes of UTF-8 a second of processor
-time.
+The ids of every document are compared before anything is timed. Then each round has a tokenizer
+that was just loaded, whose caches are empty: megabytes of UTF-8 a second of processor time.
 """
 
 import functools

@@ -37,8 +37,8 @@ class CodecEncoder:
         ids, bounds = self.codec.encode_batch(documents)
         return ids, np.diff(bounds)
 
-    def check(self, doc_id: str, text: str) -> None:
-        self.codec.check(doc_id, text)
+    def check(self, doc_ids: Sequence[str], texts: Sequence[str]) -> None:
+        self.codec.check(doc_ids, texts)
 
 
 def read_documents(url: str, codec: Codec) -> Iterator[tuple[list[str], ByteStrings]]:

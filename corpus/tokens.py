@@ -3,7 +3,7 @@
 Compressed datasets have the same files, but no token at the end of a document.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,8 +32,8 @@ class TextEncoder(Protocol):
     ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.int64]]:
         """The ids of all texts one after the other, and how many ids each has."""
 
-    def check(self, doc_id: str, text: str) -> None:
-        """Compares a fast way to encode with a slow one that is right, on one document.
+    def check(self, doc_ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Compares a fast way to encode with a slow one that is right, on a few documents.
 
         Raises:
           DataError: they have different ids.

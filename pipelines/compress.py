@@ -93,7 +93,7 @@ def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Itera
 def _parser() -> Parser:
     parser = make_parser(
         "compress",
-        "Reads documents (JSONL, Parquet, text; plain, gzip, zstd) and writes a compressed dataset;"
+        "Reads documents (JSONL, Parquet, text; also compressed) and writes a compressed dataset;"
         " or turns a stream of any bytes into raw little-endian ids, as one document.",
         "corpusmill compress --input 'wiki/*.jsonl.gz' --codebook english.codebook --output small\n"
         "  corpusmill compress --codebook english.codebook --stdin < text > ids",

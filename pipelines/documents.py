@@ -58,6 +58,7 @@ _MIB = 1 << 20
 _LARGE_BATCH_BYTES = 32 * _MIB
 # Of so many documents of a shard one is checked, the first one among them.
 _DOCUMENTS_PER_CHECK = 1000
+_BYTES_PER_CHECK = 1 << 18
 _REASONS_LOOKED_AT = 1000
 
 
@@ -298,6 +299,7 @@ def encode_shard(
     """
     started = time.perf_counter()
     tally = _Tally(options.max_bad_records)
+    checks = _Checks(encoder)
     with (
         writer.new_file(dead_letter_name(name)) as dead_letters,
         writer.new_file(name) as file,
@@ -308,7 +310,7 @@ def encode_shard(
             for segment in segments:
                 for batch, bad_records in read_segment(segment, options.read, progress.add):
                     write_dead_letters(dead_letters, bad_records)
-                    _check_some(encoder, batch, tally.documents)
+                    checks.add(batch, tally.documents)
                     tally.add(batch, bad_records)
                     yield batch
                     if tally.hopeless:
@@ -316,6 +318,7 @@ def encode_shard(
 
         for rows in make_rows(documents()):
             tokens.write(rows)
+        checks.finish()
         tokens.close()
         file.rows, file.tokens = tokens.rows, tokens.tokens
     progress.note()
@@ -332,12 +335,31 @@ def encode_shard(
     return Completion(tuple(records), counters)
 
 
-def _check_some(encoder: TextEncoder, documents: pa.RecordBatch, before: int) -> None:
-    """Checks some documents of a batch, by their place in the shard."""
-    for row in range(-before % _DOCUMENTS_PER_CHECK, documents.num_rows, _DOCUMENTS_PER_CHECK):
-        encoder.check(
-            documents.column("doc_id")[row].as_py(), documents.column("text")[row].as_py()
-        )
+class _Checks:
+    """Checks some documents of a shard, by their place in it.
+
+    Several at a time, because each time the slow encoder finds its tables out of the caches.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._held: list[pa.RecordBatch] = []
+
+    def add(self, documents: pa.RecordBatch, before: int) -> None:
+        """Takes a batch that so many documents of the shard were before."""
+        rows = range(-before % _DOCUMENTS_PER_CHECK, documents.num_rows, _DOCUMENTS_PER_CHECK)
+        if rows:
+            # A copy: a slice would hold the whole batch.
+            self._held.append(documents.take(pa.array(rows)))
+        if sum(batch.nbytes for batch in self._held) >= _BYTES_PER_CHECK:
+            self.finish()
+
+    def finish(self) -> None:
+        """Checks what is held."""
+        if self._held:
+            documents = pa.concat_batches(self._held)
+            self._encoder.check(*(column.to_pylist() for column in documents.columns))
+            self._held = []
 
 
 @dataclasses.dataclass

@@ -43,7 +43,7 @@ def make_job(
 def _parser() -> Parser:
     parser = make_parser(
         "examples",
-        "Reads documents (JSONL, Parquet, text; plain, gzip, zstd) and writes examples of"
+        "Reads documents (JSONL, Parquet, text; also compressed) and writes examples of"
         " compressed text for train and evaluate: documents, each with an end mark, are joined in"
         " groups, cut into pieces of equally many bytes, compressed piece by piece and shuffled.",
         "corpusmill examples --input 'wiki/*.jsonl' --codebook english.codebook --output examples",

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill tokenize`"""
     parser = make_parser(
         "tokenize",
-        "Reads documents (JSONL, Parquet, text; plain, gzip, zstd) and writes a tokens dataset.",
+        "Reads documents (JSONL, Parquet, text; also compressed) and writes a tokens dataset.",
         "corpusmill tokenize --input 'wiki/*.jsonl.gz' --tokenizer tokenizer.json --output tokens",
     )
     add = parser.add_argument

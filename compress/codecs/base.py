@@ -3,7 +3,7 @@
 import abc
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -93,7 +93,9 @@ class Codec(abc.ABC):
         """The library that encodes, where there is a choice that doesn't change the ids."""
         return None
 
-    def check(self, doc_id: str, text: str) -> None:  # noqa: B027  (most have one way only)
+    def check(  # noqa: B027  (most have one way only)
+        self, doc_ids: Sequence[str], texts: Sequence[str]
+    ) -> None:
         """See `corpus.tokens.TextEncoder`."""
 
     @abc.abstractmethod

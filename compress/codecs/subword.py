@@ -1,7 +1,7 @@
 """The codec of a subword tokenizer, to be compared with."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -64,8 +64,8 @@ class SubwordCodec(Codec):
     def backend(self) -> str | None:
         return self.tokenizer.backend
 
-    def check(self, doc_id: str, text: str) -> None:
-        self.tokenizer.check(doc_id, text)
+    def check(self, doc_ids: Sequence[str], texts: Sequence[str]) -> None:
+        self.tokenizer.check(doc_ids, texts)
 
     def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
         texts = pa.array([_as_text(document) for document in documents], pa.large_string())

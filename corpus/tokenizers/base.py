@@ -4,7 +4,7 @@ import abc
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,10 @@ class Tokenizer(abc.ABC):
         """Name and version of the library that encodes; None where none is needed."""
         return None
 
-    def check(self, doc_id: str, text: str) -> None:  # noqa: B027  (bytes have one way only)
-        """Compares what encodes with the reference, on one document.
+    def check(  # noqa: B027  (bytes have one way only)
+        self, doc_ids: Sequence[str], texts: Sequence[str]
+    ) -> None:
+        """Compares what encodes with the reference, on a few documents.
 
         Raises:
           DataError: they have different ids.

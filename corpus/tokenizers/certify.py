@@ -9,7 +9,7 @@ while the job runs on a few documents of each shard.
 import os
 from collections.abc import Iterable
 
-from corpus.errors import CorpusmillError, UsageError, one_line
+from corpus.errors import CorpusmillError, DataError, UsageError
 from corpus.tokenizers.awkward import awkward_texts, in_contexts
 from corpus.tokenizers.backends import Backend, UnsupportedError, first_difference
 from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer
@@ -43,13 +43,8 @@ def use_fastest(tokenizer: Tokenizer, documents: Iterable[str]) -> str | None:
         return f"{BACKEND_VARIABLE} asks for it"
     try:
         tokenizer.use(_certified(tokenizer, documents))
-    except UnsupportedError as error:
+    except (UnsupportedError, DataError) as error:
         return str(error)
-    except BaseException as error:
-        # A library that panics raises what is no Exception.
-        if not _is_panic(error):
-            raise
-        return f"the fast library panics: {one_line(error)}"
     return None
 
 
@@ -62,10 +57,6 @@ def _certified(tokenizer: PieceTokenizer, documents: Iterable[str]) -> Backend:
     if text is not None:
         raise UnsupportedError(f"{backend.name} has other ids for {text[:_SHOWN]!r}")
     return backend
-
-
-def _is_panic(error: BaseException) -> bool:
-    return type(error).__name__ == "PanicException"
 
 
 def use_backend(tokenizer: Tokenizer, name: str) -> None:

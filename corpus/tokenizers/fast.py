@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from corpus.errors import DataError, one_line
 from corpus.tokenizers.backends import (
     Backend,
     Encode,
@@ -20,6 +21,7 @@ from corpus.tokenizers.backends import (
     UnsupportedError,
     make_backend,
 )
+from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE
 
 LIBRARY = "fastokens"
 # A worker is one process on one core; threads that wait for work would spin.
@@ -55,17 +57,31 @@ def _encoder(definition: str) -> Encode:
     config |= {"post_processor": None, "padding": None, "truncation": None}
     try:
         tokenizer = fastokens.Tokenizer.from_json_str(orjson.dumps(config).decode())
-    # It isn't written in Python, and raises bare exceptions.
-    except Exception as error:
-        raise UnsupportedError(f"{LIBRARY} does not take it: {error}") from error
+    # It isn't written in Python: it raises bare exceptions, and panics.
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
+        raise UnsupportedError(f"{LIBRARY} does not take it: {one_line(error)}") from error
     return functools.partial(_encode, tokenizer)
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> tuple[Ids, Lengths]:
-    # What looks like a special token in a text is text.
-    ids, offsets = tokenizer.encode_batch_flat(texts, split_special_tokens=True)
+    try:
+        # What looks like a special token in a text is text.
+        ids, offsets = tokenizer.encode_batch_flat(texts, split_special_tokens=True)
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
+        raise DataError(
+            f"{LIBRARY} fails: {one_line(error)}; set {BACKEND_VARIABLE}={REFERENCE}"
+        ) from error
     bounds = np.frombuffer(offsets, np.int64)
     return np.frombuffer(ids, np.uint32), bounds[1:] - bounds[:-1]
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether it is what a library in Rust raises where it panics, which is no Exception."""
+    return type(error).__name__ == "PanicException"
 
 
 def _refuse_contradictions(config: dict[str, Any]) -> None:

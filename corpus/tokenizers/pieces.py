@@ -18,7 +18,7 @@ can have a few tokens per MiB that differ from those of the whole.
 
 import abc
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,11 +101,13 @@ class PieceTokenizer(Tokenizer):
             chunks.append(chunk)
         return np.concatenate(chunks), lengths
 
-    def check(self, doc_id: str, text: str) -> None:
+    def check(self, doc_ids: Sequence[str], texts: Sequence[str]) -> None:
         if self._backend is self.reference:
             return
-        excerpt = text[:_CHECKED_CHARACTERS]
-        if first_difference(self._backend.start, self.reference.start, [excerpt]) is not None:
+        excerpts = [text[:_CHECKED_CHARACTERS] for text in texts]
+        wrong = first_difference(self._backend.start, self.reference.start, excerpts)
+        if wrong is not None:
+            doc_id = doc_ids[excerpts.index(wrong)]
             raise DataError(
                 f"document {doc_id!r} has other ids by {self.backend} than by"
                 f" {self.reference.name}, whose ids are right: set"

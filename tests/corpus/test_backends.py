@@ -186,6 +186,25 @@ class TestRefused:
         with pytest.raises(CorpusmillError, match="but here the package fastokens is not"):
             use_backend(tokenizer, "fastokens 0.3.5")
 
+    def test_a_library_that_panics(
+        self, specs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class PanicException(BaseException):
+            pass
+
+        class Panicking:
+            def encode_batch_flat(self, texts: list[str], **options: Any) -> Any:
+                raise PanicException("index out of bounds")
+
+            @classmethod
+            def from_json_str(cls, text: str) -> "Panicking":
+                return cls()
+
+        monkeypatch.setattr("fastokens.Tokenizer", Panicking)
+        assert "fastokens fails: index out of bounds" in self.reason(specs["gpt2"])
+        monkeypatch.setattr(Panicking, "from_json_str", Panicking().encode_batch_flat)
+        assert "fastokens does not take it: index out of" in self.reason(specs["gpt2"])
+
     def test_another_version_on_a_worker(self, specs: dict[str, str]) -> None:
         tokenizer = load_tokenizer(specs["gpt2"])
         with pytest.raises(
@@ -248,9 +267,9 @@ class TestCheck:
     def test_a_difference_names_the_document(self, both: Any) -> None:
         tokenizer = load_tokenizer_like(both["gpt2"][0])
         tokenizer.use(tokenizer.fast_backend())
-        tokenizer.check("file:0", "fine")
+        tokenizer.check(["file:0"], ["fine"])
         with pytest.raises(DataError, match=r"document 'file:7' has other ids by tokenizers .*"):
-            tokenizer.check("file:7", "a rare word")
+            tokenizer.check(["file:6", "file:7"], ["fine", "a rare word"])
 
     def test_the_reference_needs_no_check(self, both: Any) -> None:
         _, slow = both["gpt2"]
@@ -258,7 +277,7 @@ class TestCheck:
         slow.reference, before = broken, slow.reference
         slow.use(broken)
         try:
-            slow.check("file:0", "text")
+            slow.check(["file:0"], ["text"])
         finally:
             slow.reference = before
             slow.use(before)

@@ -133,3 +133,13 @@ def test_what_is_published_is_on_disk_before_it_has_its_name(tmp_path, monkeypat
         ("sync", str(tmp_path / "new")),
         ("sync", str(tmp_path)),
     ]
+
+
+@pytest.mark.parametrize(("protocol", "extra"), [("gs", "gcp"), ("s3", "s3")])
+def test_the_extra_is_named_where_a_driver_is_missing(protocol, extra, monkeypatch):
+    def refuse(url):
+        raise ImportError(f"install the driver of {url}")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(UsageError, match=rf"pip install 'corpusmill\[{extra}\]'"):
+        storage.exists(f"{protocol}://bucket/file")

@@ -198,6 +198,14 @@ class TestEncoding:
             with pytest.raises(ValueError, match="outside the vocabulary"):
                 tokenizer.token_text(outside)
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_decoding_ids_beyond_the_vocabulary_is_an_error(self, load: Load, kind: str) -> None:
+        tokenizer = load(kind)
+        assert tokenizer.decode([tokenizer.end_of_document]) == ""
+        for outside in (-1, tokenizer.vocab_size, 1 << 40):
+            with pytest.raises(ValueError, match=f"token id {outside} is outside the vocabulary"):
+                tokenizer.decode([*tokenizer.encode("text"), outside])
+
     def test_texts_of_particular_tokens(self, load: Load) -> None:
         assert load("gpt2").token_text(995) == " world"
         assert load("gpt2").token_text(447) == "\\xe2\\x80"

@@ -343,7 +343,7 @@ class TestBackend:
         write_jsonl(source, ["fine"] * 2000 + ["wrong"] + ["fine"] * 10)
         make = PieceTokenizer.check
 
-        def erring(tokenizer, doc_id, text):
+        def erring(tokenizer, doc_ids, texts):
             right = tokenizer.reference
 
             def start(texts):
@@ -351,7 +351,7 @@ class TestBackend:
                 return ids + np.repeat(["wrong" in text for text in texts], lengths), lengths
 
             tokenizer.use(dataclasses.replace(right, name="hasty 1", start=start))
-            make(tokenizer, doc_id, text)
+            make(tokenizer, doc_ids, texts)
 
         monkeypatch.setattr(PieceTokenizer, "check", erring)
         assert self.run(source, spec, tmp_path / "out") == 1
