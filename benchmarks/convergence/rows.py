@@ -47,7 +47,6 @@ ROWS = (
     Row("renormalize", ("--scheme", "renormalize", "--head", "8")),
     Row("retain-order-1", (*_RETAIN, "--max-order", "1")),
     Row("retain-order-2", (*_RETAIN, "--max-order", "2")),
-    Row("retain-interpolated", (*_RETAIN, "--estimator", "interpolated")),
     Row("retain-seen-8-times", (*_RETAIN, "--min-count", "8")),
     Row("all-ngrams"),
 )
