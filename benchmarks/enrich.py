@@ -1,6 +1,10 @@
-"""How fast are targets made: the kernel, against joins and a dictionary, and the whole job?"""
+"""How fast are targets made, how large are they, and what does it cost to hold no table whole?
 
-import functools
+The kernel in memory, beside Arrow's joins and a Python dictionary; then the command, each time as a
+process of its own, with one table, with many, and with two workers.
+"""
+
+import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -9,223 +13,169 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import data, measure
-from corpus import storage
-from corpus.datasets import DatasetWriter, read_manifest
-from ngram_agg import targets_files
-from ngram_agg.counts_files import counts_packing, read_counts
-from ngram_agg.full_tables import FullTable, backward_run, build_table
+from benchmarks.chain import Step, best
+from corpus.datasets import read_manifest
+from ngram_agg.counts_files import counts_packing, counts_urls
+from ngram_agg.full_tables import context_lengths, read_contexts
 from ngram_agg.packing import Packing, Tokens, unpack_columns
-from ngram_agg.runs import CountsRun, count_ngrams, joined_runs, merge_runs
-from ngram_agg.targets import (
-    Positions,
-    TargetOptions,
-    Targets,
-    TargetTable,
-    find_positions,
-    make_target_table,
-    make_targets,
-    save_target_table,
-)
-from pipelines import count, enrich
-from pipelines.target_joins import Rows, TokenFiles, read_rows
-from pipelines.target_tables import TargetTables
+from ngram_agg.positions import Positions, read_positions
+from ngram_agg.target_options import TargetOptions
+from ngram_agg.targets import TargetTable, make_target_table, make_targets
+from pipelines import count, tokenize
 
-_MAX_ORDER = 4
-# The speeds that are aimed at are of targets of this size.
-_HEAD, _DRAWS = 8, 1
-_CHUNK = 1 << 20
-_TINY = 20_000
+_TINY = "a tiny text\n"
+# Of the estimated size of one table: about thirty tables.
+_MANY = 0.13
+_FEW = 1_000_000
 
 
-def target_table(tokens: Tokens, packing: Packing, options: TargetOptions) -> TargetTable:
-    """Of the corpus that gets the targets."""
-    run = count_ngrams(
-        tokens,
-        max_order=packing.max_order,
-        vocabulary_size=packing.vocabulary_size,
-        end_of_document=packing.end_of_document,
-    )
-    backward = backward_run(run, options.orders, options.min_count)
-    return make_target_table(build_table(packing, [backward], options.min_count), options)
+def prepare(folder: pathlib.Path, corpus: str | None) -> None:
+    """Tokens, in one file, and counts of the corpus and of next to nothing."""
+    inputs, tokenizer = data.documents(corpus, only_wiki=True)
+    neox = data.SHARED / "tokenizers" / "gptneox_tokenizer.json"
+    if neox.exists() and corpus != "embedded":
+        tokenizer = neox
+    (folder / "tiny.txt").write_text(_TINY)
+    with measure.silence():
+        for name, path in (("", inputs[0]), ("tiny-", folder / "tiny.txt")):
+            tokens = f"{folder}/{name}tokens"
+            read = ["--input", str(path), "--tokenizer", str(tokenizer)]
+            tokenize.main([*read, "--shard-mib", "4096", "--output", tokens])
+            count.main(["--input", tokens, "--output", f"{folder}/{name}counts"])
 
 
-def positions_of(tokens: Tokens, packing: Packing) -> Positions:
-    ends = np.flatnonzero(tokens == packing.end_of_document) + 1
-    hashes = np.arange(len(ends), dtype=np.uint64)
-    return find_positions(packing, tokens, ends, hashes, 0, tokens[:0], 0)
+def kernel_rows(folder: pathlib.Path, repeat: int) -> list[tuple[str, float]]:
+    """Seconds a position of looking up and drawing, and of what else might be done."""
+    manifest = read_manifest(f"{folder}/counts", "counts")
+    packing, options = counts_packing(manifest), TargetOptions()
+    files = counts_urls(f"{folder}/counts", manifest)
+    contexts = read_contexts(files, packing, options.orders, options.min_count)
+    table = make_target_table(packing, options, contexts)
+    name = read_manifest(f"{folder}/tokens").data_files[0].name
+    groups = [rows.positions for rows in read_positions(f"{folder}/tokens/{name}", packing, 0)]
+    make_targets(table, groups[0])  # compiles
+    seconds = measure.seconds(lambda: [make_targets(table, each) for each in groups], repeat)
+    few = Positions(*(getattr(groups[0], each)[:_FEW] for each in Positions.__annotations__))
+    return [
+        ("kernel", seconds / sum(map(len, groups))),
+        ("Arrow left joins", measure.timed(lambda: arrow_join(few, table)) / len(few)),
+        ("a Python dictionary's look-up", dictionary(few.tokens, packing, table) / len(few)),
+    ]
 
 
-def kernel(tokens: Tokens, packing: Packing, table: TargetTable) -> None:
-    """Targets chunk by chunk, as the job makes them."""
-    for first in range(0, len(tokens), _CHUNK):
-        make_targets(table, positions_of(tokens[first : first + _CHUNK], packing))
-
-
-def steps(dataset: str, counts: str, options: TargetOptions, repeat: int) -> dict[str, float]:
-    """Seconds of what the broadcast job does, step by step, without Beam."""
-    manifest = read_manifest(counts, "counts")
-    packing = counts_packing(manifest)
-    names = [file.name for file in manifest.data_files]
-    tokens = tuple(file.name for file in read_manifest(dataset, "tokens").data_files)
-    clock = measure.Clock()
-
-    def read_parts() -> list[CountsRun]:
-        return [joined_runs(list(read_counts(f"{counts}/{name}", packing))) for name in names]
-
-    def turned(parts: list[CountsRun]) -> list[CountsRun]:
-        return [backward_run(part, options.orders, options.min_count) for part in parts]
-
-    def table_of(runs: list[CountsRun]) -> FullTable:
-        return build_table(packing, [merge_runs(runs)], options.min_count)
-
-    def write(path: str, rows: list[Rows], made: list[Targets]) -> None:
-        with targets_files.open_writer(path, packing) as output:
-            for each, targets in zip(rows, made, strict=True):
-                output.write(targets_files.targets_to_batch(packing, targets, each.ends))
-                output.end_row_group()
-
-    for _ in range(repeat):
-        measure.touch_memory()
-        with tempfile.TemporaryDirectory() as folder:
-            path = f"{folder}/targets.parquet"
-            parts = clock.time("read counts", read_parts)
-            runs = clock.time("turn contexts", functools.partial(turned, parts))
-            full = clock.time("build table", functools.partial(table_of, runs))
-            table = clock.time("choose heads", functools.partial(make_target_table, full, options))
-            save = functools.partial(save_target_table, f"{folder}/table", table)
-            clock.time("save table", save)
-            tables = TargetTables(DatasetWriter(folder, "targets", {}), packing, options, (), None)
-            read = functools.partial(_read_all, TokenFiles(dataset, tokens, tables))
-            rows = clock.time("read positions", read)
-            make = functools.partial(_make_all, table, rows)
-            made = clock.time("make targets", make)
-            clock.time("write targets", functools.partial(write, path, rows, made))
-            clock.time("sha256", functools.partial(storage.sha256, path))
-    return clock.best
-
-
-def _read_all(files: TokenFiles) -> list[Rows]:
-    return [rows for number in range(len(files.names)) for rows in read_rows(files, number)]
-
-
-def _make_all(table: TargetTable, rows: list[Rows]) -> list[Targets]:
-    return [make_targets(table, each.positions) for each in rows]
-
-
-def arrow_join(positions: Positions, table: FullTable, orders: range) -> None:
-    """A left join an order, of contexts with 36 bytes of ids and weights, then the longest."""
+def arrow_join(positions: Positions, table: TargetTable) -> None:
+    """A left join an order, of contexts with 36 bytes of ids and weights."""
+    packing = table.packing
+    orders = context_lengths(packing, table.index.high, table.index.low)
     found = pa.table({"position": np.arange(len(positions), dtype=np.uint32)})
-    for order in reversed(orders):
-        keys = _keys_of_order(positions.high, positions.low, table.packing, order)
-        contexts = _keys_of_order(table.columns["high"], table.columns["low"], table.packing, order)
-        mine = _order_of_rows(table) == order
+    for order in reversed(table.options.orders):
+        keys = _keys_of_order(positions.high, positions.low, packing, order)
+        rows = orders == order
+        contexts = _keys_of_order(table.index.high[rows], table.index.low[rows], packing, order)
+        size = 36 * int(rows.sum())
         record = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(36), int(mine.sum()), [None, pa.py_buffer(bytes(36 * int(mine.sum())))]
+            pa.binary(36), int(rows.sum()), [None, pa.py_buffer(bytes(size))]
         )
-        right = pa.table({**_columns(contexts, mine), f"targets_{order}": record})
-        left = pa.table({"position": found["position"], **_columns(keys, slice(None))})
+        right = pa.table({**contexts, f"targets_{order}": record})
+        left = pa.table({"position": found["position"], **keys})
         left.join(right, ["high", "low"], use_threads=False)
-
-
-def _columns(keys: tuple[np.ndarray, np.ndarray], rows: object) -> dict[str, np.ndarray]:
-    return {"high": keys[0][rows], "low": keys[1][rows]}
 
 
 def _keys_of_order(
     high: np.ndarray, low: np.ndarray, packing: Packing, order: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> dict[str, np.ndarray]:
     mask = ((1 << order * packing.token_bits) - 1) << (packing.length - order) * packing.token_bits
-    return (
-        high.astype(np.uint64) & np.uint64(mask >> 64),
-        low & np.uint64(mask & (1 << 64) - 1),
-    )
+    return {
+        "high": high.astype(np.uint64) & np.uint64(mask >> 64),
+        "low": low & np.uint64(mask & (1 << 64) - 1),
+    }
 
 
-def _order_of_rows(table: FullTable) -> np.ndarray:
-    *context, _ = unpack_columns(table.packing, table.columns["high"], table.columns["low"])
-    return np.sum([column != table.packing.end_of_document for column in context], axis=0)
-
-
-def dictionary(tokens: Tokens, packing: Packing, table: TargetTable, positions: int) -> float:
-    """Seconds of a look-up in a dictionary for each position, the longest context first."""
-    *context, _ = unpack_columns(packing, table.full.columns["high"], table.full.columns["low"])
+def dictionary(tokens: Tokens, packing: Packing, table: TargetTable) -> float:
+    """Seconds of a look-up in a dictionary for each token, the longest context first."""
+    *context, _ = unpack_columns(packing, table.index.high, table.index.low)
     end = packing.end_of_document
     keys = zip(*(column.tolist() for column in context), strict=True)
     rows = {tuple(t for t in key if t != end): row for row, key in enumerate(keys)}
-    chosen = tokens[:positions].tolist()
-    records = [bytes(36)]
+    chosen = tokens.tolist()
 
     def look_up() -> None:
         before: list[int] = []
         for token in chosen:
             for order in range(len(before), 0, -1):
-                row = rows.get(tuple(before[:order]))
-                if row is not None:
-                    records[0]
+                if rows.get(tuple(before[:order])) is not None:
                     break
             before = [] if token == end else [token, *before[: packing.max_order - 1]]
 
     return measure.timed(look_up)
 
 
-def job_seconds(tokens: str, counts: str, *options: str) -> float:
-    """Seconds of a whole enrich job."""
-    with tempfile.TemporaryDirectory() as folder, measure.silence():
-        inputs = ["--tokens", tokens, "--counts", counts, "--output", f"{folder}/targets"]
-        return measure.timed(lambda: enrich.main([*inputs, *options]))
+def job(folder: pathlib.Path, repeat: int, name: str, *options: str, source: str = "") -> Step:
+    inputs = ["enrich", "--tokens", f"{folder}/{source}tokens", "--counts"]
+    return best([*inputs, f"{folder}/{source}counts", *options], folder / name, repeat)
+
+
+def bytes_a_token(folder: pathlib.Path) -> tuple[float, float]:
+    """Of positions and of heads."""
+    manifest = read_manifest(str(folder), "targets")
+    tokens = manifest.properties["tokens"]
+    heads = sum(file.bytes for file in manifest.data_files if file.name.startswith("heads/"))
+    return (sum(file.bytes for file in manifest.data_files) - heads) / tokens, heads / tokens
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = measure.make_parser("enrich", __doc__, 10_000_000)
-    parser.add_argument("--few", type=int, default=4_000_000, help="positions of joins")
+    parser = measure.make_parser("enrich", __doc__, 0)
     arguments = parser.parse_args(argv)
-    dataset = data.tokens_dataset(arguments.tokens, arguments.corpus)
-    tiny = data.tokens_dataset(_TINY, arguments.corpus)
-    tokens, _ = data.load_tokens(arguments.tokens, arguments.corpus)
-    vocabulary = data.load(dataset)[1].tokenizer
-    packing = Packing.of(vocabulary, _MAX_ORDER + 1)
-    table = target_table(
-        tokens, packing, TargetOptions(max_order=_MAX_ORDER, head=_HEAD, tail_draws=_DRAWS)
-    )
-    few = positions_of(tokens[: arguments.few], packing)
-    kernel(tokens[:_CHUNK], packing, table)  # compiles
-    alone = measure.seconds(lambda: kernel(tokens, packing, table), arguments.repeat)
-    join = measure.timed(lambda: arrow_join(few, table.full, table.options.orders))
-    looked_up = dictionary(tokens, packing, table, arguments.few)
-    size = len(tokens)
-    rows = [
-        (f"kernel, {_HEAD + _DRAWS} slots", alone / size),
-        ("Arrow left joins, 36 bytes attached", join / len(few)),
-        ("a Python dictionary's look-up", looked_up / len(few)),
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        for source, name in ((dataset, "counts"), (tiny, "tiny")):
-            with measure.silence():
-                options = ["--output", f"{folder}/{name}", "--max-order", str(_MAX_ORDER)]
-                count.main(["--input", source, *options])
-        alone_steps = steps(dataset, f"{folder}/counts", table.options, arguments.repeat)
-        for job in ("broadcast", "shuffle", "broadcast --workers 2"):
-            options = ["--join", *job.split(), "--head", str(_HEAD), "--tail-draws", str(_DRAWS)]
-            started = job_seconds(tiny, f"{folder}/tiny", *options)
-            whole = job_seconds(dataset, f"{folder}/counts", *options)
-            rows.append((f"job, {job}, less start-up", (whole - started) / size))
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        prepare(folder, arguments.corpus)
+        kernel = kernel_rows(folder, arguments.repeat)
+        ngrams = sum(file.rows for file in read_manifest(f"{folder}/counts").data_files)
+        many = ["--table-mib", str(_MANY * ngrams * 24 / 2**20)]
+        steps = {
+            "one table, 16 + 4": job(folder, arguments.repeat, "one"),
+            "one table, 8 + 1": job(
+                folder, arguments.repeat, "small", "--head", "8", "--tail-draws", "1"
+            ),
+            "many tables, 16 + 4": job(folder, arguments.repeat, "many", *many),
+            "two workers, 16 + 4": job(folder, arguments.repeat, "two", "--workers", "2"),
+            "next to nothing": job(folder, arguments.repeat, "tiny", source="tiny-"),
+            "next to nothing, many tables": job(
+                folder, arguments.repeat, "tiny-many", "--table-mib", "1e-6", source="tiny-"
+            ),
+        }
+        sizes = {slots: bytes_a_token(folder / slots) for slots in ("one", "small")}
+        made = read_manifest(f"{folder}/many")
+    positions = made.properties["tokens"]
     measure.print_table(
-        f"targets of {size:,} positions, contexts of 1 to {_MAX_ORDER} tokens,"
-        f" {len(table.full):,} contexts",
+        f"targets of {positions:,} positions, one core",
         ("", "ns/position", "million/s", "kernel = 1"),
-        [(name, each * 1e9, 1e-6 / each, each * size / alone) for name, each in rows],
+        [(name, each * 1e9, 1e-6 / each, each / kernel[0][1]) for name, each in kernel],
     )
     measure.print_table(
-        "the same steps called one after the other, without Beam",
-        ("", "ns/position", "kernel = 1"),
-        [(name, each / size * 1e9, each / alone) for name, each in alone_steps.items()],
+        f"the command, {made.counters['contexts_of_tables']:,} contexts",
+        ("", "seconds", "processor", "peak MiB"),
+        [(name, step.wall, step.processor, step.peak / 2**20) for name, step in steps.items()],
     )
-    kernel_, joined, _, broadcast, shuffle, two = (each for _, each in rows)
-    measure.print_goal("kernel, million positions/s", 1e-6 / kernel_, at_least=5)
-    measure.print_goal("kernel, times as fast as Arrow joins", joined / kernel_, at_least=3)
-    measure.print_goal("broadcast's share of the kernel's speed", kernel_ / broadcast, at_least=0.6)
-    measure.print_goal("shuffle's share of broadcast's", broadcast / shuffle, at_least=1 / 3)
-    measure.print_goal("two workers against one", broadcast / two, at_least=1.7)
+    measure.print_table(
+        "bytes a token",
+        ("", "positions", "heads", "both"),
+        [(name, *found, sum(found)) for name, found in sizes.items()],
+    )
+    spilled = made.counters["spilled_bytes"] / positions
+    one, several = steps["one table, 16 + 4"], steps["many tables, 16 + 4"]
+    start = steps["next to nothing"].processor, steps["next to nothing, many tables"].processor
+    share = (one.processor - start[0]) / (several.processor - start[1])
+    measure.print_goal("bytes a token, 16 + 4", sum(sizes["one"]), at_most=8.0)
+    measure.print_goal("bytes a token, 8 + 1", sum(sizes["small"]), at_most=5.0)
+    measure.print_goal("bytes a position through files, many tables", spilled, at_most=12)
+    measure.print_goal(
+        "many tables' share of one's speed", one.processor / several.processor, at_least=0.6
+    )
+    measure.print_goal("the same without start-up", share, at_least=0.6)
+    measure.print_goal(
+        "kernel, times as fast as Arrow's joins", kernel[1][1] / kernel[0][1], at_least=3
+    )
 
 
 if __name__ == "__main__":

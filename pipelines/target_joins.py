@@ -99,7 +99,7 @@ def write_with_table(number: int, files: TokenFiles, table: TargetTable | None =
     """
 
     def targets() -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
-        opened = table or open_table(files.tables, 0)
+        opened = open_table(files.tables, 0) if table is None else table
         for rows in files.read(number):
             yield make_targets(opened, rows.positions), rows.ends
 

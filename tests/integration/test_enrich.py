@@ -67,6 +67,7 @@ def job(tmp_path_factory):
 
 # So many tables of a few thousand n-grams each that positions have to be sorted for them.
 MANY = ("--table-mib", 0.25)
+MANY_OF_NOTHING = ("--table-mib", 1e-6)
 
 
 def test_targets_are_those_of_the_oracle(job, tmp_path):
@@ -130,6 +131,16 @@ def test_bundles_run_twice(tables, job, tmp_path):
     one = run_enrich(job, tmp_path / "one", *tables)
     twice = run_enrich(job, tmp_path / "two", *tables, "--direct_runner_bundle_repeat=1")
     assert_same_data(one, twice)
+
+
+@pytest.mark.parametrize("tables", [(), MANY_OF_NOTHING], ids=["one", "many"])
+def test_a_corpus_without_any_context(tables, tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", ["ab"])
+    make_counts(tmp_path, tmp_path / "in.jsonl")
+    targets = run_enrich(tmp_path, tmp_path / "out", *tables)
+    rows = [list(read_rows(targets, name)) for name in names(targets)]
+    tokens = pq.read_table(tmp_path / "tokens" / names(targets)[0])["tokens"].to_pylist()[0]
+    assert rows == [[[(255, [], [(token, 65535)]) for token in tokens]]]
 
 
 def test_files_and_row_groups_are_those_of_the_tokens(job, tmp_path):
