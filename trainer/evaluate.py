@@ -189,7 +189,7 @@ def main(argv: Sequence[str]) -> None:
     run, checkpoint = checkpoints.find(arguments.model)
     config = read_config(run)
     with joined(arguments.device) as processes:
-        length = arguments.length or config.options.get("length")
+        length = arguments.length or config.options.get("length", 0)
         options = DataOptions(arguments.batch_size, length, shuffle=False)
         loader = evaluation_loader(
             arguments.tokens, config.tokenizer, options, processes, arguments.workers
