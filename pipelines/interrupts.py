@@ -43,7 +43,8 @@ class Interruption:
         Args:
           for_good: the process ends behind the block, and nothing disturbs it there.
         """
-        if threading.current_thread() is not threading.main_thread():
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a shell's background
+        if is_ignored or threading.current_thread() is not threading.main_thread():
             yield
             return
         hooks = threading.excepthook, sys.unraisablehook

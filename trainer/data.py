@@ -50,6 +50,8 @@ from ngram_agg.targets_files import TargetsReader
 IGNORED = -100
 KINDS = ("tokens", "compressed", "examples")
 _DEFAULT_LANES = 8
+# Of what a batch is made of: what is more is a slip, and doesn't fit in memory.
+_MOST = 1 << 24
 _FOOTERS_AT_ONCE = 16
 # Rarer contexts say nothing that the observed token doesn't.
 _MIN_COUNT = 2
@@ -116,7 +118,8 @@ class DataOptions:
       pool: row groups of a lane whose sequences are shuffled together.
 
     Raises:
-      UsageError: a number is too small, or there are several lanes without shuffling.
+      UsageError: a number is too small or far too large, or there are several lanes without
+        shuffling.
     """
 
     batch_size: int
@@ -130,8 +133,12 @@ class DataOptions:
         least = {"batch_size": 1, "length": 1, "seed": 0, "pool": 1, "lanes": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
-            if value is not None and value < minimum:
+            if value is None and name == "lanes":
+                continue
+            if type(value) is not int or value < minimum:
                 raise UsageError(f"{name} is {value}; {minimum} or more is needed")
+            if name != "seed" and value > _MOST:
+                raise UsageError(f"{name} is {value}; {_MOST:,} or less is needed")
         if not self.shuffle and self.lanes not in (None, 1):
             raise UsageError(f"lanes is {self.lanes}; without shuffling there is one lane")
 

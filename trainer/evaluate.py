@@ -189,16 +189,15 @@ def main(argv: Sequence[str]) -> None:
     run, checkpoint = checkpoints.find(arguments.model)
     config = read_config(run)
     with joined(arguments.device) as processes:
-        options = DataOptions(
-            arguments.batch_size, arguments.length or config.options["length"], shuffle=False
-        )
+        length = arguments.length or config.options.get("length", 0)
+        options = DataOptions(arguments.batch_size, length, shuffle=False)
         loader = evaluation_loader(
             arguments.tokens, config.tokenizer, options, processes, arguments.workers
         )
         manifest = loader.dataset.manifest
-        model = Transformer(ModelConfig(**config.model))
         parameters = checkpoints.load_model(checkpoint)
         with checkpoints.fitting(checkpoint):
+            model = Transformer(ModelConfig(**config.model))
             model.load_state_dict(parameters)
         objective = Objective(model, matrix_type(arguments.precision, processes.device))
         result = evaluate(

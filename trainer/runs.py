@@ -7,7 +7,7 @@ from typing import Any
 
 from corpus import storage
 from corpus.datasets import describe_differences
-from corpus.errors import DataError, UsageError
+from corpus.errors import DataError, UsageError, one_line
 from corpus.version import __version__
 
 CONFIG = "config.json"
@@ -64,11 +64,17 @@ def read_config(run: str) -> RunConfig:
             raise UsageError(
                 f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
             )
-        return RunConfig(**fields)
+        parts = ("options", "model", "tokenizer", "data", "places")
+        config = RunConfig(**{**fields, **{name: dict(fields[name]) for name in parts}})
+        # What is needed of the parts is looked up.
+        config.differences(config)
+    except KeyError as error:
+        raise DataError(f"{url} is damaged: it has no {error}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{run} has no {CONFIG}: it's no training run") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} is damaged: {error}") from error
+    except (RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{url} is damaged: {one_line(error)}") from error
+    return config
 
 
 def claim(run: str, config: RunConfig) -> None:

@@ -46,7 +46,7 @@ def open_codec(folder: str) -> Codec:
         return _OPENERS[kind](folder, marker)
     except KeyError as error:
         raise DataError(f"the codec in {folder} is damaged: it has no {error}") from error
-    except (DataError, TypeError, UsageError, ValueError) as error:
+    except (DataError, TypeError, ValueError) as error:
         raise DataError(f"the codec in {folder} is damaged: {one_line(error)}") from error
 
 
