@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus.errors import UsageError
+from corpus.errors import DataError, UsageError
 
 MARKER = "corpusmill.json"
 NEW_END = "<end>"
@@ -50,7 +50,14 @@ class Tokenizer(abc.ABC):
           own_ids: largest id of the vocabulary, and one.
           end: id of the token that ends documents; None for a new one.
           end_text: how to show it.
+
+        Raises:
+          DataError: no vocabulary has this end.
         """
+        if end is not None and not 0 <= end <= own_ids:
+            raise DataError(
+                f"the id that ends documents is {end}; the tokenizer has ids below {own_ids}"
+            )
         self.end_of_document = own_ids if end is None else end
         self.vocab_size = max(own_ids, self.end_of_document + 1)
         self._end_text = end_text

@@ -571,3 +571,12 @@ class TestLoading:
             [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
         )
         assert done.stdout == "[97]\n", done.stderr
+
+
+@pytest.mark.parametrize("end", [-1, 257, 1 << 40])
+def test_an_end_of_documents_that_no_vocabulary_has_is_refused(end, tmp_path):
+    save(tmp_path, load_tokenizer("bytes"))
+    marker = json.loads((tmp_path / MARKER).read_text())
+    (tmp_path / MARKER).write_text(json.dumps(marker | {"end_of_document": end}))
+    with pytest.raises(DataError, match=rf"the id that ends documents is {end}; .* below 256"):
+        load_tokenizer(str(tmp_path))
