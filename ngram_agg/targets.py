@@ -78,6 +78,11 @@ class Heads:
             self.draws[rows],
         )
 
+    def left(self) -> Words:
+        """What each head's weights miss to `WEIGHT_UNITS`, the drawn tokens', uint16 [heads]."""
+        sums = offsets_of(self.weights)
+        return (WEIGHT_UNITS - np.diff(sums[self.offsets])).astype(np.uint16)
+
     def slot_weights(self, head: int, tail_draws: int) -> Words:
         """The weights in `Targets.dense` of positions with these heads, of shape [heads, slots]."""
         weights = np.zeros((len(self), head + tail_draws), np.uint16)

@@ -36,10 +36,12 @@ from corpus.tokens import read_row_groups, row_group_rows, row_group_tokens
 from ngram_agg.full_tables import FullTable, full_distributions, load_full_table
 from ngram_agg.packing import Packing, token_dtype
 from ngram_agg.positions import Positions, positions_of, read_place
+from ngram_agg.ragged import offsets_of
 from ngram_agg.slots import Slots
 from ngram_agg.target_options import TargetOptions
 from ngram_agg.targets import (
     NO_HEAD,
+    Heads,
     Targets,
     TargetTable,
     load_target_table,
@@ -53,6 +55,8 @@ _DEFAULT_LANES = 8
 # Of what a batch is made of: what is more is a slip, and doesn't fit in memory.
 _MOST = 1 << 24
 _FOOTERS_AT_ONCE = 16
+# Of heads that were used last.
+_HELD_SLOTS = 4
 # Rarer contexts say nothing that the observed token doesn't.
 _MIN_COUNT = 2
 
@@ -521,8 +525,8 @@ class _SequenceTargets(NamedTuple):
       draw_slots: slots for drawn tokens.
       head: uint32 of shape [sequences, length], each position's head, `NO_HEAD` for filling.
       starts: where the drawn tokens of each sequence begin, of shape [sequences].
-      source: what these two count in, as index into `sources`, of shape [sequences].
-      sources: the slots of each row group.
+      source: the row group of each sequence, as index into `sources`, of shape [sequences].
+      sources: of each row group, the slots of its heads, and its drawn tokens.
     """
 
     head_slots: int
@@ -530,17 +534,15 @@ class _SequenceTargets(NamedTuple):
     head: Array
     starts: Array
     source: Array
-    sources: list[Slots]
+    sources: list[tuple[Slots, Array]]
 
     def fill(self, rows: slice, targets: Targets) -> None:
         """Takes the targets of a row group for those of some sequences."""
-        targets = targets.compact()
         _fill_flat(self.head[rows], targets.head, NO_HEAD)
-        draws = targets.heads.draws[targets.head]
-        drawn = np.concatenate([np.zeros(1, np.int64), np.cumsum(draws, dtype=np.int64)])
+        drawn = offsets_of(targets.heads.draws[targets.head])
         self.starts[rows] = drawn[: len(targets) : self.head.shape[1]]
         self.source[rows] = len(self.sources)
-        self.sources.append(Slots(targets, self.head_slots))
+        self.sources.append((_slots_of(targets.heads, self.head_slots), targets.drawn))
 
     def slots(self, rows: Array) -> tuple[Tensor, Tensor]:
         """Tokens and weights of some sequences, as in a `Batch`."""
@@ -549,8 +551,21 @@ class _SequenceTargets(NamedTuple):
         for source in np.unique(self.source[rows]).tolist():
             places = np.flatnonzero(self.source[rows] == source)
             some = rows[places]
-            self.sources[source].fill(self.head[some], self.starts[some], places, tokens, weights)
+            slots, drawn = self.sources[source]
+            slots.fill(self.head[some], drawn, self.starts[some], places, tokens, weights)
         return torch.from_numpy(tokens), torch.from_numpy(weights)
+
+
+_held_slots: deque[tuple[Heads, Slots]] = deque(maxlen=_HELD_SLOTS)
+
+
+def _slots_of(heads: Heads, head_slots: int) -> Slots:
+    """Those of heads that row groups have in common are made once."""
+    for held, slots in _held_slots:
+        if held is heads:
+            return slots
+    _held_slots.append((heads, Slots(heads, head_slots)))
+    return _held_slots[-1][1]
 
 
 class _RowGroup(NamedTuple):

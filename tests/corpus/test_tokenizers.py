@@ -575,8 +575,9 @@ class TestLoading:
 
 @pytest.mark.parametrize("end", [-1, 257, 1 << 40])
 def test_an_end_of_documents_that_no_vocabulary_has_is_refused(end, tmp_path):
-    save(tmp_path, load_tokenizer("bytes"))
-    marker = json.loads((tmp_path / MARKER).read_text())
-    (tmp_path / MARKER).write_text(json.dumps(marker | {"end_of_document": end}))
-    with pytest.raises(DataError, match=rf"the id that ends documents is {end}; .* below 256"):
-        load_tokenizer(str(tmp_path))
+    folder = tmp_path / "bytes"
+    save(folder, load_tokenizer("bytes"))
+    marker = json.loads((folder / MARKER).read_text())
+    (folder / MARKER).write_text(json.dumps(marker | {"end_of_document": end}))
+    with pytest.raises(UsageError, match=rf"the id that ends documents is {end}; .* below 256"):
+        load_tokenizer(str(folder))
