@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from corpus import storage
 from corpus.errors import CorpusmillError, DataError, one_line
 
-_COMPRESSION_LEVEL = 1
+COMPRESSION_LEVEL = 1
 
 
 class RowGroupWriter:
@@ -90,9 +90,9 @@ class RowGroupWriter:
                 self._path,
                 self._schema,
                 compression="zstd",
-                compression_level=_COMPRESSION_LEVEL,
+                compression_level=COMPRESSION_LEVEL,
                 use_dictionary=False,
-                column_encoding=dict(_encodings(self._schema)),
+                column_encoding=dict(encodings(self._schema)),
                 write_statistics=self._sorted_by,
                 write_page_checksum=True,
             )
@@ -223,7 +223,8 @@ def list_offsets(table: pa.Table, name: str) -> Any:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def _encodings(schema: pa.Schema) -> Iterator[tuple[str, str]]:
+def encodings(schema: pa.Schema) -> Iterator[tuple[str, str]]:
+    """How each column of a dataset's files is encoded, by the name of its values."""
     for column in schema:
         if pa.types.is_list(column.type):
             yield f"{column.name}.list.element", "BYTE_STREAM_SPLIT"
