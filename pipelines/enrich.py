@@ -27,7 +27,7 @@ from pipelines.target_joins import TokenFiles, write_with_table
 from pipelines.target_tables import (
     TargetTables,
     make_one_table,
-    open_table,
+    open_one_table,
     write_one_table,
 )
 
@@ -173,7 +173,7 @@ def build_pipeline(
     """The pipeline that writes the targets into a folder that has been claimed."""
     import apache_beam as beam
 
-    from pipelines.target_transforms import BuildTable, BuildTables, JoinMany, JoinOne
+    from pipelines.target_transforms import BuildTable, FindSources, JoinMany, JoinOne
     from pipelines.transforms import SpreadOut, WriteManifest
 
     plan = plan or make_plan(options)
@@ -183,7 +183,7 @@ def build_pipeline(
     if plan.is_one_table:
         join: beam.PTransform = JoinOne(files, pipeline | "Table" >> BuildTable(plan.tables))
     else:
-        join = JoinMany(files, pipeline | "Tables" >> BuildTables(plan.tables))
+        join = JoinMany(files, pipeline | "Tables" >> FindSources(plan.tables))
     (
         pipeline
         | "TokenFiles" >> SpreadOut(range(len(files.names)))
@@ -201,7 +201,7 @@ class _WriteTargets:
     files: TokenFiles
 
     def load(self) -> TargetTable:
-        return open_table(self.files.tables, 0)
+        return open_one_table(self.files.tables)
 
     def run(self, table: TargetTable, number: int) -> None:
         write_with_table(number, self.files, table)
@@ -215,7 +215,7 @@ def _build(run: RunOptions, plan: EnrichPlan) -> "LocalJob | beam.Pipeline":
     job = LocalJob(_WriteTargets(plan.files), numbers, run.workers, partial(_finish, 0, plan))
     if job.processes == 1:
         return dataclasses.replace(job, loaded=make_one_table(plan.tables))
-    write_one_table(0, plan.tables)
+    write_one_table(plan.tables)
     return job
 
 

@@ -5,8 +5,8 @@ tokens go through in chunks:
 
 1. ask: the distinct contexts of a chunk's positions, sorted, go into a file with a row group for
    each table that has some of them.
-2. answer: whoever holds a table reads its row group of every chunk's file, and writes the contexts'
-   heads and the positions' draws.
+2. answer: a worker makes a table, reads the table's row group of every chunk's file, and writes
+   the contexts' heads and the positions' draws.
 3. write: a file's positions get back what was found for their contexts.
 
 Only the names of these files pass between workers. Both ways look up the same contexts with the
@@ -31,7 +31,7 @@ from ngram_agg.positions import PositionRows, joined_documents, read_positions
 from ngram_agg.targets import Targets, TargetTable, make_targets
 from ngram_agg.targets_files import TargetsWriter, heads_name
 from pipelines.progress import Progress
-from pipelines.target_tables import TargetTables, open_table
+from pipelines.target_tables import TargetTables, make_table, open_one_table
 
 # Row groups of tokens in a chunk, of a million tokens each, whose positions are in memory; fewer
 # where many tokens are drawn.
@@ -99,7 +99,7 @@ def write_with_table(number: int, files: TokenFiles, table: TargetTable | None =
     """
 
     def targets() -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
-        opened = open_table(files.tables, 0) if table is None else table
+        opened = open_one_table(files.tables) if table is None else table
         for rows in files.read(number):
             yield make_targets(opened, rows.positions), rows.ends
 
@@ -176,41 +176,50 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> Iterator[tuple[int,
         yield table, (*chunk, group)
 
 
-def answer(asked: tuple[int, Iterable[Asked]], files: TokenFiles) -> Iterator[tuple[int, Answered]]:
-    """Writes the answers of one table to all chunks, unless an earlier run has done it.
+def answer(
+    table: tuple[int, dict[str, list]], files: TokenFiles, cuts: list[Cut]
+) -> Iterator[tuple[int, Answered]]:
+    """Makes a table and writes its answers to all chunks, unless an earlier run has done it.
+
+    Args:
+      table: its number; what it is made of, as for `make_table`; and `asked`, who asks it.
+      files: what gets targets.
+      cuts: between the tables.
 
     Yields:
       For each row group that asks, its file's number and where its answers are.
     """
-    table, found = asked
-    asking = sorted(found)
+    number, sources = table
+    asking: list[Asked] = sorted(sources["asked"])
+    if not asking:
+        return
     writer = files.tables.writer
-    part = f"answer-{files.tables.layout}-{table:05d}"
-    url = _answers_url(files, table)
+    part = f"answer-{files.tables.layout}-{number:05d}"
+    url = _answers_url(files, number)
     if writer.completion(part) is None:
+        made = make_table(number, sources, files.tables, cuts)
         started = time.perf_counter()
         with storage.publish(url) as path:
-            _write_answers(path, part, table, asking, files)
+            _write_answers(path, part, made, asking, files)
             size = os.path.getsize(path)
         writer.complete(part, _spilled(size, started))
     # An earlier run may have answered more: files that are written don't ask again.
     answers = {each: group for group, each in enumerate(join_files.answered(url))}
-    for number, first, group in asking:
-        yield number, (first, group, table, answers[number, first, group])
+    for file, first, group in asking:
+        yield file, (first, group, number, answers[file, first, group])
 
 
 def _write_answers(
-    path: str, part: str, table: int, asking: list[Asked], files: TokenFiles
+    path: str, part: str, table: TargetTable, asking: list[Asked], files: TokenFiles
 ) -> None:
     packing = files.tables.packing
     progress = Progress(files.tables.writer, "answers", part)
-    opened = open_table(files.tables, table)
     with join_files.AnswersWriter(path, packing) as output:
         for number, first, group in asking:
             chunk = number, first
             questions = join_files.read_questions(_questions_url(files, chunk), group, packing)
             documents = join_files.read_documents(_documents_url(files, chunk))
-            output.write((*chunk, group), join_files.answer(opened, questions, documents))
+            output.write((*chunk, group), join_files.answer(table, questions, documents))
             progress.add(len(questions.positions))
     progress.note()
 

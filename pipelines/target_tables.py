@@ -3,7 +3,8 @@
 Where they are few the contexts make one table. Where they are not, every part of the counts is
 turned into a run of (context backwards, next token) n-grams of all orders, spilled to storage. Cut
 by what stands next to a position, these make tables of bounded size that each answer a position
-with one look-up, whatever the order that is found.
+with one look-up, whatever the order that is found. They are made where they are asked, and live as
+long as that takes.
 """
 
 import dataclasses
@@ -33,6 +34,8 @@ from ngram_agg.targets import (
 )
 from pipelines.counts_merging import SPILLED, CountsParts, merge_slices
 from pipelines.progress import Progress
+
+_ONE_TABLE = "table-one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +71,10 @@ class TargetTables:
         """Tells what was made for these tables from what an earlier run made for others."""
         return f"{self.partition_rows or 'one'}"
 
-    def part(self, number: int) -> str:
-        return f"table-{self.layout}-{number:05d}"
-
-    def folder(self, number: int) -> str:
-        return self.writer.scratch("tables", self.layout, f"{number:05d}")
+    @property
+    def folder(self) -> str:
+        """Of the one table."""
+        return self.writer.scratch("table")
 
 
 def make_one_table(tables: TargetTables) -> TargetTable:
@@ -80,11 +82,14 @@ def make_one_table(tables: TargetTables) -> TargetTable:
     return _make_table("table-here", tables, _all_contexts(tables))
 
 
-def write_one_table(number: int, tables: TargetTables) -> int:
-    """Builds the table of all contexts, unless an earlier run has done it; returns its number."""
-    if tables.writer.completion(tables.part(number)) is None:
-        _write_table(number, tables, _all_contexts(tables))
-    return number
+def write_one_table(tables: TargetTables) -> None:
+    """Writes the table of all contexts to storage, unless an earlier run has done it."""
+
+    def save(table: TargetTable) -> None:
+        save_target_table(tables.folder, table)
+
+    if tables.writer.completion(_ONE_TABLE) is None:
+        _make_table(_ONE_TABLE, tables, _all_contexts(tables), save)
 
 
 def _all_contexts(tables: TargetTables) -> Iterator[NextTokens]:
@@ -130,28 +135,28 @@ def to_tables(split: tuple[Cut, CountsRun], cuts: list[Cut]) -> Iterator[tuple[i
         yield number, run
 
 
-def write_table(sources: tuple[int, dict[str, list]], tables: TargetTables, cuts: list[Cut]) -> int:
-    """Builds a table, unless an earlier run has done it; returns its number."""
-    number, grouped = sources
-    if tables.writer.completion(tables.part(number)) is None:
-        split = merge_runs([empty_run(tables.packing), *grouped["split"]])
-        whole = merge_slices(sorted(grouped["slices"][0]), tables.packing)
-        bounds = [
-            _bounds(context, tables.packing)
-            for cut in cuts[max(0, number - 1) : number + 1]
-            for context in split_contexts(cut, tables.packing)
-        ]
-        runs = merge_streams([_without(whole, sorted(set(bounds))), iter([split])])
-        contexts = backward_contexts(tables.packing, runs, tables.options.min_count)
-        _write_table(number, tables, contexts)
-    return number
+def make_table(
+    number: int, sources: dict[str, list], tables: TargetTables, cuts: list[Cut]
+) -> TargetTable:
+    """One of several tables, in this process' memory.
 
-
-def _write_table(number: int, tables: TargetTables, contexts: Iterator[NextTokens]) -> None:
-    def save(table: TargetTable) -> None:
-        save_target_table(tables.folder(number), table)
-
-    _make_table(tables.part(number), tables, contexts, save)
+    Args:
+      number: of the table.
+      sources: `slices`, of the runs turned round, and `split`, contexts that are cut.
+      tables: what they are made of.
+      cuts: between them.
+    """
+    split = merge_runs([empty_run(tables.packing), *sources["split"]])
+    slices = sources["slices"][0] if sources["slices"] else []
+    whole = merge_slices(sorted(slices), tables.packing)
+    bounds = [
+        _bounds(context, tables.packing)
+        for cut in cuts[max(0, number - 1) : number + 1]
+        for context in split_contexts(cut, tables.packing)
+    ]
+    runs = merge_streams([_without(whole, sorted(set(bounds))), iter([split])])
+    contexts = backward_contexts(tables.packing, runs, tables.options.min_count)
+    return _make_table(f"table-{tables.layout}-{number:05d}", tables, contexts)
 
 
 def _make_table(
@@ -200,8 +205,8 @@ def _without(runs: Iterator[CountsRun], bounds: Iterable[tuple[Key, Key]]) -> It
 
 
 @functools.lru_cache(maxsize=1)
-def open_table(tables: TargetTables, number: int) -> TargetTable:
-    """A table, memory-mapped from storage or from a copy in the folder for temporary files."""
+def open_one_table(tables: TargetTables) -> TargetTable:
+    """The one table, memory-mapped from storage, or from a copy in the temporary files."""
     return open_target_table(
-        tables.folder(number), tables.packing, tables.options, made_of=tables.writer.config
+        tables.folder, tables.packing, tables.options, made_of=tables.writer.config
     )

@@ -1,6 +1,5 @@
 """The transforms of `enrich`: see `pipelines.target_tables` and `pipelines.target_joins`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -26,25 +25,28 @@ from pipelines.target_tables import (
     split_pieces,
     to_tables,
     write_one_table,
-    write_table,
 )
 from pipelines.transforms import SpreadOut
 
 
 class BuildTable(beam.PTransform):
-    """(A pipeline) -> the number of the one table, when it is on storage."""
+    """(A pipeline) -> an element when the one table is on storage."""
 
     def __init__(self, tables: TargetTables) -> None:
         super().__init__()
         self._tables = tables
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        one = pipeline | "One" >> beam.Create([0], reshuffle=False)
-        return one | "Build" >> beam.Map(write_one_table, self._tables)
+        one = pipeline | "One" >> beam.Create([self._tables], reshuffle=False)
+        return one | "Build" >> beam.Map(write_one_table)
 
 
-class BuildTables(beam.PTransform):
-    """(A pipeline) -> `tables`, numbers of those on storage; `cuts`, the list between them."""
+class FindSources(beam.PTransform):
+    """(A pipeline) -> what each of many tables is made of.
+
+    `slices` of runs and `split` contexts, both by the number of a table; `cuts`, the list between
+    these.
+    """
 
     def __init__(self, tables: TargetTables) -> None:
         super().__init__()
@@ -72,12 +74,7 @@ class BuildTables(beam.PTransform):
             >> beam.CombinePerKey(SumRuns()).with_output_types(tuple[Cut, CountsRun])
             | "ToTables" >> beam.FlatMap(to_tables, cuts).with_output_types(tuple[int, CountsRun])
         )
-        built = (
-            {"slices": whole, "split": split}
-            | "Sources" >> beam.CoGroupByKey()
-            | "Build" >> beam.Map(write_table, tables, cuts)
-        )
-        return {"tables": built, "cuts": found}
+        return {"slices": whole, "split": split, "cuts": found}
 
 
 class JoinOne(beam.PTransform):
@@ -90,34 +87,35 @@ class JoinOne(beam.PTransform):
 
     def expand(self, numbers: beam.PCollection) -> beam.PCollection:
         ready = beam.pvalue.AsList(self._table)
-        return numbers | "Write" >> beam.Map(_after, ready, write_with_table, self._files)
+        return numbers | "Write" >> beam.Map(_write_after, ready, self._files)
 
 
 class JoinMany(beam.PTransform):
     """Numbers of files -> the same, with their targets written from tables of bounded size."""
 
-    def __init__(self, files: TokenFiles, built: dict[str, beam.PCollection]) -> None:
+    def __init__(self, files: TokenFiles, sources: dict[str, beam.PCollection]) -> None:
         super().__init__()
         self._files = files
-        self._built = built
+        self._sources = sources
 
     def expand(self, numbers: beam.PCollection) -> beam.PCollection:
         files = self._files
-        cuts = beam.pvalue.AsSingleton(self._built["cuts"])
-        ready = beam.pvalue.AsList(self._built["tables"])
-        return (
+        cuts = beam.pvalue.AsSingleton(self._sources["cuts"])
+        asked = (
             numbers
             | "Chunks" >> beam.FlatMap(chunks, files).with_output_types(Chunk)
             | "ChunksToWorkers" >> SpreadOut()
             | "Ask" >> beam.FlatMap(ask, files, cuts).with_output_types(tuple[int, Asked])
-            | "ToTables" >> beam.GroupByKey()
-            | "Answer"
-            >> beam.FlatMap(_after, ready, answer, files).with_output_types(tuple[int, Answered])
+        )
+        tables = {"asked": asked, **{name: self._sources[name] for name in ("slices", "split")}}
+        return (
+            tables
+            | "ToTables" >> beam.CoGroupByKey()
+            | "Answer" >> beam.FlatMap(answer, files, cuts).with_output_types(tuple[int, Answered])
             | "ToFiles" >> beam.GroupByKey()
             | "Write" >> beam.Map(write_answered, files)
         )
 
 
-def _after(element: Any, _ready: list[int], work: Callable[..., Any], *arguments: Any) -> Any:
-    """Work that begins when what `_ready` counts is there."""
-    return work(element, *arguments)
+def _write_after(number: int, _ready: list[None], files: TokenFiles) -> int:
+    return write_with_table(number, files)

@@ -24,7 +24,6 @@ SMALL = {
     "Parts/FindCuts/Cut",
     "Parts/FindCuts/MergeSamples/UnKey",
     "Table/Build",
-    "Tables/Build",
     "Tables/FindCuts/Cut",
     "Tables/FindCuts/MergeSamples/UnKey",
     *(f"{path}AllComplete/CombineGlobally(CountCombineFn)/UnKey" for path in ("", "Parts/")),
