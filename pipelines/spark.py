@@ -174,10 +174,12 @@ def _connect(master: str) -> pyspark.SparkContext:
         reason = java.toString() if java else one_line(error)
         raise UsageError(f"no Spark at --spark_master_url {master}: {reason}") from error
     if not logging.getLogger().isEnabledFor(logging.WARNING):
-        # A task that fails shows a page of Java each time; the last one's error comes out anyway.
+        # A task that fails shows a page of Java each time, and an executor that leaves while the
+        # context is stopped another one; the last task's error comes out anyway.
         levels = context._jvm.org.apache.logging.log4j
-        tasks = "org.apache.spark.scheduler.TaskSetManager"
-        levels.core.config.Configurator.setLevel(tasks, levels.Level.OFF)
+        for name in ("scheduler.TaskSetManager", "rpc.netty.Inbox"):
+            logger = f"org.apache.spark.{name}"
+            levels.core.config.Configurator.setLevel(logger, levels.Level.OFF)
     return context
 
 
