@@ -548,6 +548,8 @@ class _SequenceTargets(NamedTuple):
         """Tokens and weights of some sequences, as in a `Batch`."""
         shape = len(rows), self.head.shape[1], self.head_slots + self.draw_slots
         tokens, weights = _empty(shape, np.int32), _empty(shape, np.float32)
+        tokens.fill(0)
+        weights.fill(0)
         for source in np.unique(self.source[rows]).tolist():
             places = np.flatnonzero(self.source[rows] == source)
             some = rows[places]

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.errors import DataError, UsageError
-from ngram_agg import slots as slots_module
 from ngram_agg.full_tables import (
     backward_contexts,
     backward_run,
@@ -421,24 +420,16 @@ def test_slots_are_those_of_the_dense_form(head, draws):
     heads[: len(targets)] = targets.head
     starts = np.cumsum([0, *targets.heads.draws[targets.head]])[: len(targets) : length]
     order = np.random.default_rng(0).permutation(sequences)
-    tokens = np.full((sequences, length, head + draws), -1, np.int32)
-    weights = np.full(tokens.shape, -1, np.float32)
-    for ready in (0, 7, 1 << 16):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(slots_module, "_READY", ready)
-            slots = Slots(targets.heads, head)
-        slots.fill(
-            heads.reshape(sequences, length)[order],
-            targets.drawn,
-            starts[order],
-            order,
-            tokens,
-            weights,
-        )
-        check_slots(targets, head, draws, tokens, weights)
-
-
-def check_slots(targets, head, draws, tokens, weights):
+    tokens = np.zeros((sequences, length, head + draws), np.int32)
+    weights = np.zeros(tokens.shape, np.float32)
+    Slots(targets.heads, head).fill(
+        heads.reshape(sequences, length)[order],
+        targets.drawn,
+        starts[order],
+        order,
+        tokens,
+        weights,
+    )
     right_tokens, right_weights = targets.dense(head, draws)
     flat_tokens, flat_weights = tokens.reshape(-1, head + draws), weights.reshape(-1, head + draws)
     assert (flat_tokens[: len(targets)] == right_tokens).all()
