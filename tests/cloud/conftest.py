@@ -88,7 +88,7 @@ def steps(place: Place) -> dict[str, tuple]:
             *("--partition-mib", 1),
         ),
         "targets": (*enrich, "--table-mib", "512"),
-        "targets-of-many-tables": (*enrich, "--table-mib", "0.01"),
+        "targets-of-many-tables": (*enrich, "--table-mib", "8"),
         "byte-tokens": ("tokenize", *documents, "--tokenizer", "bytes"),
         "byte-counts": ("count", "--input", place / "byte-tokens", "--max-order", 2, *counts),
         "codebook": ("freeze", "--counts", place / "byte-counts"),
