@@ -99,7 +99,7 @@ def commands(job):
         "some-counts": ("count", "--input", job / "some-tokens", *counts),
         "distributions": ("distributions", "--input", job / "counts"),
         "targets": (*enrich, "--table-mib", "512"),
-        "targets-of-many-tables": (*enrich, "--table-mib", "1"),
+        "targets-of-many-tables": (*enrich, "--table-mib", "0.05"),
         "merged": ("merge", *both, "--partition-mib", 1),
         "compressed": ("compress", *documents, "--codebook", job / "codebook"),
         "compressed-by-model": ("compress", *documents, *arithmetic),
