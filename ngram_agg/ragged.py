@@ -16,6 +16,11 @@ def offsets_of(sizes: npt.NDArray[Any]) -> Offsets:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
+def row_sums(values: Values, offsets: Offsets) -> npt.NDArray[np.int64]:
+    """The sum of each row's values, 0 of a row without any: int64 [rows]."""
+    return np.diff(offsets_of(values)[offsets])
+
+
 def take_ragged(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64]) -> Values:
     """The values of some rows, one row after the other."""
     taken = np.empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)

@@ -11,7 +11,7 @@ from ngram_agg.compiled import compiled, prefetch
 from ngram_agg.hash_index import EMPTY, ROW, index_slots
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Words, keys_rise
-from ngram_agg.ragged import offsets_of
+from ngram_agg.ragged import row_sums
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -161,8 +161,7 @@ def check_target_columns(columns: Columns, packing: Packing, head: int, tail_dra
         or (columns["head_orders"][contexts:] != last_orders).any()
     ):
         raise DataError("the last heads are not those of observed tokens")
-    sums = offsets_of(columns["head_weights"])
-    left = 65535 - np.diff(sums[columns["head_offsets"]])
+    left = 65535 - row_sums(columns["head_weights"], columns["head_offsets"])
     if (sizes > head).any() or (left < 0).any() or ((left > 0) != (draws > 0)).any():
         raise DataError("heads have too many tokens, or weights that don't add up")
     if (draws[:contexts] > tail_draws).any() or (tails[draws[:contexts] > 0] == 0).any():

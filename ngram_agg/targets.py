@@ -26,7 +26,7 @@ from ngram_agg.hash_index import build_index
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
 from ngram_agg.positions import Positions
-from ngram_agg.ragged import offsets_of, take_ragged
+from ngram_agg.ragged import offsets_of, row_sums, take_ragged
 from ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
 from ngram_agg.table_checks import check_target_columns
 from ngram_agg.target_options import MAX_HEAD, TargetOptions
@@ -80,8 +80,7 @@ class Heads:
 
     def left(self) -> Words:
         """What each head's weights miss to `WEIGHT_UNITS`, the drawn tokens', uint16 [heads]."""
-        sums = offsets_of(self.weights)
-        return (WEIGHT_UNITS - np.diff(sums[self.offsets])).astype(np.uint16)
+        return (WEIGHT_UNITS - row_sums(self.weights, self.offsets)).astype(np.uint16)
 
     def slot_weights(self, head: int, tail_draws: int) -> Words:
         """The weights in `Targets.dense` of positions with these heads, of shape [heads, slots]."""

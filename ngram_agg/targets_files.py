@@ -21,7 +21,7 @@ from corpus.errors import DataError
 from ngram_agg.compiled import compiled, prefetch
 from ngram_agg.hashing import mix
 from ngram_agg.packing import Packing, Tokens, Words
-from ngram_agg.ragged import offsets_of
+from ngram_agg.ragged import offsets_of, row_sums
 from ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 
 HEADS_FOLDER = "heads"
@@ -417,8 +417,7 @@ class _Limits(NamedTuple):
         """Raises DataError unless no target of these heads can be wrong or too wide."""
         self.check_ids(url, heads.tokens)
         sizes = np.diff(heads.offsets)
-        weights = np.concatenate([np.zeros(1, np.int64), np.cumsum(heads.weights, dtype=np.int64)])
-        left = WEIGHT_UNITS - (weights[heads.offsets[1:]] - weights[heads.offsets[:-1]])
+        left = WEIGHT_UNITS - row_sums(heads.weights, heads.offsets)
         # The observed token takes the first slot, where there may be none for drawn ones.
         most_draws = np.where(sizes > 0, self.tail_draws, max(self.tail_draws, 1))
         has_context = heads.orders != NO_CONTEXT
