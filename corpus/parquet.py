@@ -20,6 +20,10 @@ from corpus.errors import CorpusmillError, DataError, one_line
 COMPRESSION_LEVEL = 1
 
 
+# For files whose writer ends the row groups, by other measures than rows.
+NO_ROW_LIMIT = 1 << 62
+
+
 class RowGroupWriter:
     """Writes one file whose bytes depend on the rows alone, not on the batches they come in.
 

@@ -16,8 +16,6 @@ from corpus import parquet
 ROW_GROUP_TOKENS = 1 << 20
 # So that reading a document of any length takes little memory.
 MAX_ROW_TOKENS = 1 << 20
-# Row groups end by tokens, not by rows.
-_NO_ROW_LIMIT = 1 << 62
 
 
 class TextEncoder(Protocol):
@@ -84,7 +82,7 @@ class TokensWriter:
         """Prepares a file at a local path for token ids of `dtype`."""
         self.tokens = 0
         self._group_tokens = 0
-        self._writer = parquet.RowGroupWriter(path, tokens_schema(dtype), _NO_ROW_LIMIT)
+        self._writer = parquet.RowGroupWriter(path, tokens_schema(dtype), parquet.NO_ROW_LIMIT)
 
     @property
     def rows(self) -> int:

@@ -41,7 +41,6 @@ from ngram_agg.targets import (
 _TABLES = "tables"
 # Who asked for the answers in its row groups.
 _ASKED = "asked"
-_NO_ROW_LIMIT = 1 << 62
 _MOST_BUCKET_BITS = 16
 _AHEAD = 16
 
@@ -137,7 +136,7 @@ def write_questions(path: str, questions: Questions, cuts: Sequence[Cut]) -> Non
         }
     )
     tables = []
-    with parquet.RowGroupWriter(path, schema, _NO_ROW_LIMIT) as writer:
+    with parquet.RowGroupWriter(path, schema, parquet.NO_ROW_LIMIT) as writer:
         for table, (first, last) in enumerate(itertools.pairwise(bounds)):
             if first == last:
                 continue

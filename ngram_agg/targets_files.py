@@ -29,8 +29,6 @@ HEADS_FOLDER = "heads"
 # read together with one that it wasn't written with.
 _TOKENS = "corpusmill.tokens_sha256"
 _HEADS = "corpusmill.heads_sha256"
-# Row groups end where those of the tokens end, and with a segment.
-_NO_ROW_LIMIT = 1 << 62
 # A segment ends with the row group that brings it to so many numbers: one for each position, drawn
 # token and token of a head.
 _SEGMENT_NUMBERS = 1 << 25
@@ -78,7 +76,7 @@ class TargetsWriter:
         self._sha256 = hashlib.sha256()
         self._tokens_sha256 = tokens_sha256
         self._files = tuple(
-            parquet.RowGroupWriter(each, schema, _NO_ROW_LIMIT)
+            parquet.RowGroupWriter(each, schema, parquet.NO_ROW_LIMIT)
             for each, schema in (
                 (path, positions_schema(packing)),
                 (heads_path, heads_schema(packing)),
