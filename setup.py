@@ -96,5 +96,10 @@ setup(
     package_data={package: ["py.typed"] for package in PACKAGES if "." not in package},
     install_requires=INSTALL,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["corpusmill = pipelines.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "corpusmill = pipelines.cli:main",
+            "corpusmill-worker = pipelines.worker:main",
+        ]
+    },
 )

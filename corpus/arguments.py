@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
+from corpus import storage
 from corpus.errors import UsageError
 
 # Of an argument that is wrong.
@@ -88,6 +89,15 @@ def _refuse_unknown(arguments: Sequence[str], known: Sequence[str]) -> None:
             raise UsageError(f"unknown option {name}{hint}")
     if arguments and not arguments[0].startswith("-"):
         raise UsageError(f"unexpected argument {arguments[0]!r}")
+
+
+def location(text: str) -> str:
+    """A path or URL; a path means the folder in which the command is typed, on all workers too.
+
+    Raises:
+      UsageError: nothing can open it.
+    """
+    return storage.absolute(text)
 
 
 def share(text: str) -> float:

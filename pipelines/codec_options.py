@@ -19,7 +19,7 @@ from compress.codebook import PARSES
 from compress.codecs import BASELINES, codec_on_device, runs_network
 from compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from compress.codecs.padded import PADDINGS
-from corpus.arguments import Parser, integer, whole_number
+from corpus.arguments import Parser, integer, location, whole_number
 from corpus.errors import UsageError
 from corpus.tokenizers import load_tokenizer
 from pipelines.byte_models import ModelChoice, add_model_arguments
@@ -50,7 +50,7 @@ def add_codec_arguments(parser: Parser) -> None:
         default=CodebookCodec.kind,
         help="a codebook, or one that it is compared with",
     )
-    add("--codebook", metavar="FILE", help="codebook: path or URL of the file")
+    add("--codebook", type=location, metavar="FILE", help="codebook: path or URL of the file")
     add(
         "--parse",
         choices=PARSES,

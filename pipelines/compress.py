@@ -8,8 +8,7 @@ from compress.codebook import Codebook
 from compress.codecs import CodebookCodec, Codec, SubwordCodec, codec_on_device, expect_codec
 from compress.compressed import CodecEncoder
 from compress.streams import encode_stream
-from corpus import storage
-from corpus.arguments import Parser, make_parser
+from corpus.arguments import Parser, location, make_parser
 from corpus.datasets import DatasetWriter
 from corpus.tokenizers import use_backend
 from pipelines.codec_options import (
@@ -46,7 +45,7 @@ def make_job(
     return EncodeJob(
         "compress",
         documents,
-        DatasetWriter(storage.absolute(output), "compressed", config),
+        DatasetWriter(output, "compressed", config),
         codec.files,
         partial(
             load_encoder, content_hash=codec.content_hash, device=device, backend=codec.backend
@@ -100,7 +99,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add_input_argument(parser, required=False)
-    add("--output", metavar="DIR", help="folder or URL of the compressed dataset")
+    add("--output", type=location, metavar="DIR", help="folder or URL of the compressed dataset")
     add_codec_arguments(parser)
     add_device_argument(parser)
     add("--stdin", action="store_true", help="read standard input, write to standard output")

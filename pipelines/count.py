@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus import storage
-from corpus.arguments import integer, make_parser, positive
+from corpus.arguments import integer, location, make_parser, positive
 from corpus.datasets import (
     Completion,
     DatasetWriter,
@@ -77,7 +77,7 @@ class CountPlan:
             "run_tokens": self.options.run_tokens,
             "partition_mib": self.options.partition_mib,
         }
-        return DatasetWriter(storage.absolute(self.options.output), "counts", config)
+        return DatasetWriter(self.options.output, "counts", config)
 
     @property
     def parts(self) -> CountsParts:
@@ -249,7 +249,7 @@ def _cut(arrays: Iterable[npt.NDArray[np.generic]], size: int) -> Iterator[npt.N
 
 
 def _finish(cuts: list[Cut], plan: CountPlan) -> Manifest:
-    inputs = {storage.absolute(plan.options.input): plan.manifest}
+    inputs = {plan.options.input: plan.manifest}
     return finish_counts(cuts, plan.parts, inputs, plan.writer.completed_parts("run-"))
 
 
@@ -261,8 +261,20 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill count --input tokens --output counts --max-order 3",
     )
     add = parser.add_argument
-    add("--input", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
-    add("--output", required=True, metavar="DIR", help="folder or URL of the counts dataset")
+    add(
+        "--input",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of a tokens dataset",
+    )
+    add(
+        "--output",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the counts dataset",
+    )
     add("--max-order", type=integer, default=3, metavar="N", help="tokens in the longest context")
     add(
         "--run-tokens",
@@ -280,7 +292,7 @@ def main(argv: Sequence[str]) -> None:
     )
     arguments, run = parse_job(parser, argv)
     options = CountOptions(
-        input=storage.absolute(arguments.input),
+        input=arguments.input,
         output=arguments.output,
         max_order=arguments.max_order,
         run_tokens=arguments.run_tokens,

@@ -14,7 +14,7 @@ from compress.codecs import Codec, codec_on_device, expect_codec
 from compress.compressed import read_documents
 from compress.streams import decode_stream
 from corpus import storage
-from corpus.arguments import make_parser
+from corpus.arguments import location, make_parser
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
@@ -56,7 +56,7 @@ class DecompressPlan:
     @property
     def writer(self) -> DatasetWriter:
         config = {"compressed": self.manifest.content_hash}
-        return DatasetWriter(storage.absolute(self.output), "documents", config)
+        return DatasetWriter(self.output, "documents", config)
 
     @property
     def codec(self) -> tuple[str, str]:
@@ -76,8 +76,8 @@ def make_plan(input_folder: str, output: str, device: str = "cpu") -> Decompress
       DatasetError: it is no compressed dataset.
       DataError: its codec isn't there, or isn't the one that it was made with.
     """
-    folder = storage.absolute(input_folder)
-    plan = DecompressPlan(folder, read_manifest(folder, "compressed"), output, device)
+    manifest = read_manifest(input_folder, "compressed")
+    plan = DecompressPlan(input_folder, manifest, output, device)
     expect_codec(*plan.codec)
     return plan
 
@@ -201,9 +201,14 @@ def main(argv: Sequence[str]) -> None:
         "  corpusmill decompress --codebook english.codebook --stdin < ids > text",
     )
     add = parser.add_argument
-    add("--input", metavar="DIR", help="folder or URL of a compressed dataset")
-    add("--output", metavar="DIR", help="folder or URL of the documents")
-    add("--codebook", metavar="FILE", help="with --stdin: path or URL of the codebook")
+    add("--input", type=location, metavar="DIR", help="folder or URL of a compressed dataset")
+    add("--output", type=location, metavar="DIR", help="folder or URL of the documents")
+    add(
+        "--codebook",
+        type=location,
+        metavar="FILE",
+        help="with --stdin: path or URL of the codebook",
+    )
     add("--stdin", action="store_true", help="read standard input, write to standard output")
     add_device_argument(parser)
     arguments, run = parse_job(parser, argv)

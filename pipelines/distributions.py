@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus import storage
-from corpus.arguments import make_parser, positive
+from corpus.arguments import location, make_parser, positive
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
@@ -89,7 +89,7 @@ class DistributionsPlan:
             "input": self.manifest.content_hash,
             **dataclasses.asdict(self.options.tables),
         }
-        return DatasetWriter(storage.absolute(self.options.output), "distributions", config)
+        return DatasetWriter(self.options.output, "distributions", config)
 
     def describe(self) -> list[str]:
         keep = self.options.tables
@@ -245,7 +245,7 @@ def _finish(_: int, plan: DistributionsPlan) -> Manifest:
     split = plan.writer.completed_parts("split-")
     return plan.writer.finish(
         [TOKENIZER_FOLDER, *parts, *split],
-        inputs={storage.absolute(plan.options.input): plan.manifest.content_hash},
+        inputs={plan.options.input: plan.manifest.content_hash},
         tokenizer=plan.manifest.tokenizer,
         properties={
             "max_order": plan.packing.max_order,
@@ -265,8 +265,20 @@ def main(argv: Sequence[str]) -> None:
     )
     keep = DistributionOptions()
     add = parser.add_argument
-    add("--input", required=True, metavar="DIR", help="folder or URL of a counts dataset")
-    add("--output", required=True, metavar="DIR", help="folder or URL of the distributions dataset")
+    add(
+        "--input",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of a counts dataset",
+    )
+    add(
+        "--output",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the distributions dataset",
+    )
     add(
         "--top-k",
         type=positive,
@@ -283,7 +295,7 @@ def main(argv: Sequence[str]) -> None:
     )
     arguments, run = parse_job(parser, argv)
     options = DistributionsOptions(
-        input=storage.absolute(arguments.input),
+        input=arguments.input,
         output=arguments.output,
         tables=DistributionOptions(arguments.top_k, arguments.min_count),
     )

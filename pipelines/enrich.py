@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from corpus import storage
-from corpus.arguments import make_parser, positive_number
+from corpus.arguments import location, make_parser, positive_number
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     DatasetWriter,
@@ -83,7 +82,7 @@ class EnrichPlan:
             "counts": self.counts.content_hash,
             **dataclasses.asdict(self.options.targets),
         }
-        return DatasetWriter(storage.absolute(self.options.output), "targets", config)
+        return DatasetWriter(self.options.output, "targets", config)
 
     @property
     def one_table_mib(self) -> float:
@@ -228,8 +227,8 @@ def _finish(_: int, plan: EnrichPlan) -> Manifest:
     return plan.writer.finish(
         [*parts, *(part for each in _SCRATCH_PARTS for part in plan.writer.completed_parts(each))],
         inputs={
-            storage.absolute(plan.options.tokens): plan.tokens.content_hash,
-            storage.absolute(plan.options.counts): plan.counts.content_hash,
+            plan.options.tokens: plan.tokens.content_hash,
+            plan.options.counts: plan.counts.content_hash,
         },
         tokenizer=plan.tokens.tokenizer,
         properties={
@@ -249,9 +248,27 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill enrich --tokens tokens --counts counts --output targets",
     )
     add = parser.add_argument
-    add("--tokens", required=True, metavar="DIR", help="folder or URL of a tokens dataset")
-    add("--counts", required=True, metavar="DIR", help="folder or URL of a counts dataset")
-    add("--output", required=True, metavar="DIR", help="folder or URL of the targets dataset")
+    add(
+        "--tokens",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of a tokens dataset",
+    )
+    add(
+        "--counts",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of a counts dataset",
+    )
+    add(
+        "--output",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the targets dataset",
+    )
     add_target_arguments(parser)
     add(
         "--table-mib",
@@ -264,8 +281,8 @@ def main(argv: Sequence[str]) -> None:
     arguments, run = parse_job(parser, argv)
     longest = read_manifest(arguments.counts, "counts").properties["max_order"]
     options = EnrichOptions(
-        tokens=storage.absolute(arguments.tokens),
-        counts=storage.absolute(arguments.counts),
+        tokens=arguments.tokens,
+        counts=arguments.counts,
         output=arguments.output,
         targets=target_options(arguments, longest),
         table_mib=arguments.table_mib,

@@ -6,8 +6,7 @@ from functools import partial
 
 from compress.codecs import Codec
 from compress.examples import ExampleOptions, make_examples
-from corpus import storage
-from corpus.arguments import Parser, integer, make_parser, positive
+from corpus.arguments import Parser, integer, location, make_parser, positive
 from corpus.datasets import DatasetWriter
 from pipelines.codec_options import add_codec_arguments, chosen_codec
 from pipelines.compress import codec_config, describe_codec, load_encoder
@@ -31,7 +30,7 @@ def make_job(
     return EncodeJob(
         "examples",
         documents,
-        DatasetWriter(storage.absolute(output), "examples", config),
+        DatasetWriter(output, "examples", config),
         codec.files,
         partial(load_encoder, content_hash=codec.content_hash),
         codec.description,
@@ -50,7 +49,13 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add_input_argument(parser)
-    add("--output", required=True, metavar="DIR", help="folder or URL of the examples dataset")
+    add(
+        "--output",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the examples dataset",
+    )
     add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
     add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")
     add("--length", type=positive, metavar="N", help="drop an example's ids beyond so many")

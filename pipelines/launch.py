@@ -1,5 +1,6 @@
 """Runs a job: claims the output, runs the pipeline, shows progress, prints the totals."""
 
+import contextlib
 import re
 import sys
 import time
@@ -8,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from corpus import errors
 from corpus.datasets import DatasetWriter, Manifest, read_manifest
-from pipelines import dataflow
+from pipelines import dataflow, engines
 from pipelines.options import RunOptions
 from pipelines.progress import Stage, shown
 
 if TYPE_CHECKING:
     import apache_beam as beam
+    from apache_beam.runners.runner import PipelineResult
 
     from pipelines.here import LocalJob
 
@@ -44,6 +46,8 @@ def run_job(
     on_dataflow = options.runner == dataflow.RUNNER
     if on_dataflow:
         dataflow.check_output(writer)
+    if options.is_on_engine:
+        engines.check(options.beam_options)
     if options.dry_run:
         print("\n".join([*description, f"would write the {writer.kind} dataset {writer.folder}"]))
         return
@@ -58,9 +62,9 @@ def run_job(
             result = dataflow.submit(pipeline, writer) if on_dataflow else pipeline.run()
             if result is None:
                 return
-            state = result.wait_until_finish()
+            state = _wait(result, options)
         except Exception as error:
-            raise _cause(error) from error
+            raise _cause(error, options) from error
     if state not in ("DONE", None):
         raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
     print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
@@ -77,13 +81,24 @@ def summary(manifest: Manifest, folder: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _cause(error: Exception) -> Exception:
+def _wait(result: "PipelineResult", options: RunOptions) -> str | None:
+    try:
+        return result.wait_until_finish()
+    except KeyboardInterrupt:
+        if options.is_on_engine:
+            # Its job server may have been interrupted as well.
+            with contextlib.suppress(Exception):
+                result.cancel()
+        raise
+
+
+def _cause(error: Exception, options: RunOptions) -> Exception:
     """The error of ours that made a worker fail, from what the runner says; else `error`."""
     if isinstance(error, errors.CorpusmillError):
         return type(error)(_BEAM_ADDITION.sub("", str(error)))
     found = _OUR_ERROR.findall(str(error))
     if not found:
-        return dataflow.failure(error) or error
+        return engines.failure(error) if options.is_on_engine else dataflow.failure(error) or error
     name, message = found[-1]
     kind = getattr(errors, name, errors.CorpusmillError)
     return kind(_BEAM_ADDITION.sub("", message))

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from corpus import storage
-from corpus.arguments import make_parser, positive
+from corpus.arguments import location, make_parser, positive
 from corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
 from corpus.errors import UsageError
 from ngram_agg.counts_files import counts_packing
@@ -52,7 +51,7 @@ class MergePlan:
             "inputs": sorted(manifest.content_hash for manifest in self.manifests.values()),
             "partition_mib": self.options.partition_mib,
         }
-        writer = DatasetWriter(storage.absolute(self.options.output), "counts", config)
+        writer = DatasetWriter(self.options.output, "counts", config)
         return CountsParts(writer, self.packing, partition_rows(self.options.partition_mib))
 
     @property
@@ -73,7 +72,7 @@ class MergePlan:
 
 def make_plan(options: MergeOptions) -> MergePlan:
     """Looks at the inputs; raises UsageError where they don't fit together."""
-    folders = [storage.absolute(folder) for folder in options.input]
+    folders = options.input
     if len(set(folders)) < max(2, len(folders)):
         raise UsageError(f"merge needs two or more different datasets; given: {', '.join(folders)}")
     manifests = {folder: read_manifest(folder, "counts") for folder in sorted(folders)}
@@ -124,10 +123,17 @@ def main(argv: Sequence[str]) -> None:
         "--input",
         action="append",
         required=True,
+        type=location,
         metavar="DIR",
         help="folder or URL of a counts dataset; at least two",
     )
-    add("--output", required=True, metavar="DIR", help="folder or URL of the counts dataset")
+    add(
+        "--output",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the counts dataset",
+    )
     add(
         "--partition-mib",
         type=positive,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from corpus.arguments import Parser, integer, parse_known
 from corpus.errors import UsageError
-from pipelines import dataflow
+from pipelines import dataflow, engines
 
 # Beam takes most of a second to import: functions do it when it is needed.
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class RunOptions:
         return self.runner == LOCAL_RUNNER
 
     @property
+    def is_on_engine(self) -> bool:
+        return self.runner in engines.RUNNERS
+
+    @property
     def beam_options(self) -> "PipelineOptions":
         from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -77,6 +81,8 @@ class RunOptions:
         from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
         options = self.beam_options
+        if self.is_on_engine:
+            engines.set_defaults(options)
         if not self.is_local:
             try:
                 return beam.Pipeline(options=options)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from corpus import storage
-from corpus.arguments import make_parser
+from corpus.arguments import location, make_parser
 from corpus.datasets import DatasetWriter
 from corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
 from pipelines.documents import (
@@ -26,7 +26,7 @@ def make_job(documents: FoundDocuments, tokenizer: Tokenizer, output: str) -> En
     return EncodeJob(
         "tokenize",
         documents,
-        DatasetWriter(storage.absolute(output), "tokens", config),
+        DatasetWriter(output, "tokens", config),
         {name: partial(storage.write_bytes, data=data) for name, data in files},
         partial(load_tokenizer, backend=tokenizer.backend),
         describe_tokenizer(tokenizer),
@@ -50,7 +50,13 @@ def main(argv: Sequence[str]) -> None:
         help="tokenizer.json, SentencePiece .model, VOCAB.json,MERGES.txt, a folder with one of"
         " these, or bytes",
     )
-    add("--output", required=True, metavar="DIR", help="folder or URL of the tokens dataset")
+    add(
+        "--output",
+        required=True,
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the tokens dataset",
+    )
     add(
         "--end-of-document",
         metavar="TOKEN",

@@ -1,16 +1,51 @@
-"""A local worker process: Beam's own, without its running commentary.
+"""A worker process of a runner: Beam's own, in this environment, without its running commentary.
 
-What goes wrong in it reaches the launching process with the error. It ends when that does.
+A runner starts `corpusmill-worker` with the addresses of its services (Beam's PROCESS environment),
+or this module with them in the environment. It ends when the process that started it does. With
+`--pool PORT` it is a pool, beside each executor, that starts workers when it is asked to (Beam's
+EXTERNAL environment). What goes wrong in a worker reaches the launching process with the error.
 """
 
+import argparse
 import logging
+import multiprocessing
 import os
 import runpy
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 
 _SECONDS_BETWEEN = 0.5
+_SECONDS_TO_END = 10
+_HARNESS = "apache_beam.runners.worker.sdk_worker_main"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`corpusmill-worker`; `--id` and `--provision_endpoint` are Beam's contract with it."""
+    parser = argparse.ArgumentParser(prog="corpusmill-worker", description=__doc__)
+    parser.add_argument("--pool", type=int, metavar="PORT", help="serve workers at this port")
+    parser.add_argument("--id", help="a worker's, from its runner")
+    parser.add_argument("--provision_endpoint", help="of its runner, which says the rest there")
+    arguments, _ = parser.parse_known_args(argv)
+    if arguments.pool is not None:
+        _serve_pool(arguments.pool)
+    elif arguments.id is None or arguments.provision_endpoint is None:
+        parser.error("a runner starts this program; --pool PORT serves workers")
+    else:
+        _ask_and_work(arguments.id, arguments.provision_endpoint)
+
+
+def work() -> None:
+    """Works for the runner whose addresses are in the environment, until it has no more to do."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    if "CORPUSMILL_LOG" not in os.environ:
+        logging.disable(logging.ERROR)
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the process' life)
+    # Not an import, because Beam's commentary begins when it is imported.
+    runpy.run_module(_HARNESS, run_name="__main__")
 
 
 def _end_with(parent: int) -> None:
@@ -19,10 +54,82 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def _ask_and_work(worker: str, provision_endpoint: str, ready: Connection | None = None) -> None:
+    """Works for a runner that says what a worker wants to know, as it does to Beam's boot program.
+
+    Args:
+      worker: its id.
+      provision_endpoint: where the runner says it.
+      ready: what is told when nothing is missing any more.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_provision_api_pb2 as messages
+    from apache_beam.portability.api import beam_provision_api_pb2_grpc as stubs
+    from google.protobuf import json_format
+
+    with grpc.insecure_channel(provision_endpoint) as channel:
+        service = stubs.ProvisionServiceStub(channel)
+        request = messages.GetProvisionInfoRequest()
+        info = service.GetProvisionInfo(request, metadata=[("worker_id", worker)]).info
+    os.environ |= {
+        "WORKER_ID": worker,
+        "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
+        "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
+        "CONTROL_API_SERVICE_DESCRIPTOR": str(info.control_endpoint),
+        "LOGGING_API_SERVICE_DESCRIPTOR": str(info.logging_endpoint),
+    }
+    if ready is not None:
+        ready.send(True)
+    work()
+
+
+def _serve_pool(port: int) -> None:
+    """Starts and stops workers for the runners of this machine.
+
+    Unlike those of Beam's own pool its workers have Beam imported when they start; and it says so
+    when one doesn't come up, where a runner would wait for good.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_fn_api_pb2 as messages
+    from apache_beam.portability.api import beam_fn_api_pb2_grpc as stubs
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_HARNESS])
+
+    class Pool(stubs.BeamFnExternalWorkerPoolServicer):
+        def __init__(self) -> None:
+            self._workers: dict[str, multiprocessing.process.BaseProcess] = {}
+
+        def StartWorker(self, request, _context):  # noqa: N802
+            ready, told = context.Pipe(duplex=False)
+            arguments = (request.worker_id, request.provision_endpoint.url, told)
+            worker = context.Process(target=_ask_and_work, args=arguments)
+            worker.start()
+            told.close()
+            self._workers[request.worker_id] = worker
+            try:
+                ready.recv()
+            except EOFError:
+                worker.join()
+                error = f"the worker ended at once, with code {worker.exitcode}"
+                return messages.StartWorkerResponse(error=error)
+            return messages.StartWorkerResponse()
+
+        def StopWorker(self, request, _context):  # noqa: N802
+            worker = self._workers.pop(request.worker_id, None)
+            if worker is not None:
+                worker.terminate()
+                worker.join(_SECONDS_TO_END)
+                worker.kill()
+            return messages.StopWorkerResponse()
+
+    server = grpc.server(ThreadPoolExecutor())
+    stubs.add_BeamFnExternalWorkerPoolServicer_to_server(Pool(), server)
+    server.add_insecure_port(f"[::]:{port}")
+    server.start()
+    print(f"serving workers at port {port}", flush=True)
+    server.wait_for_termination()
+
+
 if __name__ == "__main__":
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    if "CORPUSMILL_LOG" not in os.environ:
-        logging.disable(logging.ERROR)
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the process' life)
-    # Not an import, because Beam's commentary begins when it is imported.
-    runpy.run_module("apache_beam.runners.worker.sdk_worker_main", run_name="__main__")
+    main() if len(sys.argv) > 1 else work()

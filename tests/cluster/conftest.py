@@ -1,21 +1,29 @@
 """Engines that live as long as the tests, and one job, made in one process, to compare with."""
 
-import importlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from corpus.datasets import read_manifest
-from tests.cluster.engines import ROOT, Engine, cluster, cluster_state
+from tests.cluster.engines import (
+    BIN,
+    ROOT,
+    WORKER,
+    Engine,
+    cluster,
+    cluster_state,
+    free_port,
+    job_server,
+)
 from tests.codebooks import small_book
 from tests.golden.make import HERE as GOLDEN
 from tests.integration.samples import random_texts, run, write_jsonl
 
-# Each job starts three of these for some seconds, too short to pay for Java's better compiler.
-JVMS = ("driver", "executor")
-JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# Jobs here are too short to pay for Java's better compiler.
+JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 def pytest_collection_modifyitems(items):
@@ -27,29 +35,63 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def runner():
-    """The module of the runner; collecting the tests needs no PySpark."""
-    return importlib.import_module("pipelines.spark")
+def spark_cluster(tmp_path_factory):
+    """Folder of a Spark cluster that is up."""
+    yield from running_cluster("spark", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def spark_cluster(tmp_path_factory):
-    """Folder of a Spark cluster that is up, and that every driver from now on is configured for."""
-    folder = tmp_path_factory.mktemp("cluster")
-    cluster("up", folder)
-    with open(folder / "conf" / "spark-defaults.conf", "a") as configuration:
-        configuration.writelines(f"spark.{each}.extraJavaOptions {JAVA}\n" for each in JVMS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARK_CONF_DIR", str(folder / "conf"))
-        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-        yield folder
-    cluster("down", folder)
+def flink_cluster(tmp_path_factory):
+    """Folder of a Flink session cluster that is up."""
+    yield from running_cluster("flink", tmp_path_factory)
+
+
+def running_cluster(engine, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(engine)
+    cluster(engine, "up", folder)
+    yield folder
+    cluster(engine, "down", folder)
+
+
+@pytest.fixture(scope="session")
+def pool():
+    """Options for workers from a pool that is up; without, runners start processes."""
+    port = free_port()
+    with subprocess.Popen([BIN / WORKER, "--pool", str(port)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"serving workers at port %d\n" % port
+        yield ("--environment_type=EXTERNAL", f"--environment_config=localhost:{port}")
+        process.terminate()
 
 
 @pytest.fixture(scope="session")
 def spark(spark_cluster):
-    master = cluster_state(spark_cluster)["master"]
-    return Engine(("--runner=pipelines.spark.PySparkRunner", f"--spark_master_url={master}"))
+    return Engine(
+        (
+            "--runner=SparkRunner",
+            f"--spark_master_url={cluster_state(spark_cluster)['master']}",
+            f"--spark_job_server_jar={job_server('spark')}",
+            *java_options(*JAVA),
+            *java_options(f"-Dspark.executor.extraJavaOptions={' '.join(JAVA)}"),
+            *java_options("-Dspark.driver.host=127.0.0.1", "-Dspark.ui.enabled=false"),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def flink(flink_cluster):
+    return Engine(
+        (
+            "--runner=FlinkRunner",
+            f"--flink_master={cluster_state(flink_cluster)['master']}",
+            f"--flink_job_server_jar={job_server('flink')}",
+            "--parallelism=2",
+            *java_options(*JAVA),
+        )
+    )
+
+
+def java_options(*options):
+    return (f"--job_server_jvm_properties={option}" for option in options)
 
 
 @pytest.fixture(scope="session")

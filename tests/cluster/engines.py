@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import psutil
 from tests.integration.samples import run
 
 ROOT = Path(__file__).parents[2]
-CLUSTER = ROOT / "deploy" / "spark" / "cluster.py"
+CLUSTER = ROOT / "deploy" / "cluster.py"
+BIN = Path(sys.executable).parent
+WORKER = "corpusmill-worker"
 SECONDS = 800
 
 
@@ -22,6 +25,9 @@ class Engine:
     """Options of a command."""
 
     options: tuple[str, ...]
+
+    def with_options(self, *options):
+        return Engine((*self.options, *options))
 
     def run(self, *arguments):
         """A command in this process, which must succeed."""
@@ -39,6 +45,11 @@ class Engine:
         )
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 def finish(process):
     try:
         printed, _ = process.communicate(timeout=SECONDS)
@@ -49,8 +60,15 @@ def finish(process):
     return printed
 
 
-def cluster(action, folder):
-    command = [sys.executable, CLUSTER, action, "--folder", folder]
+def job_server(engine):
+    """The jar that `make cluster-test` builds."""
+    jar = ROOT / "deploy" / engine / "target" / f"{engine}-job-server.jar"
+    assert jar.exists(), f"{jar} is missing: make cluster-test builds it"
+    return jar
+
+
+def cluster(engine, action, folder):
+    command = [sys.executable, CLUSTER, engine, action, "--folder", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -67,18 +85,21 @@ def cluster_processes(folder):
 
 
 def executors(folder):
-    return [
-        each
-        for each in cluster_processes(folder)
-        if any("CoarseGrainedExecutorBackend" in word for word in _command_line(each))
-    ]
+    """What holds a cluster's tasks: Spark's executors, Flink's task managers."""
+    return _commanded(folder, "CoarseGrainedExecutorBackend", "TaskManagerRunner")
 
 
 def python_workers(folder):
-    """The processes in which executors run Python: children of a daemon of the same name."""
-    found = cluster_processes(folder)
-    daemons = {each.pid for each in found if "pipelines.spark_daemon" in _command_line(each)}
-    return [each for each in found if _parent(each) in daemons]
+    """The processes in which executors have Python run."""
+    return _commanded(folder, WORKER)
+
+
+def _commanded(folder, *names):
+    return [
+        each
+        for each in cluster_processes(folder)
+        if any(name in word for name in names for word in _command_line(each))
+    ]
 
 
 def alive(process):
@@ -100,10 +121,3 @@ def _command_line(process):
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _parent(process):
-    try:
-        return process.ppid()
-    except psutil.Error:
-        return None

@@ -2,20 +2,23 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from corpus.datasets import read_manifest
 from tests.cluster.conftest import commands
-from tests.cluster.engines import ROOT, cluster_state
+from tests.cluster.engines import ROOT
 from tests.integration.samples import assert_same_data
 
 DOCUMENT = ROOT / "docs" / "engines.md"
 ENGINES = {
     "processes": "two processes",
     "spark": "Spark 3.5, standalone, two workers",
+    "flink": "Flink 1.19, session, two task managers",
     "prism": "Prism",
 }
+CLUSTERS = ("spark", "flink")
 # What a user calls it -> the dataset of the job that it makes.
 PIPELINES = {
     "tokenize": "tokens",
@@ -34,20 +37,18 @@ PIPELINES = {
 results: dict[tuple[str, str], str] = {}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def driver(spark_cluster, runner):
-    """One driver, and its executors, for all pipelines; a command alone has its own."""
-    with runner._connected(cluster_state(spark_cluster)["master"]):
-        yield
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_the_same_bytes(pipeline, engine, job, tmp_path, request):
+def test_the_same_bytes(pipeline, engine, job, tmp_path, request, monkeypatch):
     results[pipeline, engine] = "fails"
     dataset = PIPELINES[pipeline]
     output = tmp_path / dataset
-    request.getfixturevalue(engine).run(*commands(job)[dataset], "--output", output)
+    runner = request.getfixturevalue(engine)
+    if engine in CLUSTERS:
+        runner = runner.with_options(*request.getfixturevalue("pool"))
+    # Workers of an engine are in another folder, where relative paths mean nothing.
+    monkeypatch.chdir(job)
+    runner.run(*commands(Path())[dataset], "--output", os.path.relpath(output))
     results[pipeline, engine] = "other bytes"
     assert_same_data(output, job / dataset)
     assert totals(output) == totals(job / dataset)
