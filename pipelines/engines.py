@@ -82,6 +82,13 @@ def check(options: "PipelineOptions") -> None:
         _check_pool(options)
 
 
+def executable(options: "PipelineOptions") -> str | None:
+    """The jar that the job is only to be written into, for the engine's own program to submit."""
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    return options.view_as(PortableOptions).output_executable_path
+
+
 def failure(error: Exception) -> CorpusmillError:
     """What a runner says of a job that failed, in one line."""
     causes = _CAUSE.findall(str(error)) or [one_line(error)]
@@ -103,7 +110,8 @@ def _runs_here(options: "PipelineOptions") -> bool:
         StandardOptions,
     )
 
-    if options.view_as(PortableOptions).job_endpoint:
+    portable = options.view_as(PortableOptions)
+    if portable.job_endpoint or portable.output_executable_path:
         return False
     if options.view_as(StandardOptions).runner == FLINK:
         return options.view_as(FlinkRunnerOptions).flink_master in _FLINK_HERE

@@ -65,6 +65,9 @@ def run_job(
             state = _wait(result, options)
         except Exception as error:
             raise _cause(error, options) from error
+    if options.is_on_engine and (jar := engines.executable(options.beam_options)):
+        print(f"wrote the job as {jar}; the engine's own program submits it")
+        return
     if state not in ("DONE", None):
         raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
     print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))

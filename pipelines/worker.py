@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 _SECONDS_BETWEEN = 0.5
-_SECONDS_TO_END = 10
 _HARNESS = "apache_beam.runners.worker.sdk_worker_main"
 
 
@@ -84,7 +83,7 @@ def _ask_and_work(worker: str, provision_endpoint: str, ready: Connection | None
 
 
 def _serve_pool(port: int) -> None:
-    """Starts and stops workers for the runners of this machine.
+    """Starts workers for the executors of this machine.
 
     Unlike those of Beam's own pool its workers have Beam imported when they start; and it says so
     when one doesn't come up, where a runner would wait for good.
@@ -97,16 +96,12 @@ def _serve_pool(port: int) -> None:
     context.set_forkserver_preload([_HARNESS])
 
     class Pool(stubs.BeamFnExternalWorkerPoolServicer):
-        def __init__(self) -> None:
-            self._workers: dict[str, multiprocessing.process.BaseProcess] = {}
-
         def StartWorker(self, request, _context):  # noqa: N802
             ready, told = context.Pipe(duplex=False)
             arguments = (request.worker_id, request.provision_endpoint.url, told)
             worker = context.Process(target=_ask_and_work, args=arguments)
             worker.start()
             told.close()
-            self._workers[request.worker_id] = worker
             try:
                 ready.recv()
             except EOFError:
@@ -115,12 +110,9 @@ def _serve_pool(port: int) -> None:
                 return messages.StartWorkerResponse(error=error)
             return messages.StartWorkerResponse()
 
-        def StopWorker(self, request, _context):  # noqa: N802
-            worker = self._workers.pop(request.worker_id, None)
-            if worker is not None:
-                worker.terminate()
-                worker.join(_SECONDS_TO_END)
-                worker.kill()
+        def StopWorker(self, _request, _context):  # noqa: N802
+            # A worker ends when its runner hangs up. By its id it can't be told from those of this
+            # machine's other executors, which number theirs from 1, too.
             return messages.StopWorkerResponse()
 
     server = grpc.server(ThreadPoolExecutor())

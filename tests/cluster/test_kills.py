@@ -17,10 +17,8 @@ from tests.integration.samples import assert_same_data
     ("dataset", "prefix"), [("counts", "run-"), ("targets-of-many-tables", "table-")]
 )
 def test_a_job_survives_its_python_workers_and_an_executor(
-    dataset, prefix, job, spark, spark_cluster, tmp_path, monkeypatch
+    dataset, prefix, job, spark, spark_cluster, tmp_path
 ):
-    # Each worker that dies while it waits for work fails a task later, maybe always the same one.
-    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "--conf spark.task.maxFailures=8 pyspark-shell")
     output = tmp_path / dataset
     process = spark.start(*commands(job)[dataset], "--output", output)
     wait_for(lambda: completed(output, prefix), process)

@@ -169,16 +169,6 @@ def test_quickstart_answers_and_can_be_repeated(tmp_path, capsys):
     assert capsys.readouterr().out.count("is complete already") == 4
 
 
-def test_without_pyspark_its_runner_says_what_to_install(job, tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "pipelines.spark", raising=False)
-    monkeypatch.setitem(sys.modules, "pyspark", None)
-    arguments = ("--input", str(job / "tokens"), "--output", str(tmp_path / "counts"))
-    assert command("count", *arguments, "--runner=pipelines.spark.PySparkRunner") == 2
-    assert capsys.readouterr().err.endswith(
-        "corpusmill: error: the package pyspark is not installed: pip install 'corpusmill[spark]'\n"
-    )
-
-
 def test_without_torch_training_says_what_to_install(monkeypatch, capsys):
     for module in [name for name in sys.modules if name.split(".")[0] in ("torch", "trainer")]:
         monkeypatch.delitem(sys.modules, module)
