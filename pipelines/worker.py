@@ -11,12 +11,15 @@ import logging
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NoReturn
 
 _SECONDS_BETWEEN = 0.5
 _HARNESS = "apache_beam.runners.worker.sdk_worker_main"
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif arguments.id is None or arguments.provision_endpoint is None:
         parser.error("a runner starts this program; --pool PORT serves workers")
     else:
-        _ask_and_work(arguments.id, arguments.provision_endpoint)
+        _work_watched(arguments.id, arguments.provision_endpoint)
 
 
 def work() -> None:
@@ -51,6 +54,35 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_SECONDS_BETWEEN)
     os._exit(1)
+
+
+def _work_watched(worker: str, provision_endpoint: str) -> None:
+    """Works in a process of its own, and ends a Spark executor whose worker was killed.
+
+    Beam would keep the dead worker for its executor, which would fail whatever it is given; in the
+    place of an executor Spark starts another one.
+    """
+    executor = os.getppid()
+    working = os.fork()
+    if not working:
+        _ask_and_work(worker, provision_endpoint)
+        return
+
+    def stop(_number: int, _frame: object) -> NoReturn:
+        os.kill(working, signal.SIGKILL)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=_end_with, args=(executor,), daemon=True).start()
+    _, status = os.waitpid(working, 0)
+    if os.WIFSIGNALED(status) and _is_spark_executor(executor):
+        os.kill(executor, signal.SIGTERM)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _is_spark_executor(process: int) -> bool:
+    command = Path("/proc", str(process), "cmdline")
+    return command.exists() and b"ExecutorBackend" in command.read_bytes()
 
 
 def _ask_and_work(worker: str, provision_endpoint: str, ready: Connection | None = None) -> None:

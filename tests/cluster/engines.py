@@ -90,8 +90,10 @@ def executors(folder):
 
 
 def python_workers(folder):
-    """The processes in which executors have Python run."""
-    return _commanded(folder, WORKER)
+    """The processes in which executors have Python work: children of those that watch them."""
+    found = _commanded(folder, WORKER)
+    watchers = {each.pid for each in found}
+    return [each for each in found if _parent(each) in watchers]
 
 
 def _commanded(folder, *names):
@@ -121,3 +123,10 @@ def _command_line(process):
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _parent(process):
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
