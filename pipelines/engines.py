@@ -24,7 +24,7 @@ SPARK = "SparkRunner"
 FLINK = "FlinkRunner"
 RUNNERS = (SPARK, FLINK, "PortableRunner")
 
-_SPARK_MASTERS = re.compile(r"(?P<here>local(\[.+\])?)|yarn|k8s://.+|spark://(?P<addresses>[^/]+)")
+_SPARK_MASTERS = re.compile(r"(?P<here>local(\[.+\])?)|spark://(?P<addresses>[^/]+)")
 _SPARK_PORT = 7077
 _FLINK_PORT = 8081
 _FLINK_HERE = ("[auto]", "[local]", "[collection]")
@@ -126,8 +126,8 @@ def _check_spark(options: "PipelineOptions") -> None:
     found = _SPARK_MASTERS.fullmatch(spark.spark_master_url)
     if found is None:
         raise UsageError(
-            f"--spark_master_url {spark.spark_master_url} is none of local[N], spark://HOST:PORT,"
-            " yarn, k8s://URL"
+            f"--spark_master_url {spark.spark_master_url} is none of local[N], spark://HOST:PORT;"
+            " YARN and Kubernetes take what --output_executable_path writes, by spark-submit"
         )
     _check_job_server(options, "--spark_job_server_jar", spark.spark_job_server_jar)
     if found["addresses"] is not None:
