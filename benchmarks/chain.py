@@ -1,7 +1,7 @@
 """The whole chain, each step a command of its own: wall and processor time, bytes, peak memory.
 
 `tokenize` also runs as it was without its fast library, and with two processes on four copies of
-the corpus, each a file; what a command takes for next to nothing is its start-up.
+the corpus, each a file; what a command takes for as many files of next to no text is its start-up.
 """
 
 import json
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from benchmarks import data, measure
 
 _COPIES = 4
+# So large is each file of next to no text, and so large a shard, that each is a shard of its own.
+_SHARD_MIB = 1
 _REFERENCE = {"CORPUSMILL_TOKENIZER_BACKEND": "reference"}
 
 
@@ -95,12 +97,13 @@ def spread(
     for number in range(_COPIES):
         for path in inputs:
             (folder / "copies" / f"{number}-{path.name}").symlink_to(path)
-        (folder / "tiny" / f"{number}.jsonl").write_text(json.dumps({"text": "tiny"}) + "\n")
+        tiny = {"text": "tiny", "not read": "x" * (_SHARD_MIB << 20)}
+        (folder / "tiny" / f"{number}.jsonl").write_text(json.dumps(tiny) + "\n")
     walls = {}
     for workers in (1, 2):
         for name in ("copies", "tiny"):
             arguments = ["tokenize", "--input", folder / name, "--tokenizer", tokenizer]
-            arguments += ["--shard-mib", "1", "--workers", str(workers)]
+            arguments += ["--shard-mib", str(_SHARD_MIB), "--workers", str(workers)]
             rounds = []
             for _ in range(repeat):
                 shutil.rmtree(folder / "spread", ignore_errors=True)

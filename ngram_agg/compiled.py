@@ -1,72 +1,58 @@
-"""The one place where functions are compiled."""
+"""The one place where functions are compiled.
 
+Numba takes a quarter of a second to import, so it waits for the first call of one of them.
+"""
+
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
     """Compiles a function over numpy arrays to machine code that runs without the GIL."""
-    return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    return cast("Function", _Compiled(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def leading_zeros(_context: Any, _word: Any) -> Any:
-    """Number of zero bits above the highest set bit of a uint64 (64 for 0)."""
+class _Compiled:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
 
-    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+    @functools.cached_property
+    def _dispatcher(self) -> Any:
+        import numba
 
-    return types.int64(types.uint64), code
+        # Numba has to know its intrinsics before it compiles what calls them.
+        from ngram_agg import intrinsics  # noqa: F401
 
+        return numba.njit(nogil=True, cache=True)(self.__wrapped__)  # type: ignore[attr-defined]
 
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(_context: Any, array: Any, index: Any) -> Any:
-    """Asks the processor to fetch an element that will be read soon; `index` must be in range."""
+    @property
+    def _numba_type_(self) -> Any:
+        """Where numba looks for the type of what a function calls."""
+        return self._dispatcher._numba_type_
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = context.make_array(signature.args[0])(context, builder, arguments[0])
-        where = [context.cast(builder, arguments[1], signature.args[1], types.intp)]
-        element = cgutils.get_item_pointer(
-            context, builder, signature.args[0], values, where, wraparound=False
-        )
-        pointer = ir.IntType(8).as_pointer()
-        flag = ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
-        )
-        # To read (0), to keep in all levels of the cache (3), data (1).
-        builder.call(function, [builder.bitcast(element, pointer), flag(0), flag(3), flag(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, index), code
+    def __call__(self, *arguments: Any) -> Any:
+        return self._dispatcher(*arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def copy_word(_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
-    """Copies source[at:at + 8] to target[to:to + 8], arrays of bytes; both must be in range."""
+class _Intrinsic:
+    """An instruction of `ngram_agg.intrinsics`, for compiled functions."""
 
-    def pointer(
-        context: Any, builder: Any, kind: Any, array: Any, index: Any, index_kind: Any
-    ) -> Any:
-        values = context.make_array(kind)(context, builder, array)
-        where = [context.cast(builder, index, index_kind, types.intp)]
-        byte = cgutils.get_item_pointer(context, builder, kind, values, where, wraparound=False)
-        return builder.bitcast(byte, ir.IntType(64).as_pointer())
+    def __init__(self, name: str) -> None:
+        self._name = name
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        word = builder.load(
-            pointer(context, builder, kinds[0], arguments[0], arguments[1], kinds[1]), align=1
-        )
-        place = pointer(context, builder, kinds[2], arguments[2], arguments[3], kinds[3])
-        builder.store(word, place, align=1)
-        return context.get_dummy_value()
+    @property
+    def _numba_type_(self) -> Any:
+        from numba.core.registry import cpu_target
 
-    return types.void(source, at, target, to), code
+        from ngram_agg import intrinsics
+
+        function = getattr(intrinsics, self._name)
+        return cpu_target.typing_context.resolve_value_type(function)
+
+
+leading_zeros: Any = _Intrinsic("leading_zeros")
+prefetch: Any = _Intrinsic("prefetch")
+copy_word: Any = _Intrinsic("copy_word")

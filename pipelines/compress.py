@@ -29,6 +29,7 @@ from pipelines.documents import (
     one_row_each,
     prepare_tokenizer,
 )
+from pipelines.here import expect_workers
 from pipelines.options import parse_job
 from pipelines.streams import pipe
 
@@ -111,6 +112,7 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill compress`"""
     parser = _parser()
     arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, __name__)
     if arguments.stdin:
         if arguments.input or arguments.output:
             parser.error("--stdin goes without --input and --output")

@@ -27,7 +27,7 @@ from corpus.datasets import (
 )
 from corpus.errors import DataError
 from pipelines.codec_options import add_device_argument, check_device, device_of
-from pipelines.here import LocalJob
+from pipelines.here import LocalJob, expect_workers
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Progress, Stage
@@ -212,6 +212,7 @@ def main(argv: Sequence[str]) -> None:
     add("--stdin", action="store_true", help="read standard input, write to standard output")
     add_device_argument(parser)
     arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, __name__)
     if arguments.stdin:
         if arguments.input or arguments.output or arguments.codebook is None:
             parser.error("--stdin goes with --codebook, without --input and --output")

@@ -18,7 +18,7 @@ from corpus.errors import DataError, UsageError
 from ngram_agg.counts_files import counts_packing
 from ngram_agg.target_options import TargetOptions, add_target_arguments, target_options
 from ngram_agg.targets import TargetTable
-from pipelines.here import LocalJob
+from pipelines.here import LocalJob, expect_workers
 from pipelines.launch import run_job
 from pipelines.options import RunOptions, parse_job
 from pipelines.progress import Stage
@@ -279,6 +279,7 @@ def main(argv: Sequence[str]) -> None:
         " several (the output is the same)",
     )
     arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, __name__)
     longest = read_manifest(arguments.counts, "counts").properties["max_order"]
     options = EnrichOptions(
         tokens=arguments.tokens,

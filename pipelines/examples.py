@@ -18,6 +18,7 @@ from pipelines.documents import (
     document_options,
     find_documents,
 )
+from pipelines.here import expect_workers
 from pipelines.options import parse_job
 
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill examples`"""
     parser = _parser()
     arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, __name__)
     options = ExampleOptions(
         arguments.group, arguments.piece_bytes, arguments.length, arguments.seed
     )

@@ -12,11 +12,34 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from corpus.errors import CorpusmillError
 from pipelines.work import Work
+
+# Workers are forked from a process that has imported what they need and runs no threads: forked
+# from this one, they would share locks of threads that they don't have.
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def expect_workers(workers: int, module: str) -> None:
+    """Lets what so many processes need be imported while this one still prepares their work.
+
+    Args:
+      workers: processes, this one where it is 1.
+      module: that imports it all.
+    """
+    if workers > 1:
+        _CONTEXT.set_forkserver_preload([module])
+        # Ctrl-C reaches all processes of a terminal; this one sees to the others, which inherit
+        # that they are deaf to it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -62,14 +85,13 @@ class LocalJob:
 
 
 def _run_in_processes(work: Work, elements: Sequence[Any], workers: int) -> None:
-    # Forked processes would share locks of threads that they don't have.
-    context = multiprocessing.get_context("spawn")
+    expect_workers(workers, type(work).__module__)
     processes = []
     connections: list[Connection] = []
     try:
         for _ in range(workers):
-            ours, theirs = context.Pipe()
-            processes.append(context.Process(target=_work, args=(theirs, work), daemon=True))
+            ours, theirs = _CONTEXT.Pipe()
+            processes.append(_CONTEXT.Process(target=_work, args=(theirs, work), daemon=True))
             connections.append(ours)
             processes[-1].start()
             # So that its end is the end of the connection.
@@ -119,8 +141,6 @@ def _answer(connection: Connection) -> Exception | None:
 
 def _work(connection: Connection, work: Work) -> None:
     """What a worker process does until it is ended: an answer for each element."""
-    # Ctrl-C reaches all processes of a terminal; the launching one sees to the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         loaded = work.load()

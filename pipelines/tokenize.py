@@ -16,6 +16,7 @@ from pipelines.documents import (
     find_documents,
     prepare_tokenizer,
 )
+from pipelines.here import expect_workers
 from pipelines.options import parse_job
 
 
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add_document_arguments(parser)
     arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, __name__)
     tokenizer = load_tokenizer(arguments.tokenizer, arguments.end_of_document)
     documents = find_documents(document_options(arguments))
     notes = prepare_tokenizer(tokenizer, documents)

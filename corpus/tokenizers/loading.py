@@ -9,17 +9,25 @@ from corpus.tokenizers.base import MARKER, EndOfDocument, Tokenizer
 from corpus.tokenizers.certify import use_backend
 from corpus.tokenizers.hugging_face import load_bpe, load_hugging_face
 from corpus.tokenizers.raw_bytes import ByteTokenizer
-from corpus.tokenizers.sentence_piece import SentencePieceTokenizer
 
 _ACCEPTED = (
     "accepted are a tokenizer.json, a SentencePiece .model, VOCAB.json,MERGES.txt,"
     " a folder with one of these, or bytes"
 )
+
+
+def _load_sentence_piece(files: Mapping[str, bytes], end: EndOfDocument) -> Tokenizer:
+    # Its libraries are for such models alone.
+    from corpus.tokenizers.sentence_piece import SentencePieceTokenizer
+
+    return SentencePieceTokenizer(files, end)
+
+
 _LOADERS: dict[tuple[str, ...], Callable[[Mapping[str, bytes], EndOfDocument], Tokenizer]] = {
     (): ByteTokenizer,
     ("tokenizer.json",): load_hugging_face,
     ("merges.txt", "vocab.json"): load_bpe,
-    ("tokenizer.model",): SentencePieceTokenizer,
+    ("tokenizer.model",): _load_sentence_piece,
 }
 
 
