@@ -10,7 +10,7 @@ export PIP_FIND_LINKS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test cluster-test lint format bench constraints clean recreate
+.PHONY: help setup quickstart test cluster-test lint format bench gpu-check constraints clean recreate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
@@ -44,6 +44,10 @@ format: setup ## bring the code into its format
 
 bench: $(VENV)/.installed-bench ## run the benchmarks and write a report to benchmarks/results
 	$(BIN)/python -m benchmarks.all
+
+GPU_REPORT ?= benchmarks/results/$(shell date +%F)-gpu.md
+gpu-check: $(VENV)/.installed-gpu ## test and measure all that needs a GPU in eight minutes, with an NVIDIA driver
+	$(BIN)/python -m benchmarks.gpu --output $(GPU_REPORT) $(ARGS)
 
 constraints: setup ## resolve constraints.txt again (UPGRADE=1: to the newest versions)
 	@$(PIP) install --quiet uv
@@ -102,4 +106,13 @@ $(VENV)/.installed-cluster: $(VENV)/.installed deploy/pom.xml deploy/spark/pom.x
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@echo 'installing what the benchmarks need into $(VENV)'
 	@$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# What PyPI has for Linux is built for CUDA and brings Triton along. A wheel of one's own may be for
+# processors only, and fulfils the same constraint.
+HAS_CUDA := $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'
+$(VENV)/.installed-gpu: $(VENV)/.installed-bench
+	@$(HAS_CUDA) || { echo 'installing PyTorch for CUDA into $(VENV): some gigabytes'; \
+		PIP_FIND_LINKS= $(PIP) install --quiet -c constraints.txt --force-reinstall torch; }
+	@$(HAS_CUDA) || { echo 'error: the package index has no PyTorch for CUDA' >&2; exit 1; }
 	@touch $@

@@ -14,6 +14,7 @@ from benchmarks import measure
 from compress import ArithmeticCodec, ByteStrings, EqualInfoCodec, open_model
 from compress.byte_models import TransformerModel
 from compress.byte_models.torch_transformer import TorchTransformer
+from compress.byte_models.transformer import MATRICES
 from compress.byte_models.transformer_state import PrefixTable
 from compress.tally import tally
 
@@ -33,14 +34,16 @@ class FloatModel:
     lanes = 1
     content_hash = ""
 
-    def __init__(self, model: TransformerModel) -> None:
+    def __init__(self, model: TransformerModel, device: str = "cpu") -> None:
         self.precision = model.precision
         self.length = model.length
         scales = {"embedding": 12}
         self.tensors = {
-            name: torch.from_numpy(tensor.astype(np.float32)) / (1 << scales.get(name, 14))
+            name: torch.from_numpy(tensor.astype(np.float32)).to(device)
+            / (1 << scales.get(name, 14))
             for name, tensor in model.tensors.items()
         }
+        self.device = device
         self.head_size = 2 * model.tensors["cosines"].shape[1]
 
     def start(self, texts: int) -> "FloatState":
@@ -57,7 +60,7 @@ class FloatState:
     def __init__(self, model: FloatModel) -> None:
         self._model = model
         layers, _, inner = model.tensors["attention_output"].shape
-        self._cache = torch.zeros(layers, 2, model.length, inner)
+        self._cache = torch.zeros(layers, 2, model.length, inner, device=model.device)
         self.restart(np.zeros(1, np.int64))
 
     def restart(self, _texts) -> None:
@@ -74,7 +77,7 @@ class FloatState:
 
     def frequencies(self):
         room = (1 << self._model.precision) - 256
-        shares = (torch.softmax(self._logits.double(), 0).numpy() * room).astype(np.uint32)
+        shares = (torch.softmax(self._logits.double(), 0).cpu().numpy() * room).astype(np.uint32)
         shares[shares.argmax()] += np.uint32(room - int(shares.sum()))
         return (shares + np.uint32(1))[None]
 
@@ -84,7 +87,8 @@ class FloatState:
         hidden = tensors["embedding"][tokens]
         width = hidden.shape[1:]
         angles = [tensors[name][first:end, None] for name in ("cosines", "sines")]
-        later = torch.ones(len(tokens), end, dtype=torch.bool).triu(first + 1)
+        later = torch.ones(len(tokens), end, dtype=torch.bool, device=self._model.device)
+        later = later.triu(first + 1)
         for layer, (keys, values) in enumerate(self._cache):
             normalized = torch.nn.functional.rms_norm(hidden, width)
             queries, new, values[first:end] = (
@@ -214,17 +218,36 @@ def main(argv: Sequence[str]) -> None:
     print_limit(model)
 
 
+def limits(
+    model: TransformerModel, operations: float, bandwidth: float, seen: float
+) -> tuple[float, float]:
+    """Bytes a second that a device could compute at most, were one thing all that takes time.
+
+    Args:
+      model: what is computed, each byte once.
+      operations: float64 operations of matrix products that the device does in a second.
+      bandwidth: bytes that it reads or writes in a second.
+      seen: positions that a byte looks back on, in the mean.
+
+    Returns:
+      By products, two operations a weight of each matrix, and by the cache: keys and values of the
+      positions seen, 8 bytes each, are read, copied and read again.
+    """
+    weights = sum(model.tensors[name].size for name in MATRICES)
+    layers, _, inner = model.tensors["attention_output"].shape
+    moved = 3 * 8 * layers * 2 * inner * seen
+    return operations / (2 * weights), bandwidth / moved
+
+
 def print_limit(model: TransformerModel) -> None:
     """What an H200 could do at most with float64, by counting."""
-    matrices = ("attention_input", "attention_output", "mlp_input", "mlp_output", "output")
-    weights = sum(model.tensors[name].size for name in matrices)
-    layers, _, inner = model.tensors["attention_output"].shape
-    print(f"\n{2 * weights:,} float64 operations of matrices a byte: on an H200 at most")
-    print(f"  {_H200_OPERATIONS / (2 * weights) / 1e6:.1f} MB/s by its data sheet")
+    print("\nat most, on an H200 by its data sheet:")
     for seen in (8, 32, 64):
-        # Keys and values of the positions seen are read, copied and read again.
-        moved = 3 * 8 * layers * 2 * inner * seen
-        print(f"  {_H200_BYTES / moved / 1e6:.1f} MB/s by the cache, {seen} positions being seen")
+        products, cache = limits(model, _H200_OPERATIONS, _H200_BYTES, seen)
+        print(
+            f"  {products / 1e6:.1f} MB/s by float64 products, {cache / 1e6:.1f} MB/s by the cache"
+            f" with {seen} positions being seen"
+        )
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
 """What does a training step with targets cost, in time and memory, against plain next tokens?
 
-Runs on a GPU, too: `--device cuda --model 113m --vocabulary 50304 --precision bfloat16`.
+Compact targets are as `enrich` makes them by default; `benchmarks.gpu` has dense ones as well. Runs
+on a GPU, too: `--device cuda --model 113m --vocabulary 50304 --precision bfloat16`.
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks import measure
+from ngram_agg.target_options import TargetOptions
 from trainer.data import Batch
 from trainer.models import SIZES, ModelConfig, Transformer
 from trainer.objective import Objective, predictions
 from trainer.optim import make_optimizer
 
-_SLOTS = 9
 _OBJECTIVES = ("next-token", "compact")
 _MEMORY_STEPS = 3
 
@@ -44,11 +47,7 @@ def main(argv: Sequence[str]) -> None:
         ("objective", "ms a step", "positions/s", "peak MiB"),
         rows,
     )
-    # Of neighbours, which whatever else the machine does strikes alike.
-    ratio = statistics.median(
-        compact / plain
-        for plain, compact in zip(times["next-token"], times["compact"], strict=True)
-    )
+    ratio = time_ratio(times, "compact")
     measure.print_goal("time of compact over next-token", ratio, at_most=1.03)
     memory = peaks["compact"] / peaks["next-token"]
     measure.print_goal("peak memory of compact over next-token", memory, at_most=1.05)
@@ -68,15 +67,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def step_seconds(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of steps of both objectives, which take turns on one model."""
+def time_ratio(times: dict[str, list[float]], objective: str) -> float:
+    """How much longer a step takes than one of `next-token`."""
+    # Of neighbours, which whatever else the machine does strikes alike.
+    pairs = zip(times[objective], times["next-token"], strict=True)
+    return statistics.median(seconds / plain for seconds, plain in pairs)
+
+
+def step_seconds(
+    arguments: argparse.Namespace, objectives: Sequence[str] = _OBJECTIVES
+) -> dict[str, list[float]]:
+    """Seconds of steps of all objectives, which take turns on one model."""
     learner = Learner(arguments)
-    batches = {name: learner.batch(name) for name in _OBJECTIVES}
-    times: dict[str, list[float]] = {name: [] for name in _OBJECTIVES}
+    losses = {name: learner.loss_of(name) for name in objectives}
+    times: dict[str, list[float]] = {name: [] for name in objectives}
     for number in range(arguments.steps + 2):
-        # Each goes first in every other round.
-        for name in _OBJECTIVES[:: 1 if number % 2 else -1]:
-            times[name].append(learner.timed_step(batches[name]))
+        # The first and the last one change places in every other round.
+        for name in objectives[:: 1 if number % 2 else -1]:
+            times[name].append(learner.timed_step(losses[name]))
     # The first ones warm up.
     return {name: found[2:] for name, found in times.items()}
 
@@ -86,11 +94,12 @@ def peak_memory(arguments: argparse.Namespace, objective: str) -> int:
 
     def work() -> None:
         learner = Learner(arguments)
-        batch = learner.batch(objective)
+        loss = learner.loss_of(objective)
         for _ in range(_MEMORY_STEPS):
-            learner.timed_step(batch)
+            learner.timed_step(loss)
 
     if arguments.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
         work()
         return torch.cuda.max_memory_allocated()
     return measure.memory_growth(work)
@@ -108,23 +117,46 @@ class Learner:
         self._objective = Objective(model, precision).to(arguments.device)
         self._optimizer = make_optimizer("adamw", model, 1e-3)
 
-    def batch(self, objective: str) -> Batch:
-        """Random tokens, and for `compact` random targets."""
+    def loss_of(self, objective: str) -> Callable[[], Tensor]:
+        """Computes the loss of random tokens; `compact` and `dense` have random targets."""
         shape: Any = (self._arguments.batch_size, self._arguments.length)
         device, vocabulary = self._arguments.device, self._arguments.vocabulary
         tokens = torch.randint(vocabulary, shape, device=device)
-        next_tokens = tokens.roll(-1, 1)
+        batch = Batch(tokens, tokens.roll(-1, 1), None, None, tokens[:, 0])
         if objective == "next-token":
-            return Batch(tokens, next_tokens, None, None, tokens[:, 0])
-        shape = (*shape, _SLOTS)
+            return functools.partial(self.loss, batch)
+        if objective == "dense":
+            return functools.partial(self._dense_loss, tokens, self._probabilities(tokens.numel()))
+        shape = (*shape, TargetOptions().slots)
         targets = torch.randint(vocabulary, shape, dtype=torch.int32, device=device)
         weights = torch.rand(shape, device=device)
         weights /= weights.sum(-1, keepdim=True)
-        return Batch(tokens, next_tokens, targets, weights, tokens[:, 0])
+        return functools.partial(
+            self.loss, batch._replace(target_tokens=targets, target_weights=weights)
+        )
 
-    def timed_step(self, batch: Batch) -> float:
+    def loss(self, batch: Batch) -> Tensor:
+        return self._objective(batch, 1.0, predictions(batch)).total
+
+    def _probabilities(self, positions: int) -> Tensor:
+        """Of every token at every position, in the type that matrices are multiplied in."""
+        arguments = self._arguments
+        shape = positions, len(self._objective.model.output_weight)
+        precision = getattr(torch, arguments.precision)
+        return torch.randn(shape, device=arguments.device, dtype=precision).softmax(-1)
+
+    def _dense_loss(self, tokens: Tensor, probabilities: Tensor) -> Tensor:
+        """Cross entropy with a distribution over the whole vocabulary, as distillation has it."""
+        model = self._objective.model
+        precision = getattr(torch, self._arguments.precision)
+        with torch.autocast(tokens.device.type, precision, precision != torch.float32):
+            logits = model(tokens).flatten(0, 1) @ model.output_weight.T
+        return -(probabilities * logits.float().log_softmax(-1)).sum(-1).mean()
+
+    def timed_step(self, loss: Callable[[], Tensor]) -> float:
+        """Seconds of a step; a GPU has nothing left to do when it begins and when it ends."""
         started = time.perf_counter()
-        self._objective(batch, 1.0, predictions(batch)).total.backward()
+        loss().backward()
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._arguments.device == "cuda":

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import ArithmeticCodec, ByteStrings, EqualInfoCodec
-from compress.byte_models import on_device, open_model
+from compress.byte_models import on_device, open_model, torch_transformer
 from compress.byte_models.torch_transformer import TorchTransformer
+from compress.byte_models.transformer import LIMIT
+from compress.byte_models.transformer_state import START
 from compress.codecs import PaddedCodec, codec_on_device, open_codec
 from compress.compressed import read_documents
 from compress.tally import tally
@@ -21,12 +24,7 @@ from tests.compress.samples import HARD, TEXT, ngram, tiny_transformer
 from tests.compress.test_transformer import LENGTH, oracle
 from tests.golden.make import CODEC_FOLDER, HERE
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @functools.cache
@@ -80,6 +78,53 @@ def test_states_go_through_the_same(data, device):
             else:
                 state.read(rows, np.frombuffer(following, np.uint8))
     assert (states[0].frequencies() == states[1].frequencies()).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("length", [2, LENGTH, 100])
+@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 4096])
+def test_any_number_of_texts_is_computed_alike(rows, length, device):
+    """Products of matrices take other ways for other sizes."""
+    model = tiny_transformer(length, scale=30.0)
+    networks = [model, TorchTransformer(model, device)]
+    caches = [network.new_cache(rows * length) for network in networks]
+    generator = np.random.default_rng(rows)
+    texts = np.arange(rows)
+    for position in range(min(length, 4)):
+        tokens = generator.integers(0, 256, rows) if position else np.full(rows, START)
+        where = (np.full(rows, position), texts * length)
+        found = [
+            network.compute(tokens, *where, cache, texts)
+            for network, cache in zip(networks, caches, strict=True)
+        ]
+        assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_rounding_is_that_of_integers(device):
+    """At, above and below what is rounded up or down, of either sign, as large as may be."""
+    powers = [1 << bits for bits in range(50)]
+    near = {sign * (power + step) for power in powers for step in (-1, 0, 1) for sign in (-1, 1)}
+    values = [*near, (1 << 53) - 1, 1 - (1 << 53), *(3 * power for power in powers)]
+    given = torch.tensor(values, dtype=torch.float64, device=device)
+    for bits in (1, 10, 12, 14, 26, 40):
+        shifted = [value >> bits for value in values]
+        assert torch_transformer._shifted(given, bits).tolist() == shifted
+        rounded = [(value + (1 << bits - 1)) >> bits for value in values]
+        clamped = [max(-LIMIT, min(LIMIT, value)) for value in rounded]
+        assert torch_transformer._rounded(given, bits).tolist() == clamped
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_rows_are_normalized_as_in_integers(device):
+    rows = [[0] * 8, [1] + [0] * 7, [LIMIT] * 8, [-LIMIT] * 8, [LIMIT] + [0] * 7, [-5, 4, 3] * 2]
+    rows += np.random.default_rng(0).integers(-LIMIT, LIMIT + 1, (200, 8)).tolist()
+    for row in rows:
+        mean = (sum(each * each for each in row) << 8) // len(row)
+        inverse = (1 << 40) // (math.isqrt(mean) + 1)
+        expected = [(each * inverse + (1 << 23)) >> 24 for each in row]
+        given = torch.tensor([row], dtype=torch.float64, device=device)
+        assert torch_transformer._normalized(given).tolist() == [expected]
 
 
 def codecs_of(model):

@@ -21,7 +21,6 @@ VOCABULARIES = (100, 4096, 8193)
 has_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs a GPU machine's package triton"
 )
-has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def task(vocabulary, device="cpu", mix=0.6, z_loss=0.01):
@@ -77,14 +76,14 @@ def test_interpreted_kernel_equals_pytorch():
     assert done.returncode == 0, done.stderr
 
 
-@has_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vocabulary", [*VOCABULARIES, 50_304])
 def test_kernel_on_a_gpu_equals_pytorch(dtype, vocabulary):
     check("cuda", dtype, vocabulary)
 
 
-@has_gpu
+@pytest.mark.gpu
 def test_loss_on_a_gpu_equals_that_on_the_cpu():
     generator = torch.Generator().manual_seed(0)
     inputs = (
