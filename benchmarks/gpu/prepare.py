@@ -3,12 +3,13 @@
 import gzip
 import json
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator
 
 from benchmarks import data, measure
 from pipelines import cli, quickstart
 
-_DATASETS = ("tokens", "held-out", "counts", "targets", "byte-tokens")
+_DATASETS = ("tokens", "held-out", "targets", "byte-tokens")
 # Of so many documents one is held out, and of so many one is what the byte model codes.
 _HELD_OUT, _CODED = 250, 10
 _QUICK_DOCUMENTS = 40
@@ -17,9 +18,9 @@ _QUICK_DOCUMENTS = 40
 def prepare(folder: pathlib.Path, quick: bool) -> None:
     """Makes in `folder`, unless it is there, what the steps read.
 
-    Texts: `train.jsonl`, `held-out.jsonl` and `coded.jsonl`. Tokens datasets of the first two,
-    counts and targets of the first, and `byte-tokens`, the first as bytes. Quick: little text, in
-    bytes.
+    `coded.jsonl` for the byte model to code; tokens datasets of text to learn from and of text
+    that is held out; targets of the first, and `byte-tokens`, the same text as bytes. Quick: little
+    text, in bytes.
     """
     if all((folder / name / "manifest.json").exists() for name in _DATASETS):
         return
@@ -44,6 +45,9 @@ def prepare(folder: pathlib.Path, quick: bool) -> None:
         run("count", "--input", folder / "tokens", "--output", folder / "counts")
         counts = ("--tokens", folder / "tokens", "--counts", folder / "counts")
         run("enrich", *counts, "--output", folder / "targets")
+    # Nothing that has to be brought along.
+    shutil.rmtree(folder / "counts")
+    (folder / "train.jsonl").unlink()
 
 
 def run(*arguments: object) -> None:
