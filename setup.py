@@ -16,6 +16,7 @@ PACKAGES = [
     "pipelines",
     "pipelines.reports",
     "trainer",
+    "trainer.commands",
 ]
 
 BEAM = ">=2.76,<3"  # 2.67 to 2.75 leak memory

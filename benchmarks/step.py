@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks import measure
 from ngram_agg.target_options import TargetOptions
 from trainer.data import Batch
-from trainer.models import SIZES, ModelConfig, Transformer
+from trainer.model_config import SIZES, ModelConfig
+from trainer.models import Transformer
 from trainer.objective import Objective, predictions
 from trainer.optim import make_optimizer
 

@@ -14,10 +14,10 @@ import torch
 from compress.byte_strings import ByteStrings
 from corpus.errors import DataError, UsageError
 from trainer.data import IGNORED, Batch
+from trainer.options import STARTS
 
 # Stands before the first byte. Tokens datasets of bytes end documents with it.
 START = 256
-STARTS = ("anywhere", "documents")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from corpus.errors import UsageError
 
-DEVICES = ("auto", "cpu", "cuda")
-PARALLEL = ("ddp", "fsdp")
-
 
 @dataclass(frozen=True)
 class Processes:

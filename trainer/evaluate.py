@@ -1,8 +1,8 @@
-"""`corpusmill evaluate`: how well a model predicts a dataset of tokens."""
+"""How well a model predicts a dataset of tokens."""
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from corpus import storage
-from corpus.arguments import integer, make_parser, parse_known, positive
 from corpus.errors import DataError, UsageError
-from trainer import checkpoints
 from trainer.data import IGNORED, Batch, DataOptions, Loader, TokenDataset
-from trainer.distributed import DEVICES, Processes, joined
-from trainer.models import ModelConfig, Transformer
-from trainer.objective import PRECISIONS, Objective, matrix_type, on_device, predictions
-from trainer.runs import read_config
-
-DATASETS = "folder or URL of a tokens, compressed or examples dataset"
+from trainer.distributed import Processes, joined
+from trainer.objective import Objective, matrix_type, on_device, predictions
+from trainer.opening import open_model
+from trainer.options import EvaluateOptions
 
 
 @dataclass(frozen=True)
@@ -166,40 +162,24 @@ def _evenly(batches: Iterable[Batch], processes: Processes) -> Iterator[Batch]:
         yield filling if batch is None else batch
 
 
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill evaluate`"""
-    parser = make_parser(
-        "evaluate",
-        "Shows how well a trained model predicts tokens, or compressed text: loss in nats a token,"
-        " perplexity, bits per byte, accuracy.",
-        "corpusmill evaluate --model run --tokens held-out-tokens",
-    )
-    add = parser.add_argument
-    add("--model", required=True, metavar="DIR", help="folder or URL of a run or a checkpoint")
-    add("--tokens", required=True, metavar="DIR", help=DATASETS)
-    add("--output", metavar="FILE", help="file or URL for the results as JSON")
-    add("--batch-size", type=positive, default=32, metavar="N", help="sequences at once")
-    add("--length", type=positive, metavar="N", help="tokens of a sequence; default: the run's")
-    add("--workers", type=integer, default=0, metavar="N", help="processes that read; 0: this one")
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bfloat16 on GPUs that can")
-    add("--device", choices=DEVICES, default="auto", help="auto: a GPU, if there is one")
-    arguments = parse_known(parser, argv)[0]
-    if arguments.output is not None and storage.list_names(arguments.output):
-        raise UsageError(f"--output {arguments.output} is a folder; name a file, such as a.json")
-    run, checkpoint = checkpoints.find(arguments.model)
-    config = read_config(run)
-    with joined(arguments.device) as processes:
-        length = arguments.length or config.options.get("length", 0)
-        options = DataOptions(arguments.batch_size, length, shuffle=False)
+def evaluate_model(options: EvaluateOptions) -> None:
+    """Evaluates a model on a dataset, prints what came out, and writes it.
+
+    Raises:
+      UsageError: there is no such model or dataset, or they don't fit together.
+      DataError: something is damaged.
+    """
+    if options.output is not None and storage.list_names(options.output):
+        raise UsageError(f"--output {options.output} is a folder; name a file, such as a.json")
+    trained = open_model(options.model)
+    with joined(options.device) as processes:
+        length = options.length or trained.config.options.get("length", 0)
+        data = DataOptions(options.batch_size, length, shuffle=False)
         loader = evaluation_loader(
-            arguments.tokens, config.tokenizer, options, processes, arguments.workers
+            options.tokens, trained.config.tokenizer, data, processes, options.workers
         )
         manifest = loader.dataset.manifest
-        parameters = checkpoints.load_model(checkpoint)
-        with checkpoints.fitting(checkpoint):
-            model = Transformer(ModelConfig(**config.model))
-            model.load_state_dict(parameters)
-        objective = Objective(model, matrix_type(arguments.precision, processes.device))
+        objective = Objective(trained.model, matrix_type(options.precision, processes.device))
         result = evaluate(
             objective.to(processes.device),
             loader,
@@ -208,12 +188,12 @@ def main(argv: Sequence[str]) -> None:
             accuracy=True,
         )
         if processes.is_first:
-            found = results(result, model.flops_per_token, options.length)
-            print(summary(found, checkpoint, arguments.tokens))
-            if arguments.output is not None:
-                places = {"dataset": arguments.tokens, "checkpoint": checkpoint}
+            found = results(result, trained.model.flops_per_token, length)
+            print(summary(found, trained.checkpoint, options.tokens))
+            if options.output is not None:
+                places = {"dataset": options.tokens, "checkpoint": trained.checkpoint}
                 facts = {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
-                _write(arguments.output, {**found, **places, **facts})
+                _write(options.output, {**found, **places, **facts})
 
 
 def _write(url: str, fields: Mapping[str, Any]) -> None:

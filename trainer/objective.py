@@ -8,8 +8,6 @@ from trainer.data import IGNORED, Batch
 from trainer.losses import Loss, linear_cross_entropy, most_likely
 from trainer.models import Transformer
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-
 
 class Objective(nn.Module):
     """Computes the loss of a batch.
@@ -86,3 +84,8 @@ def matrix_type(precision: str, device: torch.device) -> torch.dtype:
         if precision == "bfloat16":
             raise UsageError("--precision bfloat16: this GPU has no bfloat16; use float32")
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def precision_name(precision: str, device: torch.device) -> str:
+    """The name of that type; raises what `matrix_type` raises."""
+    return str(matrix_type(precision, device)).removeprefix("torch.")

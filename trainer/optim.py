@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from corpus.errors import UsageError
+from trainer.options import OPTIMIZERS, SCHEDULES
 
 _WEIGHT_DECAY = 0.1
 # A learning rate of `cosine` ends at this share of its highest one.
@@ -41,7 +42,7 @@ def make_optimizer(name: str, model: nn.Module, learning_rate: float) -> Optimiz
         {"params": decaying},
         {"params": [each for each in model.parameters() if each in kept], "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[name]([group for group in groups if group["params"]], learning_rate)
+    return _OPTIMIZERS[name]([group for group in groups if group["params"]], learning_rate)
 
 
 def make_schedule(name: str, learning_rate: float, warmup: int, steps: int) -> Schedule:
@@ -62,7 +63,7 @@ def make_schedule(name: str, learning_rate: float, warmup: int, steps: int) -> S
     """
     if name not in SCHEDULES:
         raise UsageError(f"schedule {name!r}: there are {', '.join(SCHEDULES)}")
-    after = SCHEDULES[name]
+    after = _SCHEDULES[name]
 
     def schedule(step: int) -> float:
         if step < warmup:
@@ -96,5 +97,5 @@ def _constant(_step: int, _warmup: int, _steps: int) -> float:
     return 1.0
 
 
-OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
-SCHEDULES = {"rsqrt": _rsqrt, "cosine": _cosine, "constant": _constant}
+_OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
+_SCHEDULES = {"rsqrt": _rsqrt, "cosine": _cosine, "constant": _constant}

@@ -1,33 +1,23 @@
-"""`corpusmill train`: a model from a tokens dataset, and targets; a killed run goes on."""
+"""Runs of training: a model from a tokens dataset, and targets; a killed run goes on."""
 
-import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
-from corpus.arguments import integer, make_parser, parse_known
-from corpus.datasets import read_manifest
-from corpus.errors import UsageError
-from ngram_agg.target_options import (
-    TARGET_ARGUMENTS,
-    TargetOptions,
-    add_target_arguments,
-    target_options,
-)
 from trainer import checkpoints
 from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary
-from trainer.distributed import DEVICES, PARALLEL, Processes, joined
-from trainer.evaluate import DATASETS, evaluate, evaluation_loader
+from trainer.distributed import Processes, joined
+from trainer.evaluate import evaluate, evaluation_loader
 from trainer.metrics import Meter, Report
-from trainer.models import SIZES, ModelConfig
-from trainer.objective import PRECISIONS, matrix_type
-from trainer.optim import OPTIMIZERS, SCHEDULES
+from trainer.model_config import ModelConfig
+from trainer.objective import precision_name
+from trainer.options import TrainOptions
 from trainer.runs import RunConfig, claim
-from trainer.training import MIX_SCHEDULES, OBJECTIVES, Trainer, TrainOptions
+from trainer.training import Trainer
 
 # Reading a number from a GPU waits for all the work that is queued there, so it's done rarely.
 _STEPS_BETWEEN_READINGS = 10
@@ -131,7 +121,9 @@ def _config(
         "validate": None if validation is None else validation.dataset.manifest,
     }
     return RunConfig(
-        options=options.decisive(processes),
+        options=options.decisive(
+            processes.ranks, precision_name(options.precision, processes.device)
+        ),
         model=dataclasses.asdict(model),
         tokenizer=loader.dataset.manifest.tokenizer,
         data={name: each.content_hash if each else None for name, each in manifests.items()},
@@ -186,7 +178,7 @@ class _Run:
         sequences = options.batch_size * options.accumulate * processes.ranks
         in_all = options.steps * sequences * options.length
         epochs = in_all / self._epoch
-        precision = str(matrix_type(options.precision, processes.device)).removeprefix("torch.")
+        precision = precision_name(options.precision, processes.device)
         self._say(
             f"model {options.model} in {precision} on {processes.ranks} {processes.device.type};"
             f" {options.steps:,} steps of {sequences} x {options.length:,} tokens,"
@@ -250,109 +242,3 @@ class _Run:
     def _say(self, text: str) -> None:
         if self._processes.is_first:
             print(text)
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill train`"""
-    parser = make_parser(
-        "train",
-        "Trains a language model on tokens, or on compressed text. Run again, it goes on from the"
-        " last checkpoint. Several processes:"
-        " torchrun --nproc-per-node 2 -m pipelines.cli train ...",
-        "corpusmill train --tokens tokens --output run --model 3m --steps 1000",
-    )
-    set_defaults(parser, TrainOptions)
-    _add_data_arguments(parser.add_argument_group("data"))
-    learning = parser.add_argument_group("what is learnt, and how")
-    _add_objective_arguments(learning)
-    add_learning_arguments(learning)
-    running = parser.add_argument_group("running; may change when a run goes on")
-    add_run_arguments(running)
-    running.add_argument(
-        "--workers", type=integer, metavar="N", help="processes that read data; 0: this one"
-    )
-    made_of = parser.add_argument_group("targets that are computed from --counts, as by enrich")
-    add_target_arguments(made_of)
-    arguments = parse_known(parser, argv)[0]
-    arguments.target = _target_options(parser, arguments)
-    train(TrainOptions(**vars(arguments)))
-
-
-def _target_options(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace
-) -> TargetOptions | None:
-    """Takes the options of targets out of the arguments; None where no targets are computed."""
-    is_computed = arguments.objective == "compact" and arguments.counts is not None
-    longest = TargetOptions.max_order
-    if is_computed:
-        longest = read_manifest(arguments.counts, "counts").properties["max_order"]
-    given = [
-        name for name in TARGET_ARGUMENTS if getattr(arguments, name) != parser.get_default(name)
-    ]
-    options = target_options(arguments, longest)
-    if given and not is_computed:
-        raise UsageError(
-            f"--{given[0].replace('_', '-')} is for targets that are computed: --objective compact"
-            " with --counts"
-        )
-    return options if is_computed else None
-
-
-def set_defaults(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Gives options the defaults of the fields of a dataclass."""
-    fields = dataclasses.fields(options)
-    parser.set_defaults(
-        **{each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
-    )
-
-
-def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--tokens", required=True, metavar="DIR", help=DATASETS)
-    add("--targets", metavar="DIR", help="folder or URL of the targets made from it by enrich")
-    add(
-        "--counts",
-        metavar="DIR",
-        help="folder or URL of counts: compact targets are computed from them, or all-ngrams",
-    )
-    add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
-    add("--output", required=True, metavar="DIR", help="folder or URL of the run")
-    add("--length", type=integer, metavar="N", help="tokens of a sequence")
-
-
-def _add_objective_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--objective",
-        choices=OBJECTIVES,
-        help="compact: --targets or --counts; all-ngrams: --counts",
-    )
-    add("--mix", type=float, metavar="SHARE", help="of the targets in the loss, 0 to 1")
-    add("--mix-schedule", choices=MIX_SCHEDULES, help="of that share over the run")
-
-
-def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
-    """Options of `TrainOptions` that say how any model learns."""
-    add = group.add_argument
-    add("--model", choices=SIZES, help="parameters without the embedding")
-    add("--batch-size", type=integer, metavar="N", help="sequences in a micro-batch")
-    add("--accumulate", type=integer, metavar="N", help="micro-batches of each process in a step")
-    add("--seed", type=integer, metavar="N", help="of the first parameters and the data's order")
-    add("--steps", type=integer, required=True, metavar="N", help="optimizer steps in all")
-    add("--optimizer", choices=OPTIMIZERS, help="what turns gradients into steps")
-    add("--learning-rate", type=float, metavar="RATE", help="the highest one")
-    add("--schedule", choices=SCHEDULES, help="of the learning rate after the warm-up")
-    add("--warmup", type=integer, metavar="N", help="steps in which the learning rate rises")
-    add("--z-loss", type=float, metavar="WEIGHT", help="of the squared log partition function")
-    add("--clip", type=float, metavar="NORM", help="longest gradient; 0: no limit")
-    add("--precision", choices=PRECISIONS, help="of matrices; auto: bfloat16 on GPUs that can")
-
-
-def add_run_arguments(group: argparse._ArgumentGroup) -> None:
-    """Options of `TrainOptions` that decide nothing but how a run goes."""
-    add = group.add_argument
-    add("--validate-every", type=integer, metavar="N", help="steps between two evaluations")
-    add("--checkpoint-every", type=integer, metavar="N", help="steps between two checkpoints")
-    add("--keep", type=integer, metavar="N", help="checkpoints that are kept")
-    add("--device", choices=DEVICES, help="auto: a GPU, if there is one")
-    add("--parallel", choices=PARALLEL, help="how processes of torchrun share the work")

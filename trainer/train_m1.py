@@ -1,9 +1,8 @@
-"""`corpusmill train-m1`: a transformer byte model from text, made exact at the end."""
+"""A transformer byte model from text, made exact at the end."""
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -11,20 +10,19 @@ import torch
 from compress.byte_models import TransformerModel, save_model
 from compress.byte_strings import ByteStrings
 from compress.samples import check_bytes, documents_text, sample_text
-from corpus.arguments import integer, make_parser, parse_known
 from corpus.datasets import read_manifest
-from corpus.errors import UsageError
 from corpus.tokenizers import describe_tokenizer, load_tokenizer
 from trainer import checkpoints
-from trainer.byte_runs import START, STARTS, ByteRuns, RunOptions
+from trainer.byte_runs import START, ByteRuns, RunOptions
 from trainer.data import Batch
 from trainer.distributed import Processes, joined
 from trainer.evaluate import evaluate
-from trainer.models import ModelConfig, Transformer
-from trainer.objective import Objective
+from trainer.model_config import ModelConfig
+from trainer.models import Transformer
+from trainer.objective import Objective, precision_name
+from trainer.options import M1Options, TrainOptions
 from trainer.runs import RunConfig
-from trainer.train import add_learning_arguments, add_run_arguments, carry_out, set_defaults
-from trainer.training import TrainOptions
+from trainer.train import carry_out
 
 # More text is left aside: all of it is held in memory, and a small model learns no more from it.
 _TEXT_BYTES = 1 << 30
@@ -32,35 +30,6 @@ _TEXT_BYTES = 1 << 30
 _VALIDATION_TEXT_BYTES = 64 << 20
 _VALIDATION_BYTES = 1 << 16
 _VALIDATION_RUNS = 256
-_LENGTHS = {"anywhere": 64, "documents": 256}
-
-
-@dataclasses.dataclass(frozen=True)
-class M1Options:
-    """A run of `train-m1`.
-
-    Attributes:
-      training: how it trains; `tokens` is empty where `input` is given.
-      input: patterns of documents.
-      starts: where runs start (`RunOptions`).
-
-    Raises:
-      UsageError: there is not exactly one kind of text.
-    """
-
-    training: TrainOptions
-    input: tuple[str, ...]
-    starts: str
-
-    def __post_init__(self) -> None:
-        if bool(self.training.tokens) == bool(self.input):
-            raise UsageError("give either --tokens DIR or --input GLOB: what is learnt")
-
-    @property
-    def runs(self) -> RunOptions:
-        """The runs that are learnt; raises UsageError where there are none such."""
-        training = self.training
-        return RunOptions(self.starts, training.length, training.batch_size, training.seed)
 
 
 def train_m1(options: M1Options) -> None:
@@ -70,7 +39,7 @@ def train_m1(options: M1Options) -> None:
       UsageError: before any work: something doesn't fit, or the output holds something else.
       CorpusmillError: the loss or the gradient is no number any more.
     """
-    training, runs = options.training, options.runs
+    training, runs = options.training, _runs(options)
     with joined(training.device) as processes:
         text, held_out = _text(options), _held_out(options)
         batches = ByteRuns(text, runs, processes.rank, processes.ranks)
@@ -81,6 +50,12 @@ def train_m1(options: M1Options) -> None:
             # Alone, because the others have nothing more to do.
             alone = Processes(torch.device("cpu"))
             _finish(training, config, _validation(options, held_out, alone), alone)
+
+
+def _runs(options: M1Options) -> RunOptions:
+    """The runs that are learnt; raises UsageError where there are none such."""
+    training = options.training
+    return RunOptions(options.starts, training.length, training.batch_size, training.seed)
 
 
 def _text(options: M1Options) -> ByteStrings:
@@ -114,9 +89,10 @@ def _config(
     options: M1Options, text: ByteStrings, held_out: ByteStrings | None, processes: Processes
 ) -> RunConfig:
     training = options.training
+    precision = precision_name(training.precision, processes.device)
     tokenizer = describe_tokenizer(load_tokenizer("bytes"))
     return RunConfig(
-        options={**training.decisive(processes), "starts": options.starts},
+        options={**training.decisive(processes.ranks, precision), "starts": options.starts},
         model=dataclasses.asdict(ModelConfig.of(training.model, START + 1)),
         tokenizer=tokenizer,
         data={"text": _hash(text), "validate": None if held_out is None else _hash(held_out)},
@@ -165,46 +141,3 @@ def bits_per_byte(model: TransformerModel, batches: Iterable[Batch]) -> float:
             count += len(rows)
             state.read(rows, read.astype(np.uint8))
     return bits / count
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill train-m1`"""
-    parser = make_parser(
-        "train-m1",
-        "Trains a transformer that predicts bytes, M1, and saves it as a byte model in exact"
-        " integer arithmetic. Run again, it goes on from the last checkpoint.",
-        "corpusmill train-m1 --tokens byte-tokens --output m1 --steps 2000",
-    )
-    set_defaults(parser, TrainOptions)
-    # Short runs are learnt in short runs.
-    parser.set_defaults(tokens="", input=[], length=None, batch_size=64, warmup=100)
-    data = parser.add_argument_group("data").add_argument
-    data("--tokens", metavar="DIR", help="folder or URL of a tokens dataset of bytes")
-    data(
-        "--input",
-        action="append",
-        metavar="GLOB",
-        help="documents instead, as tokenize reads them; may be repeated",
-    )
-    data("--validate", metavar="DIR", help="tokens dataset of bytes to evaluate on")
-    data("--output", required=True, metavar="DIR", help="folder or URL of the run and the model")
-    data(
-        "--starts",
-        choices=STARTS,
-        default="anywhere",
-        help="where the runs that are learnt start: anywhere, as windows do, or where they do in"
-        " documents that are coded as a whole",
-    )
-    data(
-        "--length",
-        type=integer,
-        metavar="N",
-        help="bytes of a run, and the longest context (default: 64; 256 with --starts documents)",
-    )
-    add_learning_arguments(parser.add_argument_group("what is learnt, and how"))
-    add_run_arguments(parser.add_argument_group("running; may change when a run goes on"))
-    given: dict[str, Any] = vars(parse_known(parser, argv)[0])
-    inputs, starts = tuple(given.pop("input")), given.pop("starts")
-    length = given.pop("length")
-    training = TrainOptions(**given, length=_LENGTHS[starts] if length is None else length)
-    train_m1(M1Options(training, inputs, starts))

@@ -9,7 +9,8 @@ import torch
 from benchmarks.convergence.rows import Row
 from trainer import checkpoints
 from trainer.data import DataOptions, TokenDataset
-from trainer.models import ModelConfig, Transformer
+from trainer.model_config import ModelConfig
+from trainer.models import Transformer
 from trainer.objective import Objective, predictions
 from trainer.runs import read_config
 

@@ -22,7 +22,8 @@ from benchmarks.learnability.rows import ROWS, Row
 from corpus.datasets import read_manifest
 from trainer import checkpoints
 from trainer.data import model_vocabulary
-from trainer.models import ModelConfig, Transformer
+from trainer.model_config import ModelConfig
+from trainer.models import Transformer
 
 _CORPUS = str(shared.SHARED / "corpora" / "simplewiki.jsonl.gz")
 _VALIDATIONS = 8

@@ -6,8 +6,9 @@ import torch
 
 from compress.byte_strings import ByteStrings
 from corpus.errors import DataError, UsageError
-from trainer.byte_runs import START, STARTS, ByteRuns, RunOptions
+from trainer.byte_runs import START, ByteRuns, RunOptions
 from trainer.data import IGNORED
+from trainer.options import STARTS
 
 DOCUMENTS = [b"abcdefghijklmnopqrstuvwxyz", b"", b"0", b"ABCDE"]
 TEXT = ByteStrings.of(DOCUMENTS)

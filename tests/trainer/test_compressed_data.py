@@ -15,7 +15,8 @@ from tests.trainer import samples
 from tests.trainer.test_data import all_sequences
 from trainer import checkpoints
 from trainer.data import IGNORED, DataOptions, Loader, TokenDataset
-from trainer.models import ModelConfig, Transformer
+from trainer.model_config import ModelConfig
+from trainer.models import Transformer
 
 CODEC = {
     "kind": "codec",

@@ -15,7 +15,8 @@ from trainer.data import DataOptions
 from trainer.distributed import Processes
 from trainer.evaluate import Evaluation, evaluate, evaluation_loader
 from trainer.metrics import read_metrics
-from trainer.models import ModelConfig, Transformer
+from trainer.model_config import ModelConfig
+from trainer.models import Transformer
 from trainer.objective import Objective
 
 CPU = Processes(torch.device("cpu"))

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from corpus.errors import UsageError
 from trainer.losses import linear_cross_entropy
-from trainer.models import SIZES, ModelConfig, Transformer
+from trainer.model_config import SIZES, ModelConfig
+from trainer.models import Transformer
 
 SMALL = ModelConfig(vocabulary_size=100, width=16, heads=2, layers=2, head_size=8, mlp_width=32)
 

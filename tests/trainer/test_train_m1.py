@@ -11,7 +11,8 @@ from pipelines import cli
 from tests.compress.samples import wiki
 from trainer import checkpoints
 from trainer.byte_runs import START
-from trainer.models import ModelConfig, Transformer
+from trainer.model_config import ModelConfig
+from trainer.models import Transformer
 
 SMALL = ["--batch-size", "4", "--length", "16", "--warmup", "2", "--device", "cpu"]
 

@@ -13,9 +13,10 @@ from tests.trainer.samples import VOCABULARY
 from trainer import checkpoints
 from trainer.data import IGNORED, Batch
 from trainer.distributed import Processes
-from trainer.models import ModelConfig
+from trainer.model_config import ModelConfig
 from trainer.objective import matrix_type
-from trainer.training import Trainer, TrainOptions
+from trainer.options import TrainOptions
+from trainer.training import Trainer
 
 CPU = Processes(torch.device("cpu"))
 LENGTH = 8
@@ -217,9 +218,10 @@ def test_bad_options(changed, message):
 
 
 def test_what_decides_a_run():
-    one, two = CPU, Processes(torch.device("cpu"), 1, 2)
-    assert options(accumulate=4).decisive(one) == options(accumulate=2).decisive(two)
-    assert options(steps=10).decisive(one) == options(steps=20).decisive(one)
+    four, two = (options(accumulate=count) for count in (4, 2))
+    assert four.decisive(1, "float32") == two.decisive(2, "float32")
+    assert four.decisive(1, "float32") != four.decisive(1, "bfloat16")
+    assert options(steps=10).decisive(1, "float32") == options(steps=20).decisive(1, "float32")
     for schedule in ({"schedule": "cosine"}, {"mix_schedule": "linear-to-zero"}):
-        chosen = [options(steps=steps, **schedule).decisive(one) for steps in (10, 20)]
+        chosen = [options(steps=steps, **schedule).decisive(1, "float32") for steps in (10, 20)]
         assert chosen[0] != chosen[1]
