@@ -36,6 +36,7 @@ COMMANDS = {
         "trainer.commands.evaluate",
         "loss and bits per byte of a model on a dataset",
     ),
+    "generate": ("trainer.commands.generate", "a model -> text, as it comes"),
     "plan": ("pipelines.plan", "what a corpus will take, from a sample of it"),
     "report": ("pipelines.report", "datasets and training runs -> one HTML page"),
     "quickstart": ("pipelines.quickstart", "runs everything on an embedded corpus"),

@@ -13,6 +13,35 @@ _VOCABULARY_MULTIPLE = 64
 _ROTARY_BASE = 10_000.0
 
 
+class Past:
+    """Keys and values of a layer, of shape [batch, heads, read, head size]."""
+
+    def __init__(self) -> None:
+        self._read: tuple[Tensor, Tensor] | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds those of the next tokens; returns all."""
+        if self._read is not None:
+            keys = torch.cat([self._read[0], keys], 2)
+            values = torch.cat([self._read[1], values], 2)
+        self._read = keys, values
+        return keys, values
+
+
+class Cache:
+    """What a model keeps of the tokens that it has read, to go on without reading them again.
+
+    Attributes:
+      tokens: those read, int64 of shape [batch, read].
+      layers: keys and values of each layer.
+    """
+
+    def __init__(self, config: ModelConfig, batch: int, device: torch.device) -> None:
+        """An empty one, for so many sequences at once."""
+        self.tokens = torch.empty(batch, 0, dtype=torch.int64, device=device)
+        self.layers = [Past() for _ in range(config.layers)]
+
+
 class Transformer(nn.Module):
     """Turns tokens into hidden states; those times `output_weight` are the next tokens' logits.
 
@@ -58,19 +87,26 @@ class Transformer(nn.Module):
         """Floating point of shape [rows of the embedding, width]."""
         return self.embedding.weight
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Computes hidden states, each from the tokens up to its own.
 
         Args:
           tokens: integers of shape [batch, length].
+          cache: of the tokens before them; takes up these, too.
 
         Returns:
           Floating point of shape [batch, length, width].
         """
         hidden = self.embedding(tokens)
-        rotation = _rotation(tokens.shape[1], self.config.head_size, tokens.device)
-        for block in self.blocks:
-            hidden = block(hidden, rotation)
+        length, read = tokens.shape[1], tokens
+        if cache is not None:
+            read = cache.tokens = torch.cat([cache.tokens, tokens], 1)
+        rotation = _rotation(read.shape[1], self.config.head_size, tokens.device)[-length:]
+        # Without a mask attention is causal, but takes the first key for that of the first query.
+        seen = None if read.shape[1] == length else _seen(read, length)
+        pasts = [None] * len(self.blocks) if cache is None else cache.layers
+        for block, past in zip(self.blocks, pasts, strict=True):
+            hidden = block(hidden, rotation, seen, past)
         return self.norm(hidden)
 
 
@@ -84,8 +120,14 @@ class Block(nn.Module):
         self.mlp_norm = nn.RMSNorm(config.width)
         self.mlp = SwiGLU(config)
 
-    def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation)
+    def forward(
+        self,
+        hidden: Tensor,
+        rotation: Tensor,
+        seen: Tensor | None = None,
+        past: Past | None = None,
+    ) -> Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, seen, past)
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
@@ -101,12 +143,32 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.width, inner, bias=False)
         self.output = nn.Linear(inner, config.width, bias=False)
 
-    def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
-        query = _rotate(self._heads(self.query(hidden)), rotation)
-        key = _rotate(self._heads(self.key(hidden)), rotation)
-        value = self._heads(self.value(hidden))
+    def forward(
+        self,
+        hidden: Tensor,
+        rotation: Tensor,
+        seen: Tensor | None = None,
+        past: Past | None = None,
+    ) -> Tensor:
+        """Mixes values.
+
+        Args:
+          hidden: floating point of shape [batch, length, width].
+          rotation: `_rotation` of the places.
+          seen: which keys each query sees, bool, broadcast to [batch, heads, length, keys]; those
+            up to its own by default.
+          past: keys and values of the tokens before; takes up these, too.
+
+        Returns:
+          Floating point of shape [batch, length, width].
+        """
+        query = _rotate(self._heads(self.query(hidden)), rotation).transpose(1, 2)
+        key = _rotate(self._heads(self.key(hidden)), rotation).transpose(1, 2)
+        value = self._heads(self.value(hidden)).transpose(1, 2)
+        if past is not None:
+            key, value = past.extend(key, value)
         mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True
+            query, key, value, attn_mask=seen, is_causal=seen is None
         )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
@@ -126,6 +188,13 @@ class SwiGLU(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.output(functional.silu(self.gate(hidden)) * self.inner(hidden))
+
+
+def _seen(read: Tensor, length: int) -> Tensor:
+    """Which of the tokens read each of the last `length` sees: bool of shape [length, read]."""
+    count = read.shape[1]
+    causal = torch.ones(length, count, dtype=torch.bool, device=read.device)
+    return causal.tril(count - length)
 
 
 def _rotation(length: int, head_size: int, device: torch.device) -> Tensor:

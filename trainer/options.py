@@ -254,3 +254,40 @@ class EvaluateOptions:
     workers: int = 0
     precision: str = "auto"
     device: str = "auto"
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Texts to be made.
+
+    Attributes:
+      model: folder or URL of a run or a checkpoint.
+      prompt: what texts begin with.
+      tokens: most ids in a text, those of the prompt not counted.
+      number: of texts.
+      temperature: what logits are divided by; 0 takes the most likely id always.
+      top_p: share of the probability that the likely ids which are drawn from have.
+      seed: of the draws.
+      device: `cpu`, `cuda`, or `auto`.
+
+    Raises:
+      UsageError: a value isn't accepted.
+    """
+
+    model: str
+    prompt: str = ""
+    tokens: int = 200
+    number: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        # Written so that a NaN is refused.
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError(f"--temperature {self.temperature} is not a number of at least 0")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-p {self.top_p} is not a share above 0, up to 1")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed} is not a number of at least 0")

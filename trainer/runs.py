@@ -1,4 +1,7 @@
-"""A run's folder: config.json, metrics, checkpoints. A run goes on only as what it began as."""
+"""A run's folder: config.json, tokenizer, metrics, checkpoints.
+
+A run goes on only as what it began as.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from corpus import storage
-from corpus.datasets import describe_differences
+from corpus.datasets import TOKENIZER_FOLDER, describe_differences
 from corpus.errors import DataError, UsageError, one_line
 from corpus.version import __version__
 
@@ -78,7 +81,7 @@ def read_config(run: str) -> RunConfig:
 
 
 def claim(run: str, config: RunConfig) -> None:
-    """Makes a folder the folder of this run; writes its config.json.
+    """Makes a folder the folder of this run; writes its config.json, and the tokenizer's files.
 
     Raises:
       UsageError: the folder holds something else, a run of another configuration (the difference
@@ -98,5 +101,12 @@ def claim(run: str, config: RunConfig) -> None:
         )
     try:
         storage.write_bytes(storage.join(run, CONFIG), config.to_json())
+        if tokens := config.places.get("tokens"):
+            _copy_files(tokens, run, TOKENIZER_FOLDER)
     except OSError as error:
         raise UsageError(f"cannot write to output {run}: {error}") from error
+
+
+def _copy_files(source: str, target: str, folder: str) -> None:
+    for name in storage.list_names(storage.join(source, folder)):
+        storage.copy(storage.join(source, folder, name), storage.join(target, folder, name))

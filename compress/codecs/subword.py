@@ -14,13 +14,11 @@ from compress.codebook import Ids
 from compress.codecs.base import Codec
 from corpus import storage
 from corpus.errors import DataError
-from corpus.tokenizers import Tokenizer
+from corpus.tokenizers import TextStream, Tokenizer
 from corpus.tokenizers.base import MARKER
 
 # Of a document that is refused, in its message.
 _SHOWN = 60
-# How a decoder shows bytes that are no character, or the beginning of one.
-_NO_CHARACTER = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -91,19 +89,12 @@ class SubwordCodec(Codec):
         )
 
     def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
-        # Libraries decode whole texts only, and an id can be a part of a character: so each id is
-        # decoded behind the ones that the last characters came from.
         self._check(ids)
         ends = np.zeros(len(ids), np.int64)
         for first, last in itertools.pairwise(np.asarray(offsets) - offsets[0]):
-            known, shown, begin = 0, first, first
-            for i in range(first, last):
-                before = self.tokenizer.decode(ids[begin:shown])
-                text = self.tokenizer.decode(ids[begin : i + 1])
-                if len(text) > len(before) and not text.endswith(_NO_CHARACTER):
-                    known += len(text[len(before) :].encode())
-                    begin, shown = shown, i + 1
-                ends[i] = known
+            stream = TextStream(self.tokenizer)
+            pieces = [len(stream.add(token).encode()) for token in ids[first:last].tolist()]
+            ends[first:last] = np.cumsum(pieces)
         return ends
 
     def _check(self, ids: Ids) -> None:

@@ -7,5 +7,13 @@ characters that it is. Long texts are tokenized in pieces: see `corpus.tokenizer
 from corpus.tokenizers.base import Tokenizer, describe_tokenizer
 from corpus.tokenizers.certify import use_backend, use_fastest
 from corpus.tokenizers.loading import load_tokenizer
+from corpus.tokenizers.streaming import TextStream
 
-__all__ = ["Tokenizer", "describe_tokenizer", "load_tokenizer", "use_backend", "use_fastest"]
+__all__ = [
+    "TextStream",
+    "Tokenizer",
+    "describe_tokenizer",
+    "load_tokenizer",
+    "use_backend",
+    "use_fastest",
+]

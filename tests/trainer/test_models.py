@@ -11,7 +11,7 @@ from torch.nn import functional
 from corpus.errors import UsageError
 from trainer.losses import linear_cross_entropy
 from trainer.model_config import SIZES, ModelConfig
-from trainer.models import Transformer
+from trainer.models import Cache, Transformer
 
 SMALL = ModelConfig(vocabulary_size=100, width=16, heads=2, layers=2, head_size=8, mlp_width=32)
 
@@ -85,6 +85,16 @@ def test_sequences_of_a_batch_are_independent():
     together = model(tokens)
     alone = torch.cat([model(each) for each in tokens.split(1)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 9, (4, 1, 1, 3), (9,)])
+def test_with_a_cache_nothing_is_read_twice_and_nothing_changes(sizes):
+    model = small_model().double()
+    tokens = torch.randint(0, 100, (2, 9), generator=torch.Generator().manual_seed(1))
+    cache = Cache(SMALL, 2, torch.device("cpu"))
+    found = [model(part, cache) for part in tokens.split(sizes, 1)]
+    torch.testing.assert_close(torch.cat(found, 1), model(tokens))
+    assert torch.equal(cache.tokens, tokens)
 
 
 def test_attention_sees_distances_only():
