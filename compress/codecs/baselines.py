@@ -10,6 +10,7 @@ from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import Ids
 from compress.codecs.base import Codec, sums_by_document
 from corpus.errors import DataError
+from corpus.tokenizers.byte_letters import byte_definition
 
 # Deflate, no name, no time, unknown system: the same on every machine.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -31,6 +32,9 @@ class BytesCodec(Codec):
 
     def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
         return sums_by_document(np.ones(len(_bytes_of(ids)), np.int64), offsets)
+
+    def definition(self) -> dict[str, Any]:
+        return byte_definition()
 
 
 class GzipCodec(Codec):

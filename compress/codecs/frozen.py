@@ -12,8 +12,12 @@ from compress.byte_strings import ByteStrings, Offsets
 from compress.codebook import Codebook, Ids
 from compress.codecs.base import Codec, sums_by_document
 from corpus.errors import DataError, UsageError
+from corpus.tokenizers.backends import UnsupportedError
+from corpus.tokenizers.byte_letters import byte_level, letters_of
 
 CODEBOOK_FILE = "tokenizer.codebook"
+# Of letters in what WordPiece takes for a word.
+_NO_LIMIT = (1 << 62) - 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,27 @@ class CodebookCodec(Codec):
         if (np.diff(offsets) % 2).any():
             raise DataError("its last code has one id, codes have two")
         return self.book.decode_batch(_joined(ids), np.asarray(offsets) // 2)
+
+    def definition(self) -> dict[str, Any]:
+        if self.token_bits is not None:
+            raise UnsupportedError(
+                "half a code stands for no bytes; a tokenizer.json has whole ones"
+            )
+        if self.parse != "greedy":
+            raise UnsupportedError(
+                f"the {self.parse} parse looks ahead, a tokenizer.json takes the longest string"
+            )
+        # WordPiece takes the longest string at each place, where what continues has no prefix.
+        vocabulary = {letters_of(string): code for code, string in enumerate(self.book.strings)}
+        return byte_level(
+            {
+                "type": "WordPiece",
+                "vocab": vocabulary,
+                "unk_token": next(iter(vocabulary)),
+                "continuing_subword_prefix": "",
+                "max_input_chars_per_word": _NO_LIMIT,
+            }
+        )
 
     def text_ends(self, ids: Ids, offsets: Offsets) -> Offsets:
         added = np.zeros(len(ids), np.int64)

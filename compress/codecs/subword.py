@@ -14,7 +14,7 @@ from compress.codebook import Ids
 from compress.codecs.base import Codec
 from corpus import storage
 from corpus.errors import DataError
-from corpus.tokenizers import TextStream, Tokenizer
+from corpus.tokenizers import Special, TextStream, Tokenizer, with_special
 from corpus.tokenizers.base import MARKER
 
 # Of a document that is refused, in its message.
@@ -57,6 +57,11 @@ class SubwordCodec(Codec):
         defining = {name: data for name, data in self.tokenizer.files.items() if name != MARKER}
         copies = {name: partial(storage.write_bytes, data=data) for name, data in defining.items()}
         return {**super().files, **copies}
+
+    def definition(self) -> dict[str, Any]:
+        end = self.tokenizer.end_of_document
+        special = Special(end, self.tokenizer.token_text(end))
+        return with_special(self.tokenizer.definition(), [special])
 
     @property
     def backend(self) -> str | None:

@@ -4,16 +4,22 @@ Text never yields special tokens: `<|endoftext|>` in a document is tokenized as 
 characters that it is. Long texts are tokenized in pieces: see `corpus.tokenizers.pieces`.
 """
 
+from corpus.tokenizers.backends import UnsupportedError
 from corpus.tokenizers.base import Tokenizer, describe_tokenizer
 from corpus.tokenizers.certify import use_backend, use_fastest
+from corpus.tokenizers.hub import Special, tokenizer_files, with_special
 from corpus.tokenizers.loading import load_tokenizer
 from corpus.tokenizers.streaming import TextStream
 
 __all__ = [
+    "Special",
     "TextStream",
     "Tokenizer",
+    "UnsupportedError",
     "describe_tokenizer",
     "load_tokenizer",
+    "tokenizer_files",
     "use_backend",
     "use_fastest",
+    "with_special",
 ]

@@ -16,7 +16,7 @@ Encode = Callable[[list[str]], tuple[Ids, Lengths]]
 
 
 class UnsupportedError(Exception):
-    """Why a library isn't used for a tokenizer."""
+    """Why a library isn't used for a tokenizer, or can't be told of it."""
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,14 @@ class Tokenizer(abc.ABC):
           it, and how many ids each document has, that token included.
         """
 
+    @abc.abstractmethod
+    def definition(self) -> dict[str, Any]:
+        """The contents of a `tokenizer.json` that gives the same ids, without the end of documents.
+
+        Raises:
+          UnsupportedError: there is none.
+        """
+
     @property
     def backend(self) -> str | None:
         """Name and version of the library that encodes; None where none is needed."""

@@ -13,6 +13,7 @@ import tokenizers
 
 from corpus.tokenizers.backends import Backend, Encode, Ids, Lengths, flat, make_backend
 from corpus.tokenizers.base import NEW_END, EndOfDocument, Tokenizer, entry_bytes
+from corpus.tokenizers.byte_letters import byte_characters
 from corpus.tokenizers.fast import fast_backend
 from corpus.tokenizers.pieces import PieceTokenizer
 
@@ -62,6 +63,9 @@ class HuggingFaceTokenizer(PieceTokenizer):
         definition = self._tokenizer.to_str()
         is_alike = self._middle is self._tokenizer
         return fast_backend(definition, definition if is_alike else self._middle.to_str())
+
+    def definition(self) -> dict[str, Any]:
+        return {**orjson.loads(self._tokenizer.to_str()), "post_processor": None}
 
     def added_texts(self) -> Collection[str]:
         return self._added.values()
@@ -160,14 +164,6 @@ def _raw_text_only(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def byte_characters() -> dict[str, bytes]:
-    """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): bytes([byte]) for byte in printable}
-    return letters | {chr(0x100 + i): bytes([byte]) for i, byte in enumerate(others)}
 
 
 _BYTE_OF = byte_characters()

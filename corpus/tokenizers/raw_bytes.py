@@ -1,6 +1,7 @@
 """The tokenizer `bytes`, whose vocabulary is the 256 values of a byte."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from corpus.tokenizers.base import (
     Tokens,
     text_buffers,
 )
+from corpus.tokenizers.byte_letters import byte_definition
 
 
 class ByteTokenizer(Tokenizer):
@@ -33,6 +35,9 @@ class ByteTokenizer(Tokenizer):
         tokens[is_text] = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
         tokens[ends] = self.end_of_document
         return tokens, lengths
+
+    def definition(self) -> dict[str, Any]:
+        return byte_definition()
 
     def _decode(self, ids: list[int]) -> str:
         return bytes(ids).decode(errors="replace")

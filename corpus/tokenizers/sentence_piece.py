@@ -1,7 +1,9 @@
 """Tokenizers that the library `sentencepiece` runs."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+import orjson
 import sentencepiece
 
 from corpus.tokenizers.backends import Backend, Encode, flat, make_backend
@@ -37,6 +39,18 @@ class SentencePieceTokenizer(PieceTokenizer):
 
     def fast_backend(self) -> Backend:
         return fast_backend(*converted(self._definition["tokenizer.model"]))
+
+    def definition(self) -> dict[str, Any]:
+        definition: dict[str, Any] = orjson.loads(converted(self._definition["tokenizer.model"])[0])
+        steps: list[dict[str, Any]] = [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]
+        # A text begins with a space that isn't its own.
+        if len(definition["normalizer"]["normalizers"]) > 1:
+            steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+        return {**definition, "decoder": {"type": "Sequence", "decoders": steps}}
 
     def added_texts(self) -> Iterable[str]:
         # Pieces that no text becomes, even where it reads like one.
