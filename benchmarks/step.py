@@ -5,6 +5,7 @@ on a GPU, too: `--device cuda --model 113m --vocabulary 50304 --precision bfloat
 """
 
 import argparse
+import dataclasses
 import functools
 import statistics
 import sys
@@ -23,6 +24,7 @@ from trainer.models import Transformer
 from trainer.objective import Objective, predictions
 from trainer.optim import make_optimizer
 
+_DOCUMENT = 100
 _OBJECTIVES = ("next-token", "compact")
 _MEMORY_STEPS = 3
 
@@ -64,6 +66,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--steps", type=int, default=15, help="of each objective, in turn")
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     add("--device", choices=("cpu", "cuda"), default="cpu")
+    add(
+        "--mask-documents",
+        action="store_true",
+        help=f"documents of {_DOCUMENT} tokens see none of each other",
+    )
     add("--threads", type=int, default=1, help="of the CPU")
     return parser.parse_args(argv)
 
@@ -113,7 +120,10 @@ class Learner:
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
         self._arguments = arguments
-        model = Transformer(ModelConfig.of(arguments.model, arguments.vocabulary))
+        config = ModelConfig.of(arguments.model, arguments.vocabulary)
+        if arguments.mask_documents:
+            config = dataclasses.replace(config, document_start=0)
+        model = Transformer(config)
         precision = getattr(torch, arguments.precision)
         self._objective = Objective(model, precision).to(arguments.device)
         self._optimizer = make_optimizer("adamw", model, 1e-3)
@@ -123,6 +133,7 @@ class Learner:
         shape: Any = (self._arguments.batch_size, self._arguments.length)
         device, vocabulary = self._arguments.device, self._arguments.vocabulary
         tokens = torch.randint(vocabulary, shape, device=device)
+        tokens[:, ::_DOCUMENT] = 0
         batch = Batch(tokens, tokens.roll(-1, 1), None, None, tokens[:, 0])
         if objective == "next-token":
             return functools.partial(self.loss, batch)

@@ -96,6 +96,11 @@ def load_model(folder: str) -> dict[str, Tensor]:
     return _read_tensors(folder, _MODEL, _read_record(folder))
 
 
+def model_url(folder: str) -> str:
+    """The file of a checkpoint's model."""
+    return _tensors_url(folder, _MODEL)
+
+
 def complete(run: str) -> list[str]:
     """The folders of a run's complete checkpoints, by rising step."""
     found = _folders(run)

@@ -120,6 +120,9 @@ class DataOptions:
       lanes: streams that batches are taken from in turn; by default 8, or the number of row groups
         if that is smaller. Each rank holds about 1.5 pools a lane in memory.
       pool: row groups of a lane whose sequences are shuffled together.
+      stride: tokens from one sequence to the next, up to `length`. Each but a row group's first one
+        then predicts only its last so many tokens, so that every token is predicted once, with at
+        least length - stride tokens before it. None for sequences that don't overlap.
 
     Raises:
       UsageError: a number is too small or far too large, or there are several lanes without
@@ -132,19 +135,27 @@ class DataOptions:
     shuffle: bool = True
     lanes: int | None = None
     pool: int = 2
+    stride: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "length": 1, "seed": 0, "pool": 1, "lanes": 1}
+        least = {"batch_size": 1, "length": 1, "seed": 0, "pool": 1, "lanes": 1, "stride": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
-            if value is None and name == "lanes":
+            if value is None and name in ("lanes", "stride"):
                 continue
             if type(value) is not int or value < minimum:
                 raise UsageError(f"{name} is {value}; {minimum} or more is needed")
             if name != "seed" and value > _MOST:
                 raise UsageError(f"{name} is {value}; {_MOST:,} or less is needed")
+        if self.stride is not None and self.stride > self.length:
+            raise UsageError(f"stride is {self.stride}; {self.length}, the length, is the most")
         if not self.shuffle and self.lanes not in (None, 1):
             raise UsageError(f"lanes is {self.lanes}; without shuffling there is one lane")
+
+    @property
+    def step(self) -> int:
+        """Tokens from one sequence to the next."""
+        return self.stride or self.length
 
     def lanes_of(self, row_groups: int) -> int:
         """The number of lanes in a dataset of so many row groups."""
@@ -212,6 +223,10 @@ class TokenDataset(IterableDataset[Batch]):
                 f"{targets or counts} goes with a tokens dataset; {tokens} is of the kind"
                 f" {self.manifest.kind}"
             )
+        if options.stride is not None and (targets or counts):
+            raise UsageError("sequences that overlap (stride) have no targets or counts")
+        if options.stride is not None and self.manifest.properties.get("length") is not None:
+            raise UsageError(f"the examples in {tokens} are a sequence each: there is no stride")
         self.targets_manifest = (
             None if targets is None else read_targets_manifest(targets, self.manifest)
         )
@@ -225,7 +240,7 @@ class TokenDataset(IterableDataset[Batch]):
         if targets is not None and self.targets_manifest is not None:
             reader = TargetsReader(targets, self.targets_manifest)
         self._files = _Files.of(tokens, self.manifest, reader)
-        self._sequences = self._files.sequences(options.length)
+        self._sequences = self._files.sequences(options)
         self._lanes = options.lanes_of(len(self._sequences))
         self.options = options
         self._rank, self._ranks, self._epochs = rank, ranks, epochs
@@ -330,7 +345,7 @@ class TokenDataset(IterableDataset[Batch]):
         return 1 + int(pools / (2 * self.options.batch_size * stride))
 
     def _load(self, piece: "_Piece") -> "_Pool":
-        pool = self._files.read_pool(piece.groups, self.options.length, self._table)
+        pool = self._files.read_pool(piece.groups, self.options, self._table)
         if not self.options.shuffle:
             return pool
         return pool._replace(order=_permutation(len(pool.order), self.options.seed, piece.pool))
@@ -611,6 +626,7 @@ class _Pool(NamedTuple):
       next_tokens: [sequences, length], filled up with zeros.
       before: the token before each sequence, of shape [sequences].
       predictions: how many `next_tokens` are no filling, of shape [sequences].
+      known: how many of the first ones another sequence predicts, of shape [sequences].
       bytes: [sequences].
       targets: compact ones.
       contexts: rows of full distributions, of shape [sequences, length], and where they are.
@@ -622,6 +638,7 @@ class _Pool(NamedTuple):
     next_tokens: Array
     before: Array
     predictions: Array
+    known: Array
     bytes: Array
     targets: _SequenceTargets | None
     contexts: tuple[Array, FullTable] | None
@@ -642,6 +659,8 @@ class _Pool(NamedTuple):
         length, predictions = next_tokens.shape[1], self.predictions[rows]
         if predictions.min() < length:
             next_tokens[np.arange(length) >= predictions[:, None]] = IGNORED
+        if (known := self.known[rows]).any():
+            next_tokens[np.arange(length) < known[:, None]] = IGNORED
         target_tokens = target_weights = target_offsets = None
         if self.contexts is not None:
             contexts, table = self.contexts
@@ -677,34 +696,53 @@ def _join(batches: Sequence[Batch]) -> Batch:
     return joined._replace(target_offsets=torch.cat([ends.new_zeros(1), ends]))
 
 
-def _fill(pool: _Pool, first: int, group: _RowGroup) -> None:
+def _fill(pool: _Pool, first: int, group: _RowGroup, step: int) -> None:
     """Cuts a row group into sequences: those of the pool from `first` on."""
     length = pool.next_tokens.shape[1]
-    sequences = -(-len(group.tokens) // length)
+    sequences = int(_sequences(np.array(len(group.tokens)), length, step))
+    last = (sequences - 1) * step
     rows = slice(first, first + sequences)
-    _fill_flat(pool.next_tokens[rows], group.tokens, 0)
+    _fill_windows(pool.next_tokens[rows], group.tokens, step)
     pool.before[first] = pool.start
-    pool.before[first + 1 : rows.stop] = group.tokens[length - 1 : -1 : length]
+    pool.before[first + 1 : rows.stop] = group.tokens[step - 1 : last : step]
     pool.predictions[rows] = length
-    pool.predictions[rows.stop - 1] -= sequences * length - len(group.tokens)
+    pool.predictions[rows.stop - 1] -= last + length - len(group.tokens)
+    pool.known[rows] = length - step
+    pool.known[first] = 0
     if group.row_lengths is not None:
         pool.predictions[rows] = group.row_lengths
     # The sums are exact: floats of 64 bits, and whole numbers far below 2^53. The first documents
     # may be empty.
-    ends_in = np.maximum(group.row_ends - 1, 0) // length
+    ends_in = _sequences(np.maximum(group.row_ends, 1), length, step) - 1
     pool.bytes[rows] = np.bincount(ends_in, group.byte_lengths, sequences)
     if pool.targets is not None and group.targets is not None:
         pool.targets.fill(rows, group.targets)
     if pool.contexts is not None and group.contexts is not None:
         _fill_flat(pool.contexts[0][rows], group.contexts, -1)
     if pool.places is not None:
-        _fill_flat(pool.places[rows], group.places(), 0)
+        _fill_windows(pool.places[rows], group.places(), step)
 
 
 def _empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """An array in Arrow's memory, which keeps what is freed: numpy's would fault at every page."""
     buffer = pa.allocate_buffer(math.prod(shape) * np.dtype(dtype).itemsize)
     return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+def _sequences(tokens: Array, length: int, step: int) -> Array:
+    """How many sequences so many tokens give, of which one begins after each `step`."""
+    return 1 - (-np.maximum(tokens - length, 0) // step)
+
+
+def _fill_windows(array: Array, values: Array, step: int) -> None:
+    """Makes row i the values from i * step on, filled up with zeros."""
+    sequences, length = array.shape
+    if step == length:
+        _fill_flat(array, values, 0)
+        return
+    padded = np.zeros((sequences - 1) * step + length, values.dtype)
+    padded[: len(values)] = values
+    array[:] = np.lib.stride_tricks.sliding_window_view(padded, length)[::step]
 
 
 def _fill_flat(array: Array, values: Array, filling: Any) -> None:
@@ -778,21 +816,26 @@ class _Files:
             rows[used],
         )
 
-    def sequences(self, length: int) -> Array:
+    def sequences(self, options: DataOptions) -> Array:
         """How many sequences each row group gives."""
-        return self.rows if self.rows_are_sequences else -(-self.tokens // length)
+        if self.rows_are_sequences:
+            return self.rows
+        return _sequences(self.tokens, options.length, options.step)
 
-    def read_pool(self, groups: Array, length: int, table: _Table) -> _Pool:
+    def read_pool(self, groups: Array, options: DataOptions, table: _Table) -> _Pool:
         """The sequences of row groups, in their order.
 
         Raises:
           DataError: a file is missing or damaged.
         """
-        ends = np.cumsum(self.sequences(length)[groups])
+        ends = np.cumsum(self.sequences(options)[groups])
+        length = options.length
         pool = self._empty_pool(int(ends[-1]), length, table)
         for group, first in zip(groups.tolist(), [0, *ends.tolist()], strict=False):
             found = self._read_row_group(group, table)
-            _fill(pool, first, found.filled_up(length) if self.rows_are_sequences else found)
+            if self.rows_are_sequences:
+                found = found.filled_up(length)
+            _fill(pool, first, found, options.step)
         return pool
 
     def _empty_pool(self, sequences: int, length: int, table: _Table) -> _Pool:
@@ -811,6 +854,7 @@ class _Files:
             next_tokens=_empty((sequences, length), dtype),
             before=np.empty(sequences, np.int64),
             predictions=np.empty(sequences, np.int64),
+            known=np.empty(sequences, np.int64),
             bytes=np.empty(sequences, np.int64),
             targets=None
             if slots is None

@@ -134,14 +134,18 @@ def evaluation_loader(
       UsageError: the dataset's tokenizer is another one than the model's.
     """
     dataset = TokenDataset(tokens, options, rank=processes.rank, ranks=processes.ranks, epochs=1)
-    theirs = dataset.manifest.tokenizer
-    if theirs["content_hash"] != tokenizer["content_hash"]:
+    expect_tokenizer(tokens, dataset.manifest.tokenizer, tokenizer)
+    return Loader(dataset, workers)
+
+
+def expect_tokenizer(tokens: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raises UsageError where a dataset's tokenizer is another one than a model's."""
+    if theirs["content_hash"] != ours["content_hash"]:
         raise UsageError(
             f"{tokens} has tokens of another tokenizer ({theirs['kind']},"
-            f" {theirs['content_hash'][:12]}) than the model's ({tokenizer['kind']},"
-            f" {tokenizer['content_hash'][:12]}); make it with the model's"
+            f" {theirs['content_hash'][:12]}) than the model's ({ours['kind']},"
+            f" {ours['content_hash'][:12]}); make it with the model's"
         )
-    return Loader(dataset, workers)
 
 
 def _evenly(batches: Iterable[Batch], processes: Processes) -> Iterator[Batch]:
@@ -174,7 +178,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
     trained = open_model(options.model)
     with joined(options.device) as processes:
         length = options.length or trained.config.options.get("length", 0)
-        data = DataOptions(options.batch_size, length, shuffle=False)
+        data = DataOptions(options.batch_size, length, shuffle=False, stride=options.stride)
         loader = evaluation_loader(
             options.tokens, trained.config.tokenizer, data, processes, options.workers
         )
@@ -192,7 +196,8 @@ def evaluate_model(options: EvaluateOptions) -> None:
             print(summary(found, trained.checkpoint, options.tokens))
             if options.output is not None:
                 places = {"dataset": options.tokens, "checkpoint": trained.checkpoint}
-                facts = {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
+                facts = {"length": length, "stride": options.stride or length}
+                facts |= {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
                 _write(options.output, {**found, **places, **facts})
 
 

@@ -26,6 +26,11 @@ class ModelConfig:
       layers: how many.
       head_size: of queries, keys and values; even.
       mlp_width: of the SwiGLU's inner states.
+      document_start: the token before each document, if no token is to see those before it; None
+        where all are seen.
+
+    Raises:
+      UsageError: there is no such shape.
     """
 
     vocabulary_size: int
@@ -34,21 +39,42 @@ class ModelConfig:
     layers: int
     head_size: int
     mlp_width: int
+    document_start: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
+            if name != "document_start" and value < 1:
                 raise UsageError(f"{name} {value} of a model: it has to be at least 1")
         if self.head_size % 2:
             raise UsageError(f"head_size {self.head_size} of a model: it has to be even")
 
     @classmethod
-    def of(cls, size: str, vocabulary_size: int) -> "ModelConfig":
-        """One of the `SIZES`.
+    def of(
+        cls,
+        size: str,
+        vocabulary_size: int,
+        *,
+        width: int | None = None,
+        heads: int | None = None,
+        layers: int | None = None,
+        mlp_width: int | None = None,
+    ) -> "ModelConfig":
+        """One of the `SIZES`, or one like it with other numbers; heads share its width.
 
         Raises:
-          UsageError: there is no such size.
+          UsageError: there is no such size, or no such shape.
         """
         if size not in SIZES:
             raise UsageError(f"model {size!r}: there are {', '.join(SIZES)}")
-        return cls(vocabulary_size, *SIZES[size])
+        usual = cls(vocabulary_size, *SIZES[size])
+        width, heads = width or usual.width, heads or usual.heads
+        if width % (2 * heads):
+            raise UsageError(f"--width {width} can't be divided among {heads} --heads, evenly each")
+        return cls(
+            vocabulary_size,
+            width,
+            heads,
+            layers or usual.layers,
+            width // heads,
+            mlp_width or usual.mlp_width,
+        )

@@ -102,8 +102,7 @@ class Transformer(nn.Module):
         if cache is not None:
             read = cache.tokens = torch.cat([cache.tokens, tokens], 1)
         rotation = _rotation(read.shape[1], self.config.head_size, tokens.device)[-length:]
-        # Without a mask attention is causal, but takes the first key for that of the first query.
-        seen = None if read.shape[1] == length else _seen(read, length)
+        seen = _seen(read, length, self.config.document_start)
         pasts = [None] * len(self.blocks) if cache is None else cache.layers
         for block, past in zip(self.blocks, pasts, strict=True):
             hidden = block(hidden, rotation, seen, past)
@@ -190,11 +189,29 @@ class SwiGLU(nn.Module):
         return self.output(functional.silu(self.gate(hidden)) * self.inner(hidden))
 
 
-def _seen(read: Tensor, length: int) -> Tensor:
-    """Which of the tokens read each of the last `length` sees: bool of shape [length, read]."""
+def _seen(read: Tensor, length: int, document_start: int | None) -> Tensor | None:
+    """Which of the tokens read each of the last `length` sees.
+
+    Rotary positions are distances, so those of a document needn't begin anew at its start.
+
+    Args:
+      read: integers of shape [batch, read].
+      length: how many of them are asked for.
+      document_start: the token before a document, before which nothing is seen; None without such.
+
+    Returns:
+      Bool of shape [length, read] or [batch, 1, length, read]; None where all of them see
+      everything up to themselves.
+    """
     count = read.shape[1]
-    causal = torch.ones(length, count, dtype=torch.bool, device=read.device)
-    return causal.tril(count - length)
+    if document_start is None and length == count:
+        return None
+    causal = torch.ones(length, count, dtype=torch.bool, device=read.device).tril(count - length)
+    if document_start is None:
+        return causal
+    documents = (read == document_start).cumsum(1)
+    alike = documents[:, -length:, None] == documents[:, None]
+    return (causal & alike)[:, None]
 
 
 def _rotation(length: int, head_size: int, device: torch.device) -> Tensor:

@@ -11,20 +11,29 @@ from torch.optim import Optimizer
 from corpus.errors import UsageError
 from trainer.options import OPTIMIZERS, SCHEDULES
 
-_WEIGHT_DECAY = 0.1
+_WEIGHT_DECAY = {"adamw": 0.1, "adafactor": 0.0}
+_BETAS = (0.9, 0.95)
 # A learning rate of `cosine` ends at this share of its highest one.
 _COSINE_FLOOR = 0.1
 
 Schedule = Callable[[int], float]
 
 
-def make_optimizer(name: str, model: nn.Module, learning_rate: float) -> Optimizer:
+def make_optimizer(
+    name: str,
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float | None = None,
+    betas: tuple[float, float] | None = None,
+) -> Optimizer:
     """An optimizer of a model's parameters, with weight decay on matrices only.
 
     Args:
       name: one of `OPTIMIZERS`.
       model: its embeddings and its parameters of one dimension (norms) don't decay.
       learning_rate: the first one; set each group's `lr` before each step for a schedule.
+      weight_decay: of the others; by default 0.1 for `adamw`, none for `adafactor`.
+      betas: of the averages of `adamw`; by default 0.9 and 0.95.
 
     Raises:
       UsageError: there is no such optimizer.
@@ -38,11 +47,16 @@ def make_optimizer(name: str, model: nn.Module, learning_rate: float) -> Optimiz
         if isinstance(module, nn.Embedding) or parameter.dim() < 2
     }
     decaying = [each for each in model.parameters() if each not in kept]
+    decay = _WEIGHT_DECAY[name] if weight_decay is None else weight_decay
     groups: list[dict[str, Any]] = [
-        {"params": decaying},
+        {"params": decaying, "weight_decay": decay},
         {"params": [each for each in model.parameters() if each in kept], "weight_decay": 0.0},
     ]
-    return _OPTIMIZERS[name]([group for group in groups if group["params"]], learning_rate)
+    groups = [group for group in groups if group["params"]]
+    if name == "adafactor":
+        return torch.optim.Adafactor(groups, lr=learning_rate)
+    # Fused: one pass over the parameters instead of a dozen.
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas or _BETAS, fused=True)
 
 
 def make_schedule(name: str, learning_rate: float, warmup: int, steps: int) -> Schedule:
@@ -73,17 +87,6 @@ def make_schedule(name: str, learning_rate: float, warmup: int, steps: int) -> S
     return schedule
 
 
-def _adamw(groups: list[dict[str, Any]], learning_rate: float) -> Optimizer:
-    # Fused: one pass over the parameters instead of a dozen.
-    return torch.optim.AdamW(
-        groups, lr=learning_rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY, fused=True
-    )
-
-
-def _adafactor(groups: list[dict[str, Any]], learning_rate: float) -> Optimizer:
-    return torch.optim.Adafactor(groups, lr=learning_rate)
-
-
 def _rsqrt(step: int, warmup: int, _: int) -> float:
     return math.sqrt(max(warmup, 1) / max(step, 1))
 
@@ -97,5 +100,4 @@ def _constant(_step: int, _warmup: int, _steps: int) -> float:
     return 1.0
 
 
-_OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
 _SCHEDULES = {"rsqrt": _rsqrt, "cosine": _cosine, "constant": _constant}

@@ -7,7 +7,7 @@ from typing import Any
 
 from corpus.errors import UsageError
 from ngram_agg.target_options import TargetOptions
-from trainer.model_config import SIZES
+from trainer.model_config import SIZES, ModelConfig
 
 OBJECTIVES = ("next-token", "compact", "all-ngrams")
 MIX_SCHEDULES = ("constant", "linear-to-zero")
@@ -19,7 +19,7 @@ PARALLEL = ("ddp", "fsdp")
 STARTS = ("anywhere", "documents")
 
 _ACCEPTED = {
-    "model": tuple(SIZES),
+    "model": (None, *SIZES),
     "objective": OBJECTIVES,
     "mix_schedule": MIX_SCHEDULES,
     "optimizer": OPTIMIZERS,
@@ -28,7 +28,14 @@ _ACCEPTED = {
     "device": DEVICES,
     "parallel": PARALLEL,
 }
+_USUAL_SIZE = "3m"
+# Of the steps the warm-up is one in so many, up to so many.
+_WARMUP_SHARE, _LONGEST_WARMUP = 10, 1000
 _LEAST = {
+    "width": 1,
+    "heads": 1,
+    "layers": 1,
+    "mlp_width": 1,
     "steps": 1,
     "batch_size": 1,
     "accumulate": 1,
@@ -36,6 +43,8 @@ _LEAST = {
     "mix": 0,
     "learning_rate": 0,
     "warmup": 0,
+    "weight_decay": 0,
+    "validate_tokens": 1,
     "z_loss": 0,
     "clip": 0,
     "seed": 0,
@@ -60,7 +69,13 @@ class TrainOptions:
       counts: folder or URL of counts by the same tokenizer: for `compact` instead of targets, which
         are computed then while training, and for `all-ngrams`.
       target: with counts and `compact`, what the targets are made of.
-      model: name of a size.
+      model: name of a size; by default `3m`.
+      width: of the hidden states, instead of the size's; so are the next ones.
+      heads: attention heads in a layer, which share the width.
+      layers: how many.
+      mlp_width: of the MLP's inner states.
+      start: folder or URL of a run or a checkpoint whose parameters the model begins with.
+      mask_documents: whether tokens see none before their document.
       objective: `next-token`; `compact`: the targets' distributions; or `all-ngrams`: the full
         distributions of contexts, looked up in the counts while training.
       mix: share of the targets in the loss; the rest is about the next tokens.
@@ -71,17 +86,22 @@ class TrainOptions:
       optimizer: `adamw` or `adafactor`.
       learning_rate: the highest one.
       schedule: what it does after the warm-up.
-      warmup: steps in which it rises.
+      warmup: steps in which it rises; by default a tenth of all, 1,000 at most.
+      weight_decay: of matrices; by default 0.1 for `adamw`, none for `adafactor`.
+      betas: of the averages of `adamw`; by default 0.9 and 0.95.
       z_loss: weight of the squared log partition function in the loss.
       clip: largest norm of the gradient, longer ones are shortened; 0 for no limit.
       seed: of the model's first parameters and of the data's order.
       workers: processes that read data, for each process that trains; 0 reads in that one.
       validate: folder or URL of such a dataset to evaluate on.
+      validate_tokens: about how many of its first tokens are evaluated on, in whole batches; None
+        for all.
       validate_every: steps from one evaluation to the next; the last step has one, too.
       checkpoint_every: steps from one checkpoint to the next; the last step has one, too.
       keep: how many checkpoints are kept.
       precision: in which matrices are multiplied; `auto` is bfloat16 on GPUs that have it.
       device: `cpu`, `cuda`, or `auto`.
+      compile: whether PyTorch compiles the layers.
       parallel: `ddp` or `fsdp`, where torchrun starts several processes.
 
     Raises:
@@ -94,7 +114,13 @@ class TrainOptions:
     targets: str | None = None
     counts: str | None = None
     target: TargetOptions | None = None
-    model: str = "3m"
+    model: str | None = None
+    width: int | None = None
+    heads: int | None = None
+    layers: int | None = None
+    mlp_width: int | None = None
+    start: str | None = None
+    mask_documents: bool = False
     objective: str = "next-token"
     mix: float = 1.0
     mix_schedule: str = "constant"
@@ -104,16 +130,20 @@ class TrainOptions:
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     schedule: str = "rsqrt"
-    warmup: int = 1000
+    warmup: int | None = None
+    weight_decay: float | None = None
+    betas: tuple[float, float] | None = None
     z_loss: float = 0.0
     clip: float = 1.0
     seed: int = 0
     workers: int = 0
     validate: str | None = None
+    validate_tokens: int | None = None
     validate_every: int = 1000
     checkpoint_every: int = 1000
     keep: int = 2
     precision: str = "auto"
+    compile: bool = False
     device: str = "auto"
     parallel: str = "ddp"
 
@@ -121,11 +151,12 @@ class TrainOptions:
         for name, accepted in _ACCEPTED.items():
             if getattr(self, name) not in accepted:
                 raise UsageError(
-                    f"{_option(name)} {getattr(self, name)!r}: there are {', '.join(accepted)}"
+                    f"{_option(name)} {getattr(self, name)!r}: there are {_listed(accepted)}"
                 )
         for name, least in _LEAST.items():
+            value = getattr(self, name)
             # Written so that a NaN is refused.
-            if not least <= getattr(self, name) < math.inf:
+            if value is not None and not least <= value < math.inf:
                 raise UsageError(
                     f"{_option(name)} {getattr(self, name)} is not a number of at least {least}"
                 )
@@ -137,6 +168,18 @@ class TrainOptions:
         if self.mix > 1:
             raise UsageError(f"--mix {self.mix} is not a share from 0 to 1")
         self._check_sources()
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        for name in _SHAPE:
+            if self.start is not None and getattr(self, name) is not None:
+                raise UsageError(f"{_option(name)} doesn't go with --from, which has a shape")
+        if self.betas is not None and self.optimizer != "adamw":
+            raise UsageError(f"--betas are of --optimizer adamw, not {self.optimizer}")
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"--betas {self.betas[0]} {self.betas[1]}: each is from 0, below 1")
+        if self.validate_tokens is not None and self.validate is None:
+            raise UsageError("--validate-tokens is for --validate DIR")
         if self.optimizer == "adafactor" and self.parallel == "fsdp":
             # PyTorch's Adafactor fails on parameters that are divided among processes.
             raise UsageError(
@@ -163,6 +206,28 @@ class TrainOptions:
         if self.target is not None and (self.objective, given) != ("compact", ["counts"]):
             raise UsageError("options of targets are for --objective compact with --counts")
 
+    @property
+    def warmup_steps(self) -> int:
+        """In which the learning rate rises."""
+        if self.warmup is not None:
+            return self.warmup
+        return min(self.steps // _WARMUP_SHARE, _LONGEST_WARMUP)
+
+    def model_config(self, vocabulary_size: int, document_start: int) -> ModelConfig:
+        """The shape of a model of so many ids, if none is begun with.
+
+        Raises:
+          UsageError: there is no such shape.
+        """
+        numbers = {name: getattr(self, name) for name in _SHAPE if name != "model"}
+        config = ModelConfig.of(self.model or _USUAL_SIZE, vocabulary_size, **numbers)
+        return self.with_documents(config, document_start)
+
+    def with_documents(self, config: ModelConfig, document_start: int) -> ModelConfig:
+        """The shape with these options' view of documents, which begin with this id."""
+        start = document_start if self.mask_documents else None
+        return dataclasses.replace(config, document_start=start)
+
     def mix_at(self, step: int) -> float:
         """The share of the targets in the loss of a step, the first one being 1."""
         if self.mix_schedule == "linear-to-zero":
@@ -185,11 +250,11 @@ class TrainOptions:
             # However they are divided among processes.
             "micro_batches_per_step": self.accumulate * ranks,
             "precision": precision,
+            "warmup": self.warmup_steps,
         }
 
 
 _DECISIVE = (
-    "model",
     "objective",
     "mix",
     "mix_schedule",
@@ -198,15 +263,23 @@ _DECISIVE = (
     "optimizer",
     "learning_rate",
     "schedule",
-    "warmup",
+    "weight_decay",
+    "betas",
     "z_loss",
     "clip",
     "seed",
+    "compile",
+    "validate_tokens",
 )
+_SHAPE = ("model", "width", "heads", "layers", "mlp_width")
 
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _listed(accepted: tuple[str | None, ...]) -> str:
+    return ", ".join(each for each in accepted if each is not None)
 
 
 @dataclass(frozen=True)
@@ -241,6 +314,8 @@ class EvaluateOptions:
       output: file or URL for the results.
       batch_size: sequences at once.
       length: tokens of a sequence; None for the run's.
+      stride: tokens from one sequence to the next, of which only the last so many are predicted but
+        in the first one; None for sequences that don't overlap.
       workers: processes that read data; 0 reads in this one.
       precision: in which matrices are multiplied.
       device: `cpu`, `cuda`, or `auto`.
@@ -251,6 +326,7 @@ class EvaluateOptions:
     output: str | None = None
     batch_size: int = 32
     length: int | None = None
+    stride: int | None = None
     workers: int = 0
     precision: str = "auto"
     device: str = "auto"

@@ -8,13 +8,17 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from corpus import storage
 from trainer import checkpoints
-from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary
+from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary, start_id
 from trainer.distributed import Processes, joined
-from trainer.evaluate import evaluate, evaluation_loader
+from trainer.evaluate import evaluate, evaluation_loader, expect_tokenizer
 from trainer.metrics import Meter, Report
 from trainer.model_config import ModelConfig
 from trainer.objective import precision_name
+from trainer.opening import Trained, open_model
 from trainer.options import TrainOptions
 from trainer.runs import RunConfig, claim
 from trainer.training import Trainer
@@ -34,10 +38,18 @@ def train(options: TrainOptions) -> None:
         loader = _training_loader(options, processes)
         tokenizer = loader.dataset.manifest.tokenizer
         validation = _validation_loader(options, tokenizer, processes)
-        model = ModelConfig.of(options.model, model_vocabulary(tokenizer))
+        start = _start(options, tokenizer)
+        if start is None:
+            model = options.model_config(model_vocabulary(tokenizer), start_id(tokenizer))
+        else:
+            model = options.with_documents(start.model.config, start_id(tokenizer))
         config = _config(options, model, loader, validation, processes)
+        if start is not None:
+            config.options["from"] = storage.sha256(checkpoints.model_url(start.checkpoint))
         epoch = sum(file.tokens for file in loader.dataset.manifest.data_files)
-        carry_out(options, config, processes, loader, epoch, validation)
+        batches = _first_batches(options, validation, processes)
+        parameters = None if start is None else start.model.state_dict()
+        carry_out(options, config, processes, loader, epoch, batches, parameters)
 
 
 class Batches(Protocol):
@@ -57,6 +69,7 @@ def carry_out(
     batches: Batches,
     epoch: int,
     validation: Iterable[Batch] | None,
+    parameters: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Begins a run, or goes on with it from its last checkpoint.
 
@@ -67,6 +80,7 @@ def carry_out(
       batches: this process's share of what is learnt.
       epoch: tokens that the data has.
       validation: this process's share of what to evaluate on.
+      parameters: what the model begins with; else the seed decides.
 
     Raises:
       UsageError: the output holds something else.
@@ -77,7 +91,7 @@ def carry_out(
         claim(options.output, config)
         checkpoint = checkpoints.newest_whole(options.output, partial(print, file=sys.stderr))
     checkpoint = processes.share(checkpoint)
-    trainer = Trainer(options, ModelConfig(**config.model), processes)
+    trainer = Trainer(options, ModelConfig(**config.model), processes, parameters)
     run = _Run(options, processes, trainer, batches, epoch, validation)
     if checkpoint is not None:
         run.restore(checkpoint)
@@ -96,6 +110,35 @@ def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
         ranks=processes.ranks,
     )
     return Loader(dataset, options.workers)
+
+
+def _start(options: TrainOptions, tokenizer: Mapping[str, Any]) -> Trained | None:
+    """The model that the run begins with."""
+    if options.start is None:
+        return None
+    start = open_model(options.start)
+    expect_tokenizer(options.tokens, tokenizer, start.config.tokenizer)
+    return start
+
+
+class _FirstBatches:
+    """The first batches of a loader, each time."""
+
+    def __init__(self, loader: Loader, count: int) -> None:
+        self._loader, self._count = loader, count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(self._loader, self._count)
+
+
+def _first_batches(
+    options: TrainOptions, loader: Loader | None, processes: Processes
+) -> Iterable[Batch] | None:
+    """This process's share of the batches to evaluate on."""
+    if loader is None or options.validate_tokens is None:
+        return loader
+    batches = -(-options.validate_tokens // (options.batch_size * options.length))
+    return _FirstBatches(loader, len(range(processes.rank, batches, processes.ranks)))
 
 
 def _validation_loader(
@@ -180,10 +223,18 @@ class _Run:
         epochs = in_all / self._epoch
         precision = precision_name(options.precision, processes.device)
         self._say(
-            f"model {options.model} in {precision} on {processes.ranks} {processes.device.type};"
+            f"model of {self._trainer.parameters:,} parameters in {precision} on"
+            f" {processes.ranks} {processes.device.type};"
             f" {options.steps:,} steps of {sequences} x {options.length:,} tokens,"
             f" {epochs:.3g} epochs"
         )
+        if options.validate_tokens is not None:
+            self._say(f"validation on the first {options.validate_tokens:,} tokens or so")
+        if options.warmup_steps >= options.steps:
+            self._say(
+                f"warning: all {options.steps:,} steps are warm-up (--warmup"
+                f" {options.warmup_steps:,}), so that the learning rate never gets to its highest"
+            )
         if self._trainer.step:
             self._say(f"going on after step {self._trainer.step:,}")
 

@@ -93,7 +93,7 @@ def _config(
     tokenizer = describe_tokenizer(load_tokenizer("bytes"))
     return RunConfig(
         options={**training.decisive(processes.ranks, precision), "starts": options.starts},
-        model=dataclasses.asdict(ModelConfig.of(training.model, START + 1)),
+        model=dataclasses.asdict(training.model_config(START + 1, START)),
         tokenizer=tokenizer,
         data={"text": _hash(text), "validate": None if held_out is None else _hash(held_out)},
         places={

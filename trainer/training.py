@@ -28,20 +28,42 @@ from trainer.options import TrainOptions
 class Trainer:
     """A model and an optimizer, step by step, alone or together with other processes."""
 
-    def __init__(self, options: TrainOptions, model: ModelConfig, processes: Processes) -> None:
-        """Makes the model that the seed decides, in every process the same."""
+    def __init__(
+        self,
+        options: TrainOptions,
+        model: ModelConfig,
+        processes: Processes,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Makes the model that the seed decides, or with these parameters, the same everywhere."""
         torch.manual_seed(options.seed)
         transformer = Transformer(model)
+        if parameters is not None:
+            transformer.load_state_dict(parameters)
+        if options.compile:
+            for block in transformer.blocks:
+                block.compile()
         precision = matrix_type(options.precision, processes.device)
         objective = Objective(transformer, precision, options.z_loss)
         self.step = 0
         self._model = transformer
         self.objective = processes.wrap(objective, options.parallel, transformer.blocks)
         self._options, self._processes = options, processes
-        self.optimizer = make_optimizer(options.optimizer, transformer, options.learning_rate)
-        self._schedule = make_schedule(
-            options.schedule, options.learning_rate, options.warmup, options.steps
+        self.optimizer = make_optimizer(
+            options.optimizer,
+            transformer,
+            options.learning_rate,
+            options.weight_decay,
+            options.betas,
         )
+        self._schedule = make_schedule(
+            options.schedule, options.learning_rate, options.warmup_steps, options.steps
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the model has."""
+        return sum(each.numel() for each in self._model.parameters())
 
     @property
     def learning_rate(self) -> float:

@@ -38,6 +38,13 @@ def steps_of(folder: pathlib.Path, row: Row, options: argparse.Namespace) -> int
     return math.ceil(ids / (options.batch_size * options.length))
 
 
+def stride_of(folder: pathlib.Path, row: Row, options: argparse.Namespace) -> int:
+    """With it every id is predicted after at least so many bytes, whatever an id stands for."""
+    manifest = read_manifest(str(data(folder, row, HELD_OUT)))
+    ids = manifest.properties["tokens"] / manifest.counters["text_bytes"]
+    return max(1, options.length - math.ceil(options.context_bytes * ids))
+
+
 def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace) -> pathlib.Path:
     """Trains and evaluates one model, or what is missing of it; returns its folder."""
     output = folder / f"run-{row.folder}-seed-{seed}"
@@ -54,7 +61,7 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     newest = checkpoints.complete(str(output))[-1]
     if not evaluation.exists() or json.loads(evaluation.read_bytes())["checkpoint"] != newest:
         where = ("--model", output, "--tokens", data(folder, row, HELD_OUT))
-        where += ("--precision", options.precision)
+        where += ("--precision", options.precision, "--stride", stride_of(folder, row, options))
         run("evaluate", *where, "--output", evaluation)
     return output
 
@@ -77,6 +84,7 @@ def main(argv: Sequence[str]) -> None:
     add("--model", default="500k", help="size of the model")
     add("--batch-size", type=int, default=4, help="sequences in a step")
     add("--length", type=int, default=256, help="ids of a sequence")
+    add("--context-bytes", type=int, default=128, help="that stand before what is evaluated")
     add("--learning-rate", type=float, default=2e-3, help="the highest one")
     add("--warmup", type=int, default=100, help="steps in which it rises")
     add("--precision", default="auto", help="of matrices; bfloat16 is faster on many CPUs, too")

@@ -85,6 +85,55 @@ def test_evaluation_by_definition(data):
     assert model.training
 
 
+def overlapping(length, stride):
+    """What the windows of each row group read, and predict anew: token by token."""
+    for group in (group for file in HELD for group in file):
+        stream = [token for row in group for token in row["tokens"]]
+        first = 0
+        while True:
+            new = 0 if first == 0 else first + length - stride
+            reads = [
+                stream[i - 1] if i else samples.END
+                for i in range(first, first + length)
+                if i < len(stream) + 1
+            ][: len(stream) - first]
+            yield reads, stream[first : first + length], new - first
+            if first + length >= len(stream):
+                break
+            first += stride
+
+
+@pytest.mark.parametrize(("length", "stride"), [(16, 16), (16, 5), (16, 1), (3, 2), (500, 7)])
+@torch.no_grad()
+def test_overlapping_sequences_predict_each_token_once(data, length, stride):
+    torch.manual_seed(1)
+    model = Transformer(ModelConfig.of("3m", samples.VOCABULARY, width=16, layers=1))
+    options = DataOptions(batch_size=3, length=length, shuffle=False, stride=stride)
+    loader = evaluation_loader(str(data / "held"), samples.TOKENIZER, options, CPU, workers=0)
+    result = evaluate(Objective(model, torch.float32), loader, CPU)
+    nats, tokens = 0.0, 0
+    for reads, predicts, new in overlapping(length, stride):
+        logits = (model(torch.tensor([reads])) @ model.output_weight.T)[0].double()
+        logs = logits.log_softmax(-1)
+        for position in range(max(0, new), len(predicts)):
+            nats -= logs[position, predicts[position]].item()
+            tokens += 1
+    rows = [row for file in HELD for group in file for row in group]
+    assert tokens == result.tokens == sum(len(row["tokens"]) for row in rows)
+    assert result.bytes == sum(row["byte_length"] for row in rows)
+    assert result.loss == pytest.approx(nats / tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize(("length", "stride"), [(16, 5), (3, 2)])
+def test_bytes_are_counted_where_the_last_token_of_a_document_is_predicted(data, length, stride):
+    options = DataOptions(batch_size=1, length=length, shuffle=False, stride=stride)
+    loader = evaluation_loader(str(data / "held"), samples.TOKENIZER, options, CPU, workers=0)
+    rows = iter([row for file in HELD for group in file for row in group])
+    for batch in loader:
+        ends = int((batch.next_tokens == samples.END).sum())
+        assert int(batch.bytes) == sum(next(rows)["byte_length"] for _ in range(ends))
+
+
 def test_uniform_predictions_take_the_bits_of_the_vocabulary():
     result = Evaluation(loss=math.log(256), tokens=100, bytes=100)
     assert result.bits_per_byte == pytest.approx(8)
@@ -141,6 +190,10 @@ def test_what_is_refused(data, run, tmp_path, capsys):
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     assert "has no checkpoint yet" in refusal(capsys, "--model", tmp_path, *held)
     assert "did you mean --model?" in refusal(capsys, "--modle", run, *held)
+    stride = ["--length", 8, "--stride", 9]
+    assert "stride is 9; 8, the length, is the most" in refusal(
+        capsys, "--model", run, *held, *stride
+    )
     assert "has no manifest.json" in refusal(capsys, "--model", run, "--tokens", tmp_path)
 
 

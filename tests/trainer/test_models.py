@@ -1,6 +1,7 @@
 """The transformer: its sizes, that it's causal, that positions matter, that it learns."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -85,6 +86,44 @@ def test_sequences_of_a_batch_are_independent():
     together = model(tokens)
     alone = torch.cat([model(each) for each in tokens.split(1)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"width": 102}, "--width 102 can't be divided among 2 --heads"),
+        ({"heads": 3}, "--width 128 can't be divided among 3 --heads"),
+        ({"width": 6, "heads": 2}, "--width 6 can't be divided"),
+    ],
+)
+def test_numbers_that_make_no_shape_are_refused(changed, message):
+    with pytest.raises(UsageError, match=message):
+        ModelConfig.of("500k", 1000, **changed)
+
+
+def test_numbers_stand_for_those_of_the_size():
+    found = ModelConfig.of("500k", 1000, width=96, heads=6, layers=1, mlp_width=50)
+    assert found == ModelConfig(1000, width=96, heads=6, layers=1, head_size=16, mlp_width=50)
+    assert ModelConfig.of("500k", 9, layers=7) == dataclasses.replace(
+        ModelConfig.of("500k", 9), layers=7
+    )
+
+
+@pytest.mark.parametrize("starts", [(0, 4, 5), (2,), (), (0, 8)])
+def test_masked_documents_are_as_if_each_stood_alone(starts):
+    """What stands before the first start belongs to a document that began before."""
+    start = 7
+    torch.manual_seed(0)
+    model = Transformer(dataclasses.replace(SMALL, document_start=start)).double()
+    tokens = torch.randint(8, 100, (1, 9), generator=torch.Generator().manual_seed(1))
+    tokens[0, list(starts)] = start
+    bounds = sorted({0, *starts, 9})
+    alone = [model(tokens[:, first:last]) for first, last in itertools.pairwise(bounds)]
+    # The rotation is in float32.
+    torch.testing.assert_close(model(tokens), torch.cat(alone, 1), rtol=1e-5, atol=1e-6)
+    cache = Cache(SMALL, 1, torch.device("cpu"))
+    steps = [model(part, cache) for part in tokens.split(2, 1)]
+    torch.testing.assert_close(torch.cat(steps, 1), model(tokens), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(1,) * 9, (4, 1, 1, 3), (9,)])

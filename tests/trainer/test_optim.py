@@ -81,6 +81,19 @@ def test_matrices_decay_but_norms_and_embeddings_do_not():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_and_betas_are_those_that_are_given(name):
+    def settings(*more):
+        optimizer = make_optimizer(name, Transformer(SMALL), 0.1, *more)
+        return [(group["weight_decay"], group.get("betas")) for group in optimizer.param_groups]
+
+    usual = {"adamw": (0.1, (0.9, 0.95)), "adafactor": (0.0, None)}[name]
+    assert settings() == [usual, (0.0, usual[1])]
+    assert [decay for decay, _ in settings(0.3)] == [0.3, 0.0]
+    if name == "adamw":
+        assert settings(None, (0.8, 0.99)) == [(0.1, (0.8, 0.99)), (0.0, (0.8, 0.99))]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_has_all_parameters_once_and_lessens_a_loss(name):
     torch.manual_seed(0)
     model = Transformer(SMALL)

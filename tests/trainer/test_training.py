@@ -208,6 +208,11 @@ def test_the_mix_of_each_step():
         ({"model": "1m"}, "--model '1m': there are 500k, 3m, "),
         ({"targets": None}, "--objective compact needs --targets"),
         ({"objective": "next-token"}, "--targets is for --objective compact"),
+        ({"start": "run", "layers": 2}, "--layers doesn't go with --from"),
+        ({"optimizer": "adafactor", "betas": (0.9, 0.9)}, "--betas are of --optimizer adamw"),
+        ({"betas": (0.9, 1.0)}, "--betas 0.9 1.0: each is from 0, below 1"),
+        ({"weight_decay": -0.1}, "--weight-decay -0.1 is not a number of at least 0"),
+        ({"validate_tokens": 5}, "--validate-tokens is for --validate DIR"),
         ({"parallel": "fsdp", "optimizer": "adafactor"}, "doesn't work with --parallel fsdp"),
     ],
 )
@@ -215,6 +220,20 @@ def test_bad_options(changed, message):
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         options(**changed)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"warmup": None, "steps": 60}, 6),
+        ({"warmup": None, "steps": 9}, 0),
+        ({"warmup": None, "steps": 50_000}, 1000),
+        ({"warmup": 70, "steps": 60}, 70),
+    ],
+)
+def test_the_warmup_follows_from_the_steps(changed, expected):
+    assert options(**changed).warmup_steps == expected
+    assert options(**changed).decisive(1, "float32")["warmup"] == expected
 
 
 def test_what_decides_a_run():

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from corpus.arguments import integer
+from corpus.arguments import integer, positive
 from trainer.model_config import SIZES
 from trainer.options import DEVICES, OPTIMIZERS, PARALLEL, PRECISIONS, SCHEDULES
 
@@ -23,7 +23,11 @@ def set_defaults(parser: argparse.ArgumentParser, options: type[Any]) -> None:
 def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
     """Options of `TrainOptions` that say how any model learns."""
     add = group.add_argument
-    add("--model", choices=SIZES, help="parameters without the embedding")
+    add("--model", choices=SIZES, help="parameters without the embedding (default: 3m)")
+    add("--width", type=positive, metavar="N", help="of hidden states, instead of the size's")
+    add("--heads", type=positive, metavar="N", help="of a layer, which share the width; likewise")
+    add("--layers", type=positive, metavar="N", help="likewise")
+    add("--mlp-width", type=positive, metavar="N", help="of the MLP's inner states; likewise")
     add("--batch-size", type=integer, metavar="N", help="sequences in a micro-batch")
     add("--accumulate", type=integer, metavar="N", help="micro-batches of each process in a step")
     add("--seed", type=integer, metavar="N", help="of the first parameters and the data's order")
@@ -31,10 +35,18 @@ def add_learning_arguments(group: argparse._ArgumentGroup) -> None:
     add("--optimizer", choices=OPTIMIZERS, help="what turns gradients into steps")
     add("--learning-rate", type=float, metavar="RATE", help="the highest one")
     add("--schedule", choices=SCHEDULES, help="of the learning rate after the warm-up")
-    add("--warmup", type=integer, metavar="N", help="steps in which the learning rate rises")
+    add(
+        "--warmup",
+        type=integer,
+        metavar="N",
+        help="steps in which the learning rate rises (default: a tenth of all, 1000 at most)",
+    )
+    add("--weight-decay", type=float, metavar="D", help="of matrices (default: 0.1; adafactor: 0)")
+    add("--betas", type=float, nargs=2, metavar="B", help="of adamw (default: 0.9 0.95)")
     add("--z-loss", type=float, metavar="WEIGHT", help="of the squared log partition function")
     add("--clip", type=float, metavar="NORM", help="longest gradient; 0: no limit")
     add("--precision", choices=PRECISIONS, help="of matrices; auto: bfloat16 on GPUs that can")
+    add("--compile", action="store_true", help="has PyTorch compile the layers")
 
 
 def add_run_arguments(group: argparse._ArgumentGroup) -> None:

@@ -22,6 +22,13 @@ def main(argv: Sequence[str]) -> None:
     add("--output", metavar="FILE", help="file or URL for the results as JSON")
     add("--batch-size", type=positive, metavar="N", help="sequences at once")
     add("--length", type=positive, metavar="N", help="tokens of a sequence; default: the run's")
+    add(
+        "--stride",
+        type=positive,
+        metavar="N",
+        help="tokens from one sequence to the next; they overlap, and only what is new is"
+        " predicted (default: the length)",
+    )
     add("--workers", type=integer, metavar="N", help="processes that read; 0: this one")
     add("--precision", choices=PRECISIONS, help="auto: bfloat16 on GPUs that can")
     add("--device", choices=DEVICES, help="auto: a GPU, if there is one")

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from corpus.arguments import integer, make_parser, parse_known
+from corpus.arguments import integer, make_parser, parse_known, positive
 from corpus.datasets import read_manifest
 from corpus.errors import UsageError
 from ngram_agg.target_options import (
@@ -81,6 +81,12 @@ def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
         help="folder or URL of counts: compact targets are computed from them, or all-ngrams",
     )
     add("--validate", metavar="DIR", help="folder or URL of such a dataset to evaluate on")
+    add(
+        "--validate-tokens",
+        type=positive,
+        metavar="N",
+        help="on so many of its first tokens, in whole batches (default: on all)",
+    )
     add("--output", required=True, metavar="DIR", help="folder or URL of the run")
     add("--length", type=integer, metavar="N", help="tokens of a sequence")
 
@@ -91,6 +97,17 @@ def _add_objective_arguments(group: argparse._ArgumentGroup) -> None:
         "--objective",
         choices=OBJECTIVES,
         help="compact: --targets or --counts; all-ngrams: --counts",
+    )
+    add(
+        "--from",
+        dest="start",
+        metavar="RUN",
+        help="run or checkpoint whose parameters and shape the model begins with",
+    )
+    add(
+        "--mask-documents",
+        action="store_true",
+        help="tokens see nothing before their document",
     )
     add("--mix", type=float, metavar="SHARE", help="of the targets in the loss, 0 to 1")
     add("--mix-schedule", choices=MIX_SCHEDULES, help="of that share over the run")

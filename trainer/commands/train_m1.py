@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> None:
     )
     set_defaults(parser, TrainOptions)
     # Short runs are learnt in short runs.
-    parser.set_defaults(tokens="", input=[], length=None, batch_size=64, warmup=100)
+    parser.set_defaults(tokens="", input=[], length=None, batch_size=64)
     data = parser.add_argument_group("data").add_argument
     data("--tokens", metavar="DIR", help="folder or URL of a tokens dataset of bytes")
     data(
