@@ -1,1 +1,48 @@
-"""Trains and evaluates language models on datasets of tokens and targets; torch lives here."""
+"""PyTorch: streaming loader, losses, models, training and evaluation. No Beam.
+
+from trainer import DataOptions, Loader, TokenDataset, linear_cross_entropy
+
+dataset = TokenDataset("data/tokens", DataOptions(batch_size=8, length=512), "data/targets")
+for batch in Loader(dataset, workers=1):
+    ...  # batch.tokens, batch.next_tokens, batch.target_tokens, batch.target_weights
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ngram_agg.given_targets import write_targets
+    from trainer.data import Batch, DataOptions, Loader, TokenDataset
+    from trainer.distillation import model_distributions, sample_distribution
+    from trainer.losses import linear_cross_entropy, sparse_cross_entropy
+
+# Imported when asked for: the commands' help doesn't wait for torch.
+_HOMES = {
+    "Batch": "trainer.data",
+    "DataOptions": "trainer.data",
+    "Loader": "trainer.data",
+    "TokenDataset": "trainer.data",
+    "linear_cross_entropy": "trainer.losses",
+    "model_distributions": "trainer.distillation",
+    "sample_distribution": "trainer.distillation",
+    "sparse_cross_entropy": "trainer.losses",
+    "write_targets": "ngram_agg.given_targets",
+}
+
+__all__ = [
+    "Batch",
+    "DataOptions",
+    "Loader",
+    "TokenDataset",
+    "linear_cross_entropy",
+    "model_distributions",
+    "sample_distribution",
+    "sparse_cross_entropy",
+    "write_targets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from corpus.datasets import read_manifest
-from examples import bare_loop, hugging_face
+from examples import bare_loop, distil, hugging_face
 from tests.integration.samples import random_texts, run, write_jsonl
 from trainer.data import DataOptions, TokenDataset
 from trainer.hugging_face import CompactCollator, compact_loss, target_rows
@@ -43,6 +43,15 @@ def test_the_hugging_face_trainer(job, tmp_path):
     losses = hugging_face.train(*folders, str(tmp_path / "run"), steps=20)
     assert len(losses) == 20
     assert losses[-1] < losses[0] - 1
+
+
+def test_distillation(job, tmp_path):
+    """Few steps: that everything fits together, not what it is worth."""
+    tokens = str(job / "tokens")
+    losses = distil.distil(tokens, tokens, str(tmp_path), teacher_steps=4, steps=8)
+    assert [len(each) for each in losses.values()] == [2, 4, 4]
+    run("verify", tmp_path / "targets")
+    assert losses["taught"][-1] < losses["taught"][0]
 
 
 def test_collated_documents_have_the_loss_of_the_loaders_sequences(job):
