@@ -13,10 +13,36 @@ table = dataset.load(order=2)             # or load(2, cache="/tmp/tables"): mem
 rows = table.find(contexts)               # a million contexts at once: [n, 2] -> [n]
 """
 
-from ngram_agg.distributions import DistributionOptions, DistributionRows, scan_distributions
-from ngram_agg.packing import Packing
-from ngram_agg.runs import CountsRun, count_ngrams, merge_runs, merge_streams
-from ngram_agg.tables import Distribution, Distributions, DistributionTable, open_distributions
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ngram_agg.distributions import (
+        DistributionOptions,
+        DistributionRows,
+        scan_distributions,
+    )
+    from ngram_agg.packing import Packing
+    from ngram_agg.runs import CountsRun, count_ngrams, merge_runs, merge_streams
+    from ngram_agg.tables import (
+        Distribution,
+        Distributions,
+        DistributionTable,
+        open_distributions,
+    )
+
+# Imported when asked for: options, which a command's help needs, don't wait for numba.
+_HOMES = {
+    "ngram_agg.distributions": ("DistributionOptions", "DistributionRows", "scan_distributions"),
+    "ngram_agg.packing": ("Packing",),
+    "ngram_agg.runs": ("CountsRun", "count_ngrams", "merge_runs", "merge_streams"),
+    "ngram_agg.tables": (
+        "Distribution",
+        "DistributionTable",
+        "Distributions",
+        "open_distributions",
+    ),
+}
 
 __all__ = [
     "CountsRun",
@@ -32,3 +58,10 @@ __all__ = [
     "open_distributions",
     "scan_distributions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

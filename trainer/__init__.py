@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 # Imported when asked for: the commands' help doesn't wait for torch.
 _HOMES = {
-    "Batch": "trainer.data",
-    "DataOptions": "trainer.data",
-    "Loader": "trainer.data",
-    "TokenDataset": "trainer.data",
-    "linear_cross_entropy": "trainer.losses",
-    "model_distributions": "trainer.distillation",
-    "sample_distribution": "trainer.distillation",
-    "sparse_cross_entropy": "trainer.losses",
-    "write_targets": "ngram_agg.given_targets",
+    "ngram_agg.given_targets": ("write_targets",),
+    "trainer.data": ("Batch", "DataOptions", "Loader", "TokenDataset"),
+    "trainer.distillation": ("model_distributions", "sample_distribution"),
+    "trainer.losses": ("linear_cross_entropy", "sparse_cross_entropy"),
 }
 
 __all__ = [
@@ -43,6 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

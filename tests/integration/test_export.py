@@ -132,6 +132,10 @@ def test_what_is_refused(trained_model, tmp_path, capsys):
     message = refusal(capsys, tmp_path / "flexible.codebook", *output)
     assert "can't become a tokenizer.json: the flexible parse looks ahead" in message
     assert not (tmp_path / "out").exists()
+    words = Codebook(book.window_bits, {"boundaries": "words"}, book.columns)
+    words.write(str(tmp_path / "words.codebook"))
+    message = refusal(capsys, tmp_path / "words.codebook", *output)
+    assert "its strings stop at words" in message
     message = refusal(capsys, trained_model("bytes"), "--output", tmp_path)
     assert "holds something" in message
 

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 
 from corpus.arguments import integer, make_parser, parse_known, positive
-from corpus.datasets import read_manifest
 from corpus.errors import UsageError
 from ngram_agg.target_options import (
     TARGET_ARGUMENTS,
@@ -58,6 +57,8 @@ def _target_options(
     is_computed = arguments.objective == "compact" and arguments.counts is not None
     longest = TargetOptions.max_order
     if is_computed:
+        from corpus.datasets import read_manifest
+
         longest = read_manifest(arguments.counts, "counts").properties["max_order"]
     given = [
         name for name in TARGET_ARGUMENTS if getattr(arguments, name) != parser.get_default(name)
