@@ -39,13 +39,7 @@ def train(options: TrainOptions) -> None:
         tokenizer = loader.dataset.manifest.tokenizer
         validation = _validation_loader(options, tokenizer, processes)
         start = _start(options, tokenizer)
-        if start is None:
-            model = options.model_config(model_vocabulary(tokenizer), start_id(tokenizer))
-        else:
-            model = options.with_documents(start.model.config, start_id(tokenizer))
-        config = _config(options, model, loader, validation, processes)
-        if start is not None:
-            config.options["from"] = storage.sha256(checkpoints.model_url(start.checkpoint))
+        config = _config(options, start, loader, validation, processes)
         epoch = sum(file.tokens for file in loader.dataset.manifest.data_files)
         batches = _first_batches(options, validation, processes)
         parameters = None if start is None else start.model.state_dict()
@@ -152,11 +146,19 @@ def _validation_loader(
 
 def _config(
     options: TrainOptions,
-    model: ModelConfig,
+    start: Trained | None,
     loader: Loader,
     validation: Loader | None,
     processes: Processes,
 ) -> RunConfig:
+    tokenizer = loader.dataset.manifest.tokenizer
+    precision = precision_name(options.precision, processes.device)
+    decisive = options.decisive(processes.ranks, precision)
+    if start is None:
+        model = options.model_config(model_vocabulary(tokenizer), start_id(tokenizer))
+    else:
+        model = options.with_documents(start.model.config, start_id(tokenizer))
+        decisive["from"] = storage.sha256(checkpoints.model_url(start.checkpoint))
     manifests = {
         "tokens": loader.dataset.manifest,
         "targets": loader.dataset.targets_manifest,
@@ -164,13 +166,11 @@ def _config(
         "validate": None if validation is None else validation.dataset.manifest,
     }
     return RunConfig(
-        options=options.decisive(
-            processes.ranks, precision_name(options.precision, processes.device)
-        ),
+        options=decisive,
         model=dataclasses.asdict(model),
-        tokenizer=loader.dataset.manifest.tokenizer,
+        tokenizer=tokenizer,
         data={name: each.content_hash if each else None for name, each in manifests.items()},
-        places={name: getattr(options, name) for name in manifests},
+        places={name: getattr(options, name) for name in manifests} | {"from": options.start},
     )
 
 

@@ -6,14 +6,16 @@ that share them makes a difference.
 """
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.tensor import DTensor
 
+from corpus.errors import UsageError
 from trainer.checkpoints import Checkpoint
 from trainer.data import Batch
 from trainer.distributed import Processes, gradients_exchanged
@@ -23,6 +25,9 @@ from trainer.models import Transformer
 from trainer.objective import Objective, matrix_type, on_device, predictions
 from trainer.optim import make_optimizer, make_schedule
 from trainer.options import TrainOptions
+
+# That PyTorch looks for.
+_COMPILERS = ("g++", "clang++")
 
 
 class Trainer:
@@ -41,8 +46,7 @@ class Trainer:
         if parameters is not None:
             transformer.load_state_dict(parameters)
         if options.compile:
-            for block in transformer.blocks:
-                block.compile()
+            _compile(transformer.blocks, processes.device)
         precision = matrix_type(options.precision, processes.device)
         objective = Objective(transformer, precision, options.z_loss)
         self.step = 0
@@ -140,6 +144,21 @@ class Trainer:
         if self._processes.device.type == "cuda" and "cuda" in checkpoint.random:
             torch.cuda.set_rng_state(checkpoint.random["cuda"])
         self.step = checkpoint.step
+
+
+def _compile(blocks: nn.ModuleList, device: torch.device) -> None:
+    """Has PyTorch compile layers when they are first called.
+
+    Raises:
+      UsageError: there is nothing to compile with.
+    """
+    if device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
+        raise UsageError(
+            f"--compile needs a C++ compiler ({' or '.join(_COMPILERS)}); install one, or leave it"
+            " out"
+        )
+    for block in blocks:
+        block.compile()
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
