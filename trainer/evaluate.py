@@ -232,7 +232,11 @@ def results(evaluation: Evaluation, flops_per_token: int, length: int) -> dict[s
 
 def summary(found: Mapping[str, Any], checkpoint: str, tokens: str) -> str:
     """The lines that `corpusmill evaluate` prints of `results`."""
-    return "\n".join([f"{checkpoint} on {tokens}:", *(_line(*each) for each in found.items())])
+    lines = [_line(*each) for each in found.items() if each[1] is not None]
+    return "\n".join([f"{checkpoint} on {tokens}:", *lines])
+
+
+_DIGITS = ((10, 4), (100, 3), (1000, 2), (10_000, 1))
 
 
 def _line(name: str, value: Any) -> str:
@@ -242,7 +246,9 @@ def _line(name: str, value: Any) -> str:
     if isinstance(value, int):
         text = f"{value:,}"
     elif isinstance(value, float):
-        text = f"{value:,.4f}"
+        # About as many digits as are known.
+        digits = next((digits for limit, digits in _DIGITS if value < limit), 0)
+        text = f"{value:,.{digits}f}"
     else:
-        text = "none" if value is None else " ".join(f"{each:.4f}" for each in value)
+        text = " ".join(f"{each:.4f}" for each in value)
     return f"  {label:<28}{text:>16}"

@@ -13,7 +13,7 @@ from tests.trainer import samples
 from trainer import checkpoints
 from trainer.data import DataOptions
 from trainer.distributed import Processes
-from trainer.evaluate import Evaluation, evaluate, evaluation_loader
+from trainer.evaluate import Evaluation, evaluate, evaluation_loader, results, summary
 from trainer.metrics import read_metrics
 from trainer.model_config import ModelConfig
 from trainer.models import Transformer
@@ -155,6 +155,22 @@ def test_the_command_says_what_the_run_saw(data, run, capsys):
     assert numbers["bits per byte"] == pytest.approx(last["validation_bits_per_byte"], abs=1e-4)
     assert numbers["tokens"] == sum(samples._token_count(file) for file in HELD)
     assert numbers["bytes"] == sum(row["byte_length"] for file in HELD for g in file for row in g)
+
+
+def test_lines_say_something_in_the_digits_that_are_known():
+    found = results(Evaluation(9.0696, 400, 700, accuracy=0.25), 923_234, 64)
+    assert summary(found, "run", "held").splitlines() == [
+        "run on held:",
+        "  loss (nats per token)                 9.0696",
+        "  perplexity                           8,687.1",
+        "  bits per byte                         7.4770",
+        "  accuracy                              0.2500",
+        "  tokens                                   400",
+        "  bytes                                    700",
+        "  bytes per token                       1.7500",
+        "  bytes per sequence                    112.00",
+        "  FLOPs per byte, forward              527,562",
+    ]
 
 
 def test_a_checkpoint_is_a_model_too(data, run, capsys):
