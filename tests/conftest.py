@@ -12,6 +12,9 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # With CORPUSMILL_REQUIRE_SHARED=1 every test has to run, except skips whose reason starts so.
 ALLOWED_SKIPS = ("needs a GPU",)
 
+# No test reaches for a hub, and none waits for one that doesn't answer.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # The first example of a property may have to wait for numba's compiler.
