@@ -23,18 +23,21 @@ import numpy as np
 import numpy.typing as npt
 
 from compress import walks
-from compress.byte_strings import ByteStrings, Offsets, read_only
+from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from compress.codebook_checks import check_columns, check_trie
 from compress.double_array import build_double_array
-from compress.expansion import Trie
+from compress.trie import Trie
+from compress.word_starts import word_starts
 from corpus import storage
 from corpus.errors import DataError, UsageError, one_line
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 MAGIC = b"\x89CMBOOK\n"
-FORMAT_VERSION = 1
+# The second one has the column `ends`, for strings whose prefixes aren't all strings.
+CLOSED_VERSION, FORMAT_VERSION = 1, 2
 PARSES = ("greedy", "flexible")
+BOUNDARIES = ("none", "words")
 MIN_WINDOW_BITS, MAX_WINDOW_BITS = 9, 24
 
 _BLOCK = 64
@@ -55,7 +58,8 @@ class Codebook:
       window_bits: there are 2^window_bits codes.
       made_of: what it was made of, as JSON.
       columns: `blocks` and `begins` (where strings begin), `pool` (the strings), `slots`,
-        `low_codes` and `high_codes` (the double array of `compress.double_array`).
+        `low_codes`, `high_codes` and `ends` (the double array of `compress.double_array`; `ends`
+        only where some string's prefix is no string).
     """
 
     window_bits: int
@@ -71,7 +75,7 @@ class Codebook:
         """
         strings = trie.strings()
         blocks = strings.offsets[::_BLOCK].astype(np.uint64)
-        inside = strings.offsets - np.repeat(strings.offsets[::_BLOCK], _BLOCK)[: len(trie) + 1]
+        inside = strings.offsets - np.repeat(strings.offsets[::_BLOCK], _BLOCK)[: len(strings) + 1]
         array = build_double_array(trie)
         columns: dict[str, npt.NDArray[Any]] = {
             "blocks": blocks,
@@ -81,8 +85,10 @@ class Codebook:
             "low_codes": array.low_codes,
             "high_codes": array.high_codes,
         }
+        if array.ends is not None:
+            columns["ends"] = array.ends
         read_only_columns = {name: read_only(column) for name, column in columns.items()}
-        return cls(len(trie).bit_length() - 1, made_of, read_only_columns)
+        return cls((len(strings) - 1).bit_length(), made_of, read_only_columns)
 
     @classmethod
     def open(cls, url: str) -> "Codebook":
@@ -134,6 +140,20 @@ class Codebook:
         offsets = begins + np.repeat(blocks, _BLOCK)[: len(begins)]
         return ByteStrings(self.columns["pool"][:-_SLACK], offsets)
 
+    @property
+    def boundaries(self) -> str:
+        """`words` if a string that goes beyond a word begins and ends with words, else `none`.
+
+        Raises:
+          DataError: the description says something else.
+        """
+        found = str(self.made_of.get("boundaries", BOUNDARIES[0]))
+        if found not in BOUNDARIES:
+            raise DataError(
+                f"the codebook's boundaries {found!r} are none of {', '.join(BOUNDARIES)}"
+            )
+        return found
+
     def resolve_parse(self, parse: str | None) -> str:
         """The parse that is meant: by default the one that the strings were fitted for.
 
@@ -182,20 +202,39 @@ class Codebook:
           UsageError: there is no such parse.
           DataError: the codebook's trie doesn't have its strings.
         """
+        return self._encode(documents.data, documents.offsets, self._starts(documents), parse)
+
+    def encode_next(self, context: bytes, data: bytes, parse: str | None = None) -> Ids:
+        """The ids of a part of a document.
+
+        Args:
+          context: what stands before it; the last `CONTEXT_BYTES` are enough.
+          data: the part; it ends where the document does.
+          parse: see `encode`.
+        """
+        whole = ByteStrings.of([context + data])
+        offsets = np.array([len(context), len(whole.data)])
+        return self._encode(whole.data, offsets, self._starts(whole), parse)[0]
+
+    def _starts(self, documents: ByteStrings) -> Bytes | None:
+        """Where words start in the documents' data, if that makes a difference."""
+        return word_starts(documents) if self.boundaries == "words" else None
+
+    def _encode(
+        self, data: Bytes, offsets: Offsets, starts: Bytes | None, parse: str | None
+    ) -> tuple[Ids, Offsets]:
         parse = self.resolve_parse(parse)
-        slots, low_codes, high_codes = self._trie
-        data, bounds = read_only(documents.data), read_only(documents.offsets)
+        trie = self._trie if starts is None else self.marked_trie
+        data, bounds = read_only(data), read_only(offsets)
         # An id stands for a byte at least. Memory that isn't written to is never really taken.
         ids = np.empty(bounds[-1] - bounds[0], self.dtype)
-        offsets = np.zeros(len(documents) + 1, np.int64)
+        id_offsets = np.zeros(len(bounds), np.int64)
         if parse == "flexible":
-            walks.encode_flexible(
-                slots, low_codes, high_codes, data, bounds, self._longest, ids, offsets[1:]
-            )
-            return ids[: offsets[-1]].copy(), offsets
+            walks.encode_flexible(*trie, data, starts, bounds, self._longest, ids, id_offsets[1:])
+            return ids[: id_offsets[-1]].copy(), id_offsets
         cuts = walks.lane_cuts(bounds)
-        walks.encode_greedy(slots, low_codes, high_codes, data, bounds, cuts, ids, offsets[1:])
-        return _close_gaps(ids, offsets, bounds[cuts] - bounds[0], cuts)
+        walks.encode_greedy(*trie, data, starts, bounds, cuts, ids, id_offsets[1:])
+        return _close_gaps(ids, id_offsets, bounds[cuts] - bounds[0], cuts)
 
     def windows(self, documents: ByteStrings, parse: str | None = None) -> tuple[Offsets, Offsets]:
         """Where the strings begin into which documents are cut.
@@ -223,10 +262,18 @@ class Codebook:
         return ByteStrings(text[:-_SLACK], bounds)
 
     @cached_property
-    def _trie(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    def _trie(self) -> tuple[Any, Any, Any, Any]:
         """What is walked to encode, checked when it is first needed: decoding goes without it."""
         check_trie(self.columns, self._longest)
-        return self.columns["slots"], self.columns["low_codes"], self.columns["high_codes"]
+        names = ("slots", "low_codes", "high_codes", "ends")
+        slots, low_codes, high_codes, ends = (self.columns.get(name) for name in names)
+        return slots, low_codes, high_codes, ends
+
+    @cached_property
+    def marked_trie(self) -> tuple[Any, Any, Any, Any]:
+        """The same with a mark for every slot."""
+        slots, low_codes, high_codes, ends = self._trie
+        return slots, low_codes, high_codes, np.ones(len(slots), np.uint8) if ends is None else ends
 
     @cached_property
     def _longest(self) -> int:
@@ -255,10 +302,11 @@ class Codebook:
             len(self.columns["slots"]),
             len(self.columns["pool"]) - _SLACK,
         )
-        start = _HEADER.pack(MAGIC, FORMAT_VERSION, self.window_bits, *sizes, b"")[:_HASH_AT]
+        version = FORMAT_VERSION if "ends" in self.columns else CLOSED_VERSION
+        start = _HEADER.pack(MAGIC, version, self.window_bits, *sizes, b"")[:_HASH_AT]
         rest: list[Any] = [description]
         end = _HEADER.size + len(description)
-        for name, (dtype, begin, count) in _sections(self.window_bits, *sizes).items():
+        for name, (dtype, begin, count) in _sections(version, self.window_bits, *sizes).items():
             rest += [bytes(begin - end), self.columns[name].astype(dtype, copy=False).data]
             end = begin + count * np.dtype(dtype).itemsize
         digest = hashlib.sha256(start)
@@ -274,7 +322,7 @@ def check_parse(parse: str) -> None:
 
 
 def _sections(
-    window_bits: int, begin_bytes: int, description: int, slots: int, pool: int
+    version: int, window_bits: int, begin_bytes: int, description: int, slots: int, pool: int
 ) -> dict[str, tuple[str, int, int]]:
     """Type, place in the file and length of each column."""
     strings = 1 << window_bits
@@ -286,6 +334,8 @@ def _sections(
         "low_codes": ("<u2", slots),
         "high_codes": ("<u1", slots if window_bits > 16 else 1),
     }
+    if version != CLOSED_VERSION:
+        lengths["ends"] = "<u1", slots
     sections = {}
     end = _HEADER.size + description
     for name, (dtype, count) in lengths.items():
@@ -302,9 +352,10 @@ def _parse_file(url: str, data: memoryview) -> Codebook:
         raise DataError(f"codebook {url} is damaged: it ends in its header")
     fields = _HEADER.unpack(data[: _HEADER.size].tobytes())
     _, version, window_bits, *sizes, recorded = fields
-    if version != FORMAT_VERSION:
+    if not CLOSED_VERSION <= version <= FORMAT_VERSION:
         raise DataError(
-            f"codebook {url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
+            f"codebook {url} has format version {version}; this corpusmill reads"
+            f" {CLOSED_VERSION} to {FORMAT_VERSION}"
         )
     digest = hashlib.sha256(data[:_HASH_AT])
     digest.update(data[_HEADER.size :])
@@ -312,20 +363,20 @@ def _parse_file(url: str, data: memoryview) -> Codebook:
         raise DataError(f"codebook {url} is damaged: its bytes are not those that were written")
     # A file of another program can have the right hash.
     try:
-        made_of, columns = _read_parts(data, window_bits, sizes)
+        made_of, columns = _read_parts(data, version, window_bits, sizes)
     except (DataError, RecursionError, ValueError) as error:
         raise DataError(f"codebook {url} is damaged: {one_line(error)}") from error
     return Codebook(window_bits, made_of, columns)
 
 
 def _read_parts(
-    data: memoryview, window_bits: int, sizes: Sequence[int]
+    data: memoryview, version: int, window_bits: int, sizes: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """The description and the columns, checked; `sizes` are the header's, as in `_sections`."""
     width, description, slots, pool = sizes
     if not MIN_WINDOW_BITS <= window_bits <= MAX_WINDOW_BITS or width not in (2, 4):
         raise DataError(f"its header says {window_bits} window bits, {width} bytes a place")
-    sections = _sections(window_bits, width, description, slots, pool)
+    sections = _sections(version, window_bits, width, description, slots, pool)
     *_, (dtype, begin, count) = sections.values()
     if begin + count * np.dtype(dtype).itemsize != len(data):
         raise DataError("its parts don't have the sizes that its header says")

@@ -61,6 +61,7 @@ def check_trie(columns: Mapping[str, npt.NDArray[Any]], longest: int) -> None:
         columns["slots"],
         columns["low_codes"],
         columns["high_codes"],
+        columns.get("ends", np.ones(1, np.uint8)),
         longest,
     )
     if not good:
@@ -89,10 +90,12 @@ def _is_trie_of_strings(
     slots: Words,
     low_codes: Words,
     high_codes: Words,
+    ends: Words,
     longest: int,
 ) -> bool:
-    # Sorted strings, each with all its prefixes, are the trie from node to node, depth first.
+    # Sorted strings are the trie from node to node, depth first. One mark alone means: all of them.
     high_mask = -1 if len(high_codes) > 1 else 0
+    end_mask = -1 if len(ends) > 1 else 0
     bases = np.zeros(longest + 1, np.int64)
     bases[0] = ROOT_BASE
     is_base = np.zeros(len(slots), np.bool_)
@@ -101,37 +104,42 @@ def _is_trie_of_strings(
     begin = np.int64(0)
     depth = np.int64(0)
     singles = 0
+    nodes = 0
     for code in range(len(begins) - 1):
         end = np.int64(blocks[(code + 1) >> 6]) + np.int64(begins[code + 1])
         length = end - begin
-        if length > depth + 1:
+        same = np.int64(0)
+        while same < min(length, depth) and pool[begin + same] == pool[before + same]:
+            same += 1
+        if same == length or (same < depth and pool[begin + same] < pool[before + same]):
             return False
-        same = True
-        for i in range(length - 1):
-            same &= pool[begin + i] == pool[before + i]
-        byte = np.int64(pool[end - 1])
-        if not same or (length <= depth and byte <= pool[before + length - 1]):
-            return False
-        parent = bases[length - 1]
-        slot = parent + byte
-        if parent == 0 or np.int64(slots[slot]) & 255 != byte:
-            return False
-        if np.int64(high_codes[slot & high_mask]) << 16 | np.int64(low_codes[slot]) != code:
-            return False
-        word = np.int64(slots[slot])
-        base = (word >> 8) + (word >> 12)
-        # A base that two nodes had would give each the children of the other.
-        if base and is_base[base]:
-            return False
-        is_base[base] = True
-        bases[length] = base
+        for level in range(same, length):
+            parent = bases[level]
+            byte = np.int64(pool[begin + level])
+            slot = parent + byte
+            word = np.int64(slots[slot])
+            if parent == 0 or word & 255 != byte:
+                return False
+            is_end = level == length - 1
+            if (ends[slot & end_mask] != 0) != is_end:
+                return False
+            found = np.int64(high_codes[slot & high_mask]) << 16 | np.int64(low_codes[slot])
+            if is_end and found != code:
+                return False
+            base = (word >> 8) + (word >> 12)
+            # A base that two nodes had would give each the children of the other.
+            if base and is_base[base]:
+                return False
+            is_base[base] = True
+            bases[level + 1] = base
+            nodes += 1
         singles += length == 1
         before, begin, depth = begin, end, length
     # Steps from nodes without children, whose base is 0, must end nowhere.
     is_base[0] = True
-    nodes = 0
+    steps = 0
     for slot in range(len(slots)):
         byte = np.int64(slots[slot]) & 255
         if byte <= slot:
-            nodes += is_base[slot - byte]
-    return singles == 256 and nodes == len(begins) - 1
+            steps += is_base[slot - byte]
+    return singles == 256 and steps == nodes

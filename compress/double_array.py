@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.byte_strings import Bytes, Offsets
-from compress.expansion import NO_PARENT, Trie, Words
+from compress.trie import NO_PARENT, Trie, Words
 from corpus.errors import UsageError
 from ngram_agg.compiled import compiled
 
@@ -35,11 +35,13 @@ class DoubleArray:
       slots: uint32.
       low_codes: the lower 16 bits of the code of the node in each slot, uint16.
       high_codes: the bits above them, uint8; one element, 0, where no code has any.
+      ends: whether a string ends at the node in each slot, uint8; None where one does at all.
     """
 
     slots: Words
     low_codes: Words
     high_codes: Words
+    ends: Words | None
 
 
 def build_double_array(trie: Trie) -> DoubleArray:
@@ -65,11 +67,13 @@ def build_double_array(trie: Trie) -> DoubleArray:
                 f"the strings take more than {_MAX_SLOTS:,} slots; use shorter windows"
             )
         room += room // 2
-    codes = np.maximum(nodes[:used], 0)
+    found = np.maximum(nodes[:used], 0)
+    codes = trie.codes()[found]
     high_codes = (codes >> 16).astype(np.uint8)
     if not high_codes.any():
         high_codes = high_codes[:1]
-    return DoubleArray(slots[:used].copy(), codes.astype(np.uint16), high_codes)
+    ends = None if trie.ends is None else (trie.ends[found] & (nodes[:used] >= 0)).astype(np.uint8)
+    return DoubleArray(slots[:used].copy(), codes.astype(np.uint16), high_codes, ends)
 
 
 def _children(trie: Trie) -> tuple[Words, Offsets]:

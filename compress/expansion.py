@@ -1,8 +1,8 @@
 """Byte models expanded to the strings of a codebook.
 
 The strings are the nodes of a trie in which every node has a code. Codes are in depth-first order,
-children by their bytes, so that the trie is two arrays. docs/codebooks.md says why the results are
-what the definitions ask for.
+children by their bytes, so that the trie is two arrays (`compress.trie`). docs/codebooks.md says
+why the results are what the definitions ask for.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,23 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.apportionment import divide_seats
 from compress.byte_models.base import ByteModel, Frequencies
 from compress.byte_strings import Bytes, ByteStrings, Offsets
+from compress.trie import NO_PARENT, Trie, Words, renumbered
 from corpus.errors import UsageError
 from ngram_agg.compiled import compiled
 
-Words = npt.NDArray[Any]
 Progress = Callable[[int], None]
 
 # A string of this length has no children in the allocation `optimal`; the window code has no limit.
 MAX_STRING = 1023
-# A model that is sure of one byte makes strings of thousands of bytes, each with all its prefixes.
-_MAX_POOL = 1 << 32
-# The parent of single bytes: the empty string, which is no node.
-NO_PARENT = -1
 # Probabilities are in units of 2^-63; single bytes count as more than certain.
 _PROBABILITY_BITS = 63
 _CERTAIN = np.uint64((1 << 64) - 1)
@@ -72,51 +67,6 @@ class Forgetful:
 
 
 _FORGETFUL = Forgetful()
-
-
-@dataclass(frozen=True)
-class Trie:
-    """The strings of a codebook.
-
-    Attributes:
-      parents: int32, the code of each string without its last byte; `NO_PARENT` for single bytes.
-      bytes: uint8, the last byte of each string.
-    """
-
-    parents: npt.NDArray[np.int32]
-    bytes: Bytes
-
-    def __len__(self) -> int:
-        return len(self.bytes)
-
-    def strings(self) -> ByteStrings:
-        """The string of every code.
-
-        Raises:
-          UsageError: they take more than 4 GiB.
-        """
-        lengths = np.empty(len(self), np.int64)
-        _measure(self.parents, lengths)
-        if lengths.sum() > _MAX_POOL:
-            raise UsageError(
-                f"the strings take {lengths.sum():,} bytes, more than 4 GiB: the byte model is too"
-                " sure of some bytes for so long windows; use shorter ones"
-            )
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        data = np.empty(offsets[-1], np.uint8)
-        _spell(self.parents, self.bytes, offsets, data)
-        return ByteStrings(data, offsets)
-
-    def only(self, keep: Words) -> "Trie":
-        """The strings where `keep`, bool, holds; it has to hold for the prefixes of each."""
-        return Trie(_renumbered(self.parents, keep), self.bytes[keep])
-
-
-def _renumbered(parents: Words, keep: Words) -> Words:
-    """The parents of the nodes that are kept, all of which are kept too."""
-    places = (np.cumsum(keep) - 1).astype(np.int32)
-    parents = parents[keep]
-    return np.where(parents == NO_PARENT, parents, places[parents])
 
 
 def expand_coder(
@@ -321,7 +271,7 @@ class _Known:
         if keep.all():
             return self
         return _Known(
-            _renumbered(self.parents, keep),
+            renumbered(self.parents, keep),
             self.bytes[keep],
             self.lengths[keep],
             self.probabilities[keep],
@@ -352,24 +302,6 @@ def _number(parents: Words, order: Words, codes: Words) -> None:
             code = codes[parent] + 1
         codes[node] = code
         code += below[node]
-
-
-@compiled
-def _measure(parents: Words, lengths: Words) -> None:
-    for code in range(len(parents)):
-        parent = parents[code]
-        lengths[code] = 1 if parent < 0 else lengths[parent] + 1
-
-
-@compiled
-def _spell(parents: Words, last_bytes: Bytes, offsets: Offsets, data: Bytes) -> None:
-    for code in range(len(parents)):
-        last = offsets[code + 1] - 1
-        if parents[code] >= 0:
-            source = offsets[parents[code]]
-            for i in range(offsets[code], last):
-                data[i] = data[source + i - offsets[code]]
-        data[last] = last_bytes[code]
 
 
 @compiled

@@ -10,12 +10,20 @@ import numpy as np
 from compress.byte_models import ByteModel, WindowStartsModel
 from compress.byte_strings import ByteStrings
 from compress.checkpoints import Checkpoint, Columns
-from compress.codebook import MAX_WINDOW_BITS, MIN_WINDOW_BITS, Codebook, check_parse
-from compress.expansion import Trie, expand_coder, expand_optimal, most_probable
+from compress.codebook import (
+    BOUNDARIES,
+    MAX_WINDOW_BITS,
+    MIN_WINDOW_BITS,
+    Codebook,
+    check_parse,
+)
+from compress.expansion import expand_coder, expand_optimal, most_probable
+from compress.trie import Trie
+from compress.used import ROUNDS, Fitting
 from compress.worth import most_worth
 from corpus.errors import UsageError
 
-ALLOCATIONS = ("coder", "optimal")
+ALLOCATIONS = ("coder", "optimal", "used")
 # More of them change the number of ids by 0.2%, now up, now down (docs/codebooks.md).
 _ROUNDS = 6
 # What strings save is known only for codebooks that are much alike: the first rounds go without it.
@@ -31,10 +39,13 @@ class FreezeOptions:
     """What a codebook is made like.
 
     Attributes:
-      allocation: `coder` (the window code of `compress.windows`) or `optimal` (the most probable
-        strings at the starts of windows).
+      allocation: `coder` (the window code of `compress.windows`), `optimal` (the most probable
+        strings at the starts of windows) or `used` (those that save most ids of a text).
       window_bits: there are 2^window_bits codes.
-      parse: `greedy` or `flexible`, how text is going to be cut: what `optimal` is fitted for.
+      parse: `greedy` or `flexible`, how text is going to be cut: what `optimal` and `used` are
+        fitted for.
+      boundaries: `words`, with `used` only and its default, if a string that goes beyond a word is
+        to begin and end with words; or `none`.
 
     Raises:
       UsageError: an option is outside its range.
@@ -43,11 +54,22 @@ class FreezeOptions:
     allocation: str = "optimal"
     window_bits: int = 16
     parse: str = "greedy"
+    boundaries: str | None = None
 
     def __post_init__(self) -> None:
         if self.allocation not in ALLOCATIONS:
             raise UsageError(f"allocation {self.allocation!r} is none of {', '.join(ALLOCATIONS)}")
         check_parse(self.parse)
+        if self.boundaries is None:
+            usual = "words" if self.allocation == "used" else "none"
+            object.__setattr__(self, "boundaries", usual)
+        if self.boundaries not in BOUNDARIES:
+            raise UsageError(f"boundaries {self.boundaries!r} is none of {', '.join(BOUNDARIES)}")
+        if self.boundaries != "none" and self.allocation != "used":
+            raise UsageError(
+                f"boundaries {self.boundaries} is for the allocation used only, not"
+                f" {self.allocation}"
+            )
         if not MIN_WINDOW_BITS <= self.window_bits <= MAX_WINDOW_BITS:
             raise UsageError(
                 f"window-bits {self.window_bits} is not between {MIN_WINDOW_BITS} and"
@@ -60,7 +82,7 @@ def no_progress(_stage: str, _strings: int) -> None:
 
 
 def freeze(
-    model: ByteModel,
+    model: ByteModel | None,
     options: FreezeOptions,
     made_of: Mapping[str, Any],
     text: ByteStrings | None = None,
@@ -70,11 +92,11 @@ def freeze(
     """Makes a codebook.
 
     Args:
-      model: says how probable bytes are.
+      model: says how probable bytes are; None for `used`, which takes counts of the text itself.
       options: see there.
-      made_of: what the codebook's description says.
-      text: documents, for `optimal` only: the model is fitted on the places where windows start in
-        them, again and again, because other codebooks put them elsewhere.
+      made_of: what the codebook's description says; of `used` how it parses stands there too.
+      text: documents. `used` needs them; `optimal` may have some: the model is fitted on the places
+        where windows start in them, again and again, because other codebooks put them elsewhere.
       progress: is told a stage and how many more strings it has looked at, from time to time.
       checkpoint: where the work is saved after every stage and every minute, and where it goes on
         if something was saved before, with the same result. It is left there.
@@ -83,9 +105,13 @@ def freeze(
       UsageError: the options don't fit each other or the model.
     """
     if options.allocation == "coder" and text is not None:
-        raise UsageError("only the allocation optimal is fitted on text")
-    expand = expand_coder if options.allocation == "coder" else expand_optimal
+        raise UsageError("the allocation coder is not fitted on text")
     keeper = _Stages(checkpoint)
+    if options.allocation == "used":
+        return _fit_used(model, options, made_of, text, progress, keeper)
+    if model is None:
+        raise UsageError(f"the allocation {options.allocation} needs a byte model")
+    expand = expand_coder if options.allocation == "coder" else expand_optimal
     for stage in _stages(text)[keeper.complete :]:
         report = partial(progress, stage)
         if text is None or not keeper.complete:
@@ -95,6 +121,27 @@ def freeze(
             trie = _fitted(model, book, text, options.parse, report, keeper)
         keeper.end_stage(trie)
     return Codebook.of(keeper.trie, made_of)
+
+
+def _fit_used(
+    model: ByteModel | None,
+    options: FreezeOptions,
+    made_of: Mapping[str, Any],
+    text: ByteStrings | None,
+    progress: Callable[[str, int], None],
+    keeper: "_Stages",
+) -> Codebook:
+    if text is None:
+        raise UsageError("the allocation used is fitted on text, and there is none")
+    if model is not None:
+        raise UsageError("the allocation used is made of text alone, not of a byte model")
+    parsed = {"parse": options.parse, "boundaries": str(options.boundaries)}
+    fitting = Fitting(text, 1 << options.window_bits, **parsed)
+    for number in range(keeper.complete, ROUNDS):
+        trie = fitting.next_round(number, keeper.trie if number else None)
+        progress(f"strings in use, round {number + 1} of {ROUNDS}", len(trie))
+        keeper.end_stage(trie)
+    return Codebook.of(keeper.trie, {**made_of, **parsed})
 
 
 def _fitted(
@@ -137,7 +184,8 @@ class _Stages:
         if saved is not None:
             columns = dict(saved)
             self.complete = int(columns.pop("complete"))
-            self.trie = Trie(columns.pop("trie_parents"), columns.pop("trie_bytes"))
+            names = ("trie_parents", "trie_bytes", "trie_ends")
+            self.trie = Trie(*(columns.pop(name) for name in names if name in columns))
             self._found = columns or None
 
     def found(self) -> Columns | None:
@@ -154,6 +202,8 @@ class _Stages:
                 "trie_parents": self.trie.parents,
                 "trie_bytes": self.trie.bytes,
             }
+            if self.trie.ends is not None:
+                stages["trie_ends"] = self.trie.ends
             self._checkpoint.save({**stages, **columns})
 
     def end_stage(self, trie: Trie) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from compress.codebook import Codebook, Ids
+from compress.word_starts import CONTEXT_BYTES
 from corpus.errors import DataError
 
 
@@ -15,7 +16,8 @@ def encode_stream(
 
     Which string is taken at a place depends, when parsing greedily, on no more bytes from there on
     than the longest string has; when parsing flexibly, which looks one string ahead, on no more
-    than twice as many. So an id is settled as soon as that many bytes are known, and the bytes from
+    than twice as many. Where words make a difference, it is a few more bytes, and some before. So
+    an id is settled as soon as that many bytes are known, and the bytes from
     the first unsettled id on are encoded again with the next chunk.
 
     Args:
@@ -25,18 +27,20 @@ def encode_stream(
     """
     parse = book.resolve_parse(parse)
     lengths = book.strings.lengths()
-    look_ahead = int(lengths.max()) * (2 if parse == "flexible" else 1)
-    held = b""
+    look_ahead = int(lengths.max()) * (2 if parse == "flexible" else 1) + CONTEXT_BYTES
+    context = held = b""
     for chunk in chunks:
         held += chunk
-        ids = book.encode(held, parse)
+        ids = book.encode_next(context, held, parse)
         ends = np.cumsum(lengths[ids])
         starts = ends - lengths[ids]
         settled = int(np.searchsorted(starts, len(held) - look_ahead, "right"))
         if settled:
             yield ids[:settled]
-            held = held[ends[settled - 1] :]
-    yield book.encode(held, parse)
+            end = ends[settled - 1]
+            context = (context + held[:end])[-CONTEXT_BYTES:]
+            held = held[end:]
+    yield book.encode_next(context, held, parse)
 
 
 def decode_stream(book: Codebook, chunks: Iterable[bytes]) -> Iterator[bytes]:

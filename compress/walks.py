@@ -31,23 +31,32 @@ def encode_greedy(
     slots: Words,
     low_codes: Words,
     high_codes: Words,
+    ends: Words | None,
     data: Bytes,
+    starts: Bytes | None,
     offsets: Offsets,
     cuts: Offsets,
     ids: Words,
-    ends: Offsets,
+    id_ends: Offsets,
 ) -> None:
     """Cuts documents into the longest strings.
+
+    Where no string goes on, the walk goes back to where the longest one ended that was found. With
+    neither `ends` nor `starts` that is always where it is; what they need is left out of the
+    compiled code then.
 
     Args:
       slots: of the double array, like the codes.
       low_codes: see `DoubleArray`.
       high_codes: see `DoubleArray`.
+      ends: see `DoubleArray`; needed with `starts`.
       data: documents.
-      offsets: where they begin and end in `data`.
+      starts: where words start (`compress.word_starts`), one more than bytes; None where strings
+        may begin and end anywhere.
+      offsets: where documents begin and end in `data`.
       cuts: lane l walks documents cuts[l] to cuts[l + 1].
       ids: filled; lane l writes from offsets[cuts[l]] - offsets[0] on.
-      ends: filled: where each document's ids end in `ids`.
+      id_ends: filled: where each document's ids end in `ids`.
     """
     high_mask = -1 if len(high_codes) > 1 else 0
     lanes = len(cuts) - 1
@@ -56,47 +65,61 @@ def encode_greedy(
     end = np.empty(lanes, np.int64)
     out = np.empty(lanes, np.int64)
     base = np.empty(lanes, np.int64)
+    # The slot of the longest string found, and where it ends.
     last = np.empty(lanes, np.int64)
+    stop = np.empty(lanes, np.int64)
+    # Whether the walk began where a word starts, and whether it has come to another start.
+    from_start = np.zeros(lanes, np.uint8)
+    crossed = np.zeros(lanes, np.uint8)
     # The lanes that still walk stand first.
-    walking = 0
+    walking = lanes
     lane_end = np.empty(lanes, np.int64)
     for lane in range(lanes):
-        document[walking] = cuts[lane] - 1
-        lane_end[walking] = cuts[lane + 1]
-        out[walking] = offsets[cuts[lane]] - offsets[0]
-        last[walking] = -1
-        at[walking] = 0
-        end[walking] = 0
-        walking += 1
+        document[lane] = cuts[lane] - 1
+        lane_end[lane] = cuts[lane + 1]
+        out[lane] = offsets[cuts[lane]] - offsets[0]
+        last[lane] = -1
+        at[lane] = 0
+        stop[lane] = 0
+        end[lane] = 0
     while walking:
         lane = 0
         steps = np.int64(1) << 62
         while lane < walking:
             if at[lane] == end[lane]:
+                first = end[lane] if ends is None else stop[lane]
                 if last[lane] >= 0:
                     slot = last[lane]
                     ids[out[lane]] = np.uint32(high_codes[slot & high_mask]) << 16 | low_codes[slot]
                     out[lane] += 1
-                    ends[document[lane]] = out[lane]
-                document[lane] += 1
-                while document[lane] < lane_end[lane] and (
-                    offsets[document[lane]] == offsets[document[lane] + 1]
-                ):
-                    ends[document[lane]] = out[lane]
+                    id_ends[document[lane]] = out[lane]
+                if first == end[lane]:
                     document[lane] += 1
-                if document[lane] == lane_end[lane]:
-                    walking -= 1
-                    document[lane] = document[walking]
-                    lane_end[lane] = lane_end[walking]
-                    out[lane] = out[walking]
-                    last[lane] = last[walking]
-                    at[lane] = at[walking]
-                    end[lane] = end[walking]
-                    base[lane] = base[walking]
-                    continue
-                first = offsets[document[lane]]
+                    while document[lane] < lane_end[lane] and (
+                        offsets[document[lane]] == offsets[document[lane] + 1]
+                    ):
+                        id_ends[document[lane]] = out[lane]
+                        document[lane] += 1
+                    if document[lane] == lane_end[lane]:
+                        walking -= 1
+                        document[lane] = document[walking]
+                        lane_end[lane] = lane_end[walking]
+                        out[lane] = out[walking]
+                        last[lane] = last[walking]
+                        stop[lane] = stop[walking]
+                        from_start[lane] = from_start[walking]
+                        crossed[lane] = crossed[walking]
+                        at[lane] = at[walking]
+                        end[lane] = end[walking]
+                        base[lane] = base[walking]
+                        continue
+                    first = offsets[document[lane]]
+                    end[lane] = offsets[document[lane] + 1]
                 at[lane] = first + 1
-                end[lane] = offsets[document[lane] + 1]
+                stop[lane] = first + 1
+                if starts is not None:
+                    from_start[lane] = starts[first]
+                    crossed[lane] = 0
                 last[lane] = _ROOT + data[first]
                 word = np.int64(slots[last[lane]])
                 base[lane] = (word >> 8) + (word >> 12)
@@ -108,19 +131,39 @@ def encode_greedy(
             break
         for _ in range(steps):
             for lane in range(walking):
-                byte = np.int64(data[at[lane]])
-                at[lane] += 1
+                place = at[lane]
+                byte = np.int64(data[place])
                 slot = base[lane] + byte
                 word = np.int64(slots[slot])
-                single = _ROOT + byte
-                start = np.int64(slots[single])
                 before = last[lane]
                 ids[out[lane]] = np.uint32(high_codes[before & high_mask]) << 16 | low_codes[before]
                 goes_on = (word & 255) == byte
+                if starts is not None:
+                    goes_on &= (from_start[lane] | (1 - starts[place])) != 0
                 out[lane] += not goes_on
+                if ends is None:
+                    first = place
+                    single = _ROOT + byte
+                else:
+                    first = stop[lane]
+                    single = _ROOT + np.int64(data[first])
+                start = np.int64(slots[single])
                 word = word if goes_on else start
-                last[lane] = slot if goes_on else single
+                node = slot if goes_on else single
+                after = (place if goes_on else first) + 1
+                at[lane] = after
                 base[lane] = (word >> 8) + (word >> 12)
+                if ends is None:
+                    last[lane] = node
+                else:
+                    is_end = ends[node] != 0
+                    if starts is not None:
+                        over = np.uint8(goes_on) & (crossed[lane] | starts[place])
+                        crossed[lane] = over
+                        from_start[lane] = from_start[lane] if goes_on else starts[first]
+                        is_end &= ((1 - over) | starts[after]) != 0
+                    last[lane] = node if is_end else before
+                    stop[lane] = after if is_end else first
 
 
 @compiled
@@ -128,11 +171,13 @@ def encode_flexible(
     slots: Words,
     low_codes: Words,
     high_codes: Words,
+    ends: Words | None,
     data: Bytes,
+    starts: Bytes | None,
     offsets: Offsets,
     longest: int,
     ids: Words,
-    ends: Offsets,
+    id_ends: Offsets,
 ) -> None:
     """Cuts documents into strings, each as long as makes it and the longest one behind it longest.
 
@@ -141,6 +186,7 @@ def encode_flexible(
     """
     high_mask = -1 if len(high_codes) > 1 else 0
     path = np.empty(longest, np.int64)
+    unused = np.empty(longest, np.int64)
     # How long the longest string is at each of the next positions, where that is known.
     size = 1
     while size <= longest:
@@ -152,33 +198,16 @@ def encode_flexible(
         at = offsets[document]
         end = offsets[document + 1]
         while at < end:
-            length = 0
-            base = np.int64(_ROOT)
-            while at + length < end:
-                byte = np.int64(data[at + length])
-                slot = base + byte
-                word = np.int64(slots[slot])
-                if word & 255 != byte:
-                    break
-                path[length] = slot
-                length += 1
-                base = (word >> 8) + (word >> 12)
+            length = _walk(slots, ends, data, starts, at, end, path)
             best = 0
             best_total = -1
             for first in range(length, 0, -1):
+                if path[first - 1] < 0:
+                    continue
                 place = (at + first) & (size - 1)
                 if known[place] != at + first:
-                    position = at + first
-                    base = np.int64(_ROOT)
-                    while position < end:
-                        byte = np.int64(data[position])
-                        word = np.int64(slots[base + byte])
-                        if word & 255 != byte:
-                            break
-                        position += 1
-                        base = (word >> 8) + (word >> 12)
                     known[place] = at + first
-                    reach[place] = position - at - first
+                    reach[place] = _walk(slots, ends, data, starts, at + first, end, unused)
                 if first + reach[place] > best_total:
                     best = first
                     best_total = first + reach[place]
@@ -189,7 +218,46 @@ def encode_flexible(
             ids[out] = np.uint32(high_codes[slot & high_mask]) << 16 | low_codes[slot]
             out += 1
             at += best
-        ends[document] = out
+        id_ends[document] = out
+
+
+@compiled
+def _walk(
+    slots: Words,
+    ends: Words | None,
+    data: Bytes,
+    starts: Bytes | None,
+    first: int,
+    end: int,
+    path: Words,
+) -> int:
+    """The length of the longest string at a place, 0 at the end; `path` gets the slots of all.
+
+    path[i] is -1 where no string of i + 1 bytes may end.
+    """
+    base = np.int64(_ROOT)
+    longest = 0
+    crossed = False
+    for place in range(first, end):
+        byte = np.int64(data[place])
+        slot = base + byte
+        word = np.int64(slots[slot])
+        if word & 255 != byte:
+            break
+        is_end = True
+        if ends is not None:
+            is_end = ends[slot] != 0
+        if starts is not None and place > first and starts[place]:
+            if not starts[first]:
+                break
+            crossed = True
+        if starts is not None and crossed:
+            is_end &= starts[place + 1] != 0
+        path[place - first] = slot if is_end else -1
+        if is_end:
+            longest = place + 1 - first
+        base = (word >> 8) + (word >> 12)
+    return longest
 
 
 @compiled

@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from compress.codebook import Codebook
-from compress.expansion import Trie, Words
+from compress.trie import Trie, Words
 from ngram_agg.compiled import compiled
 
 # One byte seldom saves more than one id, nor costs more.

@@ -1,4 +1,4 @@
-"""counts dataset (and tokens dataset) of bytes -> a codebook"""
+"""tokens dataset of bytes, or counts of it -> a codebook"""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 from compress import Codebook, FreezeOptions, freeze
 from compress.checkpoints import Checkpoint
-from compress.codebook import MAX_WINDOW_BITS, PARSES
+from compress.codebook import BOUNDARIES, MAX_WINDOW_BITS, MIN_WINDOW_BITS, PARSES
 from compress.freeze import ALLOCATIONS
 from compress.samples import check_bytes, sample_text
 from corpus import storage
@@ -19,9 +19,8 @@ from corpus.errors import DataError, UsageError
 from pipelines.byte_models import ModelChoice, add_model_arguments
 from pipelines.progress import shown_stages
 
-# More text of the same kind doesn't make a better codebook, and all of it is held in memory.
+# Text from everywhere in a dataset: all of it is held in memory.
 _FIT_BYTES = 64 << 20
-_MIN_WINDOW_BITS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +28,32 @@ class FreezeJob:
     """What `freeze` makes, of what.
 
     Attributes:
-      model: the byte model.
+      model: the byte model, None for the allocation `used`.
       tokens: of a tokens dataset of bytes to fit on, None to fit on none.
       output: the codebook's path or URL.
       options: of the codebook.
     """
 
-    model: ModelChoice
+    model: ModelChoice | None
     tokens: str | None
     output: str
     options: FreezeOptions
 
     def __post_init__(self) -> None:
-        if self.tokens is not None and self.options.allocation != "optimal":
+        if self.tokens is not None and self.options.allocation == "coder":
             raise UsageError(
-                f"--tokens is for --allocation optimal only; {self.options.allocation} is given by"
-                " the model alone"
+                "--tokens is for --allocation used and optimal only; coder is given by the model"
+                " alone"
+            )
+        if self.model is None and self.tokens is None:
+            raise UsageError(
+                "--allocation used is fitted on text: give --tokens, or for another allocation"
+                " --counts"
+            )
+        if self.model is not None and self.options.allocation == "used":
+            raise UsageError(
+                "--counts and --model are for --allocation optimal and coder only; used is made of"
+                " --tokens alone"
             )
         if self.tokens is None and self.options.parse != FreezeOptions.parse:
             raise UsageError(
@@ -74,24 +83,22 @@ class FreezePlan:
 
     def describe(self) -> list[str]:
         options = self.job.options
-        lines = [
-            f"model: {self.job.model.describe()}",
-            (
-                f"codebook of 2^{options.window_bits} = {1 << options.window_bits:,} strings,"
-                f" allocation {options.allocation}"
-            ),
-        ]
+        lines = [] if self.job.model is None else [f"model: {self.job.model.describe()}"]
+        lines.append(
+            f"codebook of 2^{options.window_bits} = {1 << options.window_bits:,} strings,"
+            f" allocation {options.allocation}, boundaries {options.boundaries}"
+        )
         if self.job.tokens is not None:
             amount = min(self.text_bytes, _FIT_BYTES) / 2**20
             lines.append(
-                f"fitted on its own window starts, {options.parse} parse, in {amount:,.1f} MiB of"
-                " text"
+                f"fitted on where its strings are used, {options.parse} parse, in"
+                f" {amount:,.1f} MiB of text"
             )
         return lines
 
     def run(self) -> Codebook:
         """Makes the codebook, or what is missing of it, and writes it."""
-        model = self.job.model.open()
+        model = None if self.job.model is None else self.job.model.open()
         text = None
         if self.job.tokens is not None:
             manifest = read_manifest(self.job.tokens, "tokens")
@@ -116,7 +123,7 @@ def make_plan(job: FreezeJob) -> FreezePlan:
     tokens = None if job.tokens is None else read_manifest(job.tokens, "tokens")
     made_of = {
         **dataclasses.asdict(job.options),
-        **job.model.identity(),
+        **({} if job.model is None else job.model.identity()),
         "tokens": None if tokens is None else tokens.content_hash,
     }
     if tokens is None or job.tokens is None:
@@ -162,30 +169,32 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill freeze`"""
     parser = make_parser(
         "freeze",
-        "Freezes a byte model into a codebook, which encodes any bytes and decodes them.",
-        "corpusmill freeze --counts byte-counts --tokens byte-tokens --output english.codebook",
+        "Makes a codebook, which encodes any bytes and decodes them, of text or of a byte model.",
+        "corpusmill freeze --tokens byte-tokens --output english.codebook",
     )
     keep = FreezeOptions()
     add = parser.add_argument
     add_model_arguments(parser)
+    # So that a model that was asked for can be told from none.
+    parser.set_defaults(model=None)
     add("--output", required=True, metavar="FILE", help="path or URL of the codebook")
     add(
         "--tokens",
         metavar="DIR",
-        help="tokens dataset of bytes, to fit the strings on where windows start in it",
+        help="tokens dataset of bytes, to fit the strings on",
     )
     add(
         "--window-bits",
-        type=whole_number(_MIN_WINDOW_BITS, MAX_WINDOW_BITS),
+        type=whole_number(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
         default=keep.window_bits,
         metavar="N",
-        help="bits of a code, 16 to 24: the codebook has 2^N strings",
+        help="bits of a code, 9 to 24: the codebook has 2^N strings",
     )
     add(
         "--allocation",
         choices=ALLOCATIONS,
-        default=keep.allocation,
-        help="which strings: the window code's, or the most probable ones",
+        help="which strings: those that save most ids (used, the default), the most probable ones"
+        " of a byte model (optimal, the default with --counts or --model), or the window code's",
     )
     add(
         "--parse",
@@ -193,13 +202,25 @@ def main(argv: Sequence[str]) -> None:
         default=keep.parse,
         help="how text will be cut: what the strings are fitted for, with --tokens",
     )
+    add(
+        "--boundaries",
+        choices=BOUNDARIES,
+        help="used: whether strings that go beyond a word begin and end with words (the default)",
+    )
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
     arguments, _ = parse_known(parser, argv)
+    has_model = arguments.model is not None or arguments.counts is not None
+    allocation = arguments.allocation or ("optimal" if has_model else "used")
+    model = None
+    if has_model or allocation != "used":
+        model = ModelChoice(arguments.model or "ngram", arguments.counts)
     job = FreezeJob(
-        model=ModelChoice(arguments.model, arguments.counts),
+        model=model,
         tokens=arguments.tokens,
         output=arguments.output,
-        options=FreezeOptions(arguments.allocation, arguments.window_bits, arguments.parse),
+        options=FreezeOptions(
+            allocation, arguments.window_bits, arguments.parse, arguments.boundaries
+        ),
     )
     plan = make_plan(job)
     if arguments.dry_run:

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from compress import Codebook, FreezeOptions, NgramModel, freeze
+from compress import ByteStrings, Codebook, FreezeOptions, NgramModel, freeze
 from ngram_agg.full_tables import build_table, forward_contexts
 from ngram_agg.runs import count_ngrams
 
@@ -28,3 +28,10 @@ def small_book(window_bits: int = 12) -> Codebook:
     run = count_ngrams(tokens, max_order=3, vocabulary_size=257, end_of_document=256)
     table = build_table(run.packing, forward_contexts(run.packing, [run], range(4), 2))
     return freeze(NgramModel(table), FreezeOptions(window_bits=window_bits), {})
+
+
+@functools.cache
+def small_used_book(boundaries: str = "words", window_bits: int = 10) -> Codebook:
+    """A codebook of strings that save most ids in a few texts; not all prefixes are strings."""
+    text = ByteStrings.of([ENGLISH * 3, *HARD_TEXTS])
+    return freeze(None, FreezeOptions("used", window_bits, boundaries=boundaries), {}, text)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 import struct
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from compress import CodebookCodec, CodebookTokenizer, encode_stream, walks
 from compress.byte_strings import ByteStrings
 from compress.codebook import PARSES, Codebook
-from compress.freeze import ALLOCATIONS, FreezeOptions, freeze
+from compress.freeze import FreezeOptions, freeze
 from compress.windows import WindowCode
 from corpus.errors import DataError, UsageError
+from tests.compress.oracles import word_starts_of
 from tests.compress.samples import DATA, HARD, TEXT, ngram, static
 
 MADE_OF = {"model": "a test's", "tokens": None}
@@ -33,7 +35,19 @@ KINDS = {
     "fitted 12": lambda: freeze(
         ngram(), FreezeOptions("optimal", 12), MADE_OF, ByteStrings.of(TEXT * 3 + HARD)
     ),
+    "used 10": lambda: used("greedy", 10, "none"),
+    "used 17": lambda: used("greedy", 17, "none"),
+    "used words 10": lambda: used("flexible", 10, "words"),
+    "used words 16": lambda: used("greedy", 16, "words"),
+    "words 10": lambda: dataclasses.replace(
+        KINDS["optimal 10"](), made_of={**MADE_OF, "boundaries": "words"}
+    ),
 }
+
+
+def used(parse, window_bits, boundaries):
+    options = FreezeOptions("used", window_bits, parse, boundaries)
+    return freeze(None, options, MADE_OF, ByteStrings.of(TEXT * 3 + HARD))
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +55,27 @@ def books():
     return {kind: make() for kind, make in KINDS.items()}
 
 
-def parsed(strings, data, parse):
+def parsed(strings, data, parse, boundaries="none"):
     """What `Codebook.encode` is to do, one string after the other."""
     codes = {string: code for code, string in enumerate(strings)}
+    most = max(map(len, strings))
+    starts = word_starts_of(data) if boundaries == "words" else [0] * (len(data) + 1)
 
-    def longest(start):
-        length = 0
-        while start + length < len(data) and data[start : start + length + 1] in codes:
-            length += 1
-        return length
+    def lengths(start):
+        """Of all strings that may stand there, falling."""
+        found = [0]
+        for end in range(start + 1, min(start + most, len(data)) + 1):
+            within = not any(starts[start + 1 : end])
+            if data[start:end] in codes and (within or (starts[start] and starts[end])):
+                found.append(end - start)
+        return found[::-1]
 
     ids = []
     start = 0
     while start < len(data):
-        length = longest(start)
+        length, *shorter = lengths(start)[:-1]
         if parse == "flexible":
-            length = max(range(length, 0, -1), key=lambda first: first + longest(start + first))
+            length = max([length, *shorter], key=lambda first: first + lengths(start + first)[0])
         ids.append(codes[data[start : start + length]])
         start += length
     return ids
@@ -88,7 +107,7 @@ def test_every_code_has_a_string_that_has_this_code(books, kind):
     assert list(book.strings) == list(strings)
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", ["coder", "optimal"])
 def test_every_code_of_20_bits_has_a_string_that_has_this_code(allocation):
     book = freeze(ngram(), FreezeOptions(allocation, 20), MADE_OF)
     everything = np.arange(1 << 20)
@@ -108,7 +127,7 @@ def test_parses_are_those_of_the_oracle(books, kind, parse):
     strings = list(book.strings)
     for data in (*TEXT, *HARD):
         data = data[:80]
-        assert book.encode(data, parse).tolist() == parsed(strings, data, parse)
+        assert book.encode(data, parse).tolist() == parsed(strings, data, parse, book.boundaries)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +219,7 @@ def test_files_hold_the_codebook(books, kind, tmp_path):
     book.write(path)
     found = Codebook.open(path)
     assert found.content_hash == book.content_hash
-    assert (found.window_bits, found.made_of) == (book.window_bits, MADE_OF)
+    assert (found.window_bits, found.made_of) == (book.window_bits, book.made_of)
     for data in HARD:
         assert found.encode(data).tolist() == book.encode(data).tolist()
         assert found.decode(found.encode(data)) == data
@@ -217,13 +236,18 @@ def test_codebooks_have_urls(books):
     fsspec.filesystem("memory").rm("/books", recursive=True)
 
 
+def _with_right_hash(data):
+    return bytes(data[:40] + hashlib.sha256(data[:40] + data[72:]).digest() + data[72:])
+
+
 def test_damaged_files_are_refused(books, tmp_path):
     path = tmp_path / "a.codebook"
     books["optimal 10"].write(str(path))
     whole = path.read_bytes()
     faults = {
         "does not begin like one": b"PK" + whole[2:],
-        "format version 2": whole[:8] + struct.pack("<I", 2) + whole[12:],
+        "format version 3": whole[:8] + struct.pack("<I", 3) + whole[12:],
+        "its parts don't have": _with_right_hash(whole[:8] + struct.pack("<I", 2) + whole[12:]),
         "it ends in its header": whole[:40],
         "not those that were written": whole[:-1],
         "it is empty": b"",
@@ -242,8 +266,7 @@ def test_damaged_files_are_refused(books, tmp_path):
     ):
         foreign = bytearray(whole)
         foreign[place] ^= 0x40
-        foreign[40:72] = hashlib.sha256(foreign[:40] + foreign[72:]).digest()
-        faults[f"{message}|place {place} has no message of its own"] = bytes(foreign)
+        faults[f"{message}|place {place} has no message of its own"] = _with_right_hash(foreign)
     for message, data in faults.items():
         path.write_bytes(data)
         with pytest.raises(DataError, match=message) as error:
@@ -264,12 +287,16 @@ class Decoder:
         magic, version, bits, width, text, slots, pool, digest = struct.unpack_from(
             "<8sIIIIQQ32s", data
         )
-        assert (magic, version) == (b"\x89CMBOOK\n", 1)
+        assert magic == b"\x89CMBOOK\n"
+        assert version in (1, 2)
         assert hashlib.sha256(data[:40] + data[72:]).digest() == digest
         self.strings = 1 << bits
         self.width = width
         sizes = [8 * (self.strings // 64 + 1), width * (self.strings + 1), pool + 8]
         sizes += [4 * slots, 2 * slots, slots if bits > 16 else 1]
+        sizes += [slots] * (version - 1)
+        made_of = json.loads(data[72 : 72 + text])
+        self.is_word_by_word = made_of.get("boundaries") == "words"
         self.places = []
         end = 72 + text
         for size in sizes:
@@ -288,18 +315,26 @@ class Decoder:
         return b"".join(self.data[self.begin(i) : self.begin(i + 1)] for i in ids)
 
     def encode(self, text):
-        ids, base, code = [], 256, None
-        for byte in text:
-            [word] = struct.unpack_from("<I", self.data, self.places[3] + 4 * (base + byte))
-            if word % 256 != byte:
-                ids.append(code)
-                base = 256
-                [word] = struct.unpack_from("<I", self.data, self.places[3] + 4 * (base + byte))
-            [code] = struct.unpack_from("<H", self.data, self.places[4] + 2 * (base + byte))
-            if self.strings > 1 << 16:
-                code += self.data[self.places[5] + base + byte] << 16
-            base = word // 256 + word // 256 // 16
-        return ids if code is None else [*ids, code]
+        starts = word_starts_of(text) if self.is_word_by_word else [0] * (len(text) + 1)
+        ids, begin = [], 0
+        while begin < len(text):
+            base, found = 256, None
+            for place in range(begin, len(text)):
+                slot = base + text[place]
+                [word] = struct.unpack_from("<I", self.data, self.places[3] + 4 * slot)
+                if word % 256 != text[place]:
+                    break
+                is_end = len(self.places) == 6 or self.data[self.places[6] + slot]
+                within = not any(starts[begin + 1 : place + 1])
+                if is_end and (within or (starts[begin] and starts[place + 1])):
+                    [code] = struct.unpack_from("<H", self.data, self.places[4] + 2 * slot)
+                    if self.strings > 1 << 16:
+                        code += self.data[self.places[5] + slot] << 16
+                    found = code, place + 1
+                base = word // 256 + word // 256 // 16
+            code, begin = found
+            ids.append(code)
+        return ids
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -315,15 +350,26 @@ def test_the_documented_format_is_enough(books, kind, tmp_path):
 
 
 def test_options_are_checked():
-    with pytest.raises(UsageError, match="none of coder, optimal"):
+    with pytest.raises(UsageError, match="none of coder, optimal, used"):
         FreezeOptions("best", 16)
     for window_bits in (8, 25):
         with pytest.raises(UsageError, match="between 9 and 24"):
             FreezeOptions("coder", window_bits)
     with pytest.raises(UsageError, match="none of greedy, flexible"):
         FreezeOptions("optimal", 16, "best")
-    with pytest.raises(UsageError, match="only the allocation optimal"):
-        freeze(static(), FreezeOptions("coder", 16), {}, ByteStrings.of(TEXT))
+    with pytest.raises(UsageError, match="'lines' is none of none, words"):
+        FreezeOptions("used", 16, boundaries="lines")
+    with pytest.raises(UsageError, match="for the allocation used only, not optimal"):
+        FreezeOptions("optimal", 16, boundaries="words")
+    text = ByteStrings.of(TEXT)
+    for arguments, message in (
+        ((static(), FreezeOptions("coder", 16), {}, text), "coder is not fitted on text"),
+        ((None, FreezeOptions("coder", 16), {}), "coder needs a byte model"),
+        ((None, FreezeOptions("used", 16), {}), "fitted on text, and there is none"),
+        ((static(), FreezeOptions("used", 16), {}, text), "not of a byte model"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            freeze(*arguments)
 
 
 @pytest.fixture(scope="module")

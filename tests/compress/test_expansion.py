@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from compress import expansion
+from compress import trie as trie_module
 from compress.double_array import ROOT_BASE, build_double_array
-from compress.expansion import NO_PARENT, expand_coder, expand_optimal
+from compress.expansion import expand_coder, expand_optimal
+from compress.trie import NO_PARENT
 from compress.windows import WindowCode
 from corpus.errors import UsageError
 from tests.compress.samples import frequencies, ngram, static
@@ -89,7 +91,7 @@ def test_windows_too_short_for_the_model_are_refused():
 def test_strings_that_take_too_much_room_are_refused(monkeypatch):
     trie = expand_coder(static([bytes(10_000)]), 14, quiet)
     assert trie.strings().lengths().max() > 4000
-    monkeypatch.setattr(expansion, "_MAX_POOL", 1 << 20)
+    monkeypatch.setattr(trie_module, "_MAX_POOL", 1 << 20)
     with pytest.raises(UsageError, match="bytes, more than 4 GiB"):
         trie.strings()
 

@@ -33,6 +33,7 @@ class Stopping(Checkpoint):
         (static(), FreezeOptions("optimal", 11), None),
         (ngram(), FreezeOptions("optimal", 10), FITTED),
         (ngram(), FreezeOptions("optimal", 10, "flexible"), FITTED),
+        (None, FreezeOptions("used", 10), FITTED),
     ],
 )
 def test_stopped_at_every_save_it_ends_the_same(model, options, text, tmp_path, monkeypatch):

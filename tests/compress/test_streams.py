@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from compress import decode_stream, encode_stream
 from compress.codebook import PARSES
 from corpus.errors import DataError
-from tests.codebooks import ENGLISH, HARD_TEXTS, small_book
+from tests.codebooks import ENGLISH, HARD_TEXTS, small_book, small_used_book
 
 DATA = st.one_of(
     st.binary(max_size=200),
@@ -22,17 +22,19 @@ def cut(data, places):
     return [data[start:end] for start, end in itertools.pairwise(bounds)]
 
 
+@pytest.mark.parametrize("make", [small_book, small_used_book])
 @pytest.mark.parametrize("parse", PARSES)
 @given(DATA, st.lists(st.integers(0, 10_000), max_size=8))
-def test_the_ids_are_those_of_the_whole_wherever_it_is_cut(parse, data, places):
-    book = small_book()
+def test_the_ids_are_those_of_the_whole_wherever_it_is_cut(make, parse, data, places):
+    book = make()
     found = np.concatenate(list(encode_stream(book, cut(data, places), parse)))
     assert found.tolist() == book.encode(data, parse).tolist()
 
 
+@pytest.mark.parametrize("make", [small_book, small_used_book])
 @pytest.mark.parametrize("parse", PARSES)
-def test_a_byte_at_a_time(parse):
-    book, data = small_book(), (ENGLISH * 5).encode()
+def test_a_byte_at_a_time(make, parse):
+    book, data = make(), (ENGLISH * 5 + HARD_TEXTS[3] + "  猫 x\r\n").encode() + b"\xe7\x8c \xff"
     assert book.strings.lengths().max() > 10
     found = np.concatenate(list(encode_stream(book, cut(data, range(len(data))), parse)))
     assert found.tolist() == book.encode(data, parse).tolist()

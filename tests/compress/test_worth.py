@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from compress import worth
 from compress.byte_strings import ByteStrings
 from compress.codebook import PARSES, Codebook
-from compress.expansion import NO_PARENT, most_probable
+from compress.expansion import most_probable
 from compress.freeze import FreezeOptions, freeze, window_starts_model
+from compress.trie import NO_PARENT
 from tests.compress.samples import DATA, HARD, TEXT, ngram
 
 BOOK = freeze(ngram(), FreezeOptions("optimal", 12), {}, ByteStrings.of(TEXT * 3 + HARD))

@@ -69,7 +69,7 @@ def codebook(path):
         return int.from_bytes(data[place : place + size], "little")
 
     assert data[:8] == b"\x89CMBOOK\n"
-    assert number(8, 4) == 1
+    assert number(8, 4) in (1, 2)
     n, width, description = 1 << number(12, 4), number(16, 4), number(20, 4)
 
     def next_multiple(place):

@@ -6,6 +6,7 @@ from pathlib import Path
 from compress import FreezeOptions, freeze, ngram_model, static_model
 from compress.byte_models import save_model
 from pipelines import cli
+from tests.codebooks import small_used_book
 from tests.compress.samples import tiny_transformer
 
 HERE = Path(__file__).parent
@@ -15,6 +16,7 @@ CODEBOOKS = {
     "coder.codebook": (static_model, FreezeOptions("coder", 9)),
     "optimal.codebook": (ngram_model, FreezeOptions("optimal", 9)),
 }
+USED_CODEBOOK = "used.codebook"
 # Folder of a compressed dataset -> the codec's options.
 CODECS = {
     "equal-info": ["--codec", "equal-info", "--window-bits", "64", "--reset", "2"],
@@ -46,6 +48,7 @@ def make(folder: Path) -> None:
     for name, (model, options) in CODEBOOKS.items():
         book = freeze(model(counts, _PRECISION), options, {"corpus": "golden"})
         book.write(str(folder / "codebooks" / name))
+    small_used_book().write(str(folder / "codebooks" / USED_CODEBOOK))
     # Its tables are what this machine's functions give; elsewhere they may differ in the last bit.
     save_model(tiny_transformer(8), str(folder / "m1"))
     codebook = str(folder / "codebooks" / "optimal.codebook")

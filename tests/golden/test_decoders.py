@@ -10,7 +10,7 @@ from compress.compressed import read_documents
 from pipelines import cli
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.golden import decoders
-from tests.golden.make import CODEBOOKS, CODEC_FOLDER, CODECS, HERE
+from tests.golden.make import CODEBOOKS, CODEC_FOLDER, CODECS, HERE, USED_CODEBOOK
 
 TEXTS = [json.loads(line)["text"].encode() for line in (HERE / "corpus.jsonl").open()]
 END = {"id": 4, "content": "</s>", "special": True}
@@ -51,7 +51,7 @@ def test_golden_files(folder):
         assert found == TEXTS
 
 
-@pytest.mark.parametrize("name", CODEBOOKS)
+@pytest.mark.parametrize("name", [*CODEBOOKS, USED_CODEBOOK])
 def test_codebooks(name):
     path = HERE / "codebooks" / name
     assert decoders.codebook(path) == list(Codebook.open(str(path)).strings)

@@ -33,11 +33,29 @@ def test_it_writes_the_codebook_of_the_library(job, frozen, tmp_path):
             "allocation": "optimal",
             "window_bits": 16,
             "parse": "greedy",
+            "boundaries": "none",
             "model": model,
             "counts": read_manifest(counts).content_hash,
             "tokens": read_manifest(tokens).content_hash,
         }
     assert (tmp_path / "ngram").read_bytes() == frozen[0].read_bytes()
+
+
+def test_of_text_alone_it_takes_the_strings_that_are_used(job, tmp_path, capsys):
+    path, tokens = tmp_path / "a.codebook", str(job / "tokens")
+    assert command("freeze", "--tokens", tokens, "--window-bits", 10, "--output", path) == 0
+    assert "allocation used, boundaries words" in capsys.readouterr().err
+    found = Codebook.open(str(path))
+    text = sample_text(tokens, read_manifest(tokens), 1 << 30)
+    made = freeze(None, FreezeOptions("used", 10), found.made_of, text)
+    assert found.content_hash == made.content_hash
+    assert found.made_of == {
+        "allocation": "used",
+        "window_bits": 10,
+        "parse": "greedy",
+        "boundaries": "words",
+        "tokens": read_manifest(tokens).content_hash,
+    }
 
 
 def test_other_allocations_and_sizes(job, tmp_path, capsys):
@@ -85,11 +103,14 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window-bits", "15"], "--window-bits: '15' is not a whole number from 16 to 24"),
+        (["--window-bits", "8"], "--window-bits: '8' is not a whole number from 9 to 24"),
         (["--window-bits", "many"], "--window-bits"),
         (["--alocation", "coder"], "did you mean --allocation?"),
         (["--model", "transformer"], "--counts is for --model ngram and static only"),
         (["--allocation", "coder", "--tokens", "TOKENS"], "--tokens is for"),
+        (["--allocation", "used", "--tokens", "TOKENS"], "used is made of --tokens alone"),
+        (["--boundaries", "words"], "for the allocation used only"),
+        (["--boundaries", "lines"], "--boundaries"),
         (["--parse", "flexible"], "there are none"),
         (["--parse", "best"], "--parse"),
         (["--tokens", "COUNTS"], "a tokens dataset is needed"),
@@ -132,7 +153,11 @@ def test_any_saved_byte_model_can_be_frozen(job, tmp_path, capsys):
     assert found.content_hash == freeze(saved, FreezeOptions(), found.made_of).content_hash
     assert command("freeze", "--model", tmp_path, "--output", path) == 2
     assert "it is no byte model" in capsys.readouterr().err
+    assert command("freeze", "--model", "static", "--output", path) == 2
+    assert "--model static is made of counts: give --counts" in capsys.readouterr().err
     assert command("freeze", "--output", path) == 2
+    assert "--allocation used is fitted on text: give --tokens" in capsys.readouterr().err
+    assert command("freeze", "--allocation", "coder", "--output", path) == 2
     assert "--model ngram is made of counts: give --counts" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from ngram_agg.counts_files import spill_runs, write_counts
 from ngram_agg.distributions import distribution_row
 from ngram_agg.full_tables import FullTable
 from ngram_agg.runs import CountsRun
-from tests.codebooks import small_book
+from tests.codebooks import small_book, small_used_book
 from tests.compress.samples import ngram
 from tests.untrusted.reading import PACKING
 
@@ -71,14 +72,13 @@ def with_right_hash(data):
     return bytes(data[:40]) + digest + bytes(data[72:])
 
 
-@pytest.mark.parametrize("window_bits", [9, 12])
-def test_codebooks(tmp_path, window_bits):
-    source = random.Random(window_bits)
+@pytest.mark.parametrize("make", [partial(small_book, 9), partial(small_book, 12), small_used_book])
+def test_codebooks(tmp_path, make):
+    source = random.Random(9)
     good = tmp_path / "good.codebook"
-    small_book(window_bits).write(str(good))
+    make().write(str(good))
     whole = good.read_bytes()
-    fields = struct.unpack_from("<IIIQQ", whole, 12)
-    sections = _sections(*fields[:3], *fields[3:])
+    sections = _sections(*struct.unpack_from("<IIIIQQ", whole, 8))
     paths = [good]
     for number in range(150):
         data = bytearray(whole)
@@ -103,8 +103,7 @@ def test_codebooks_that_lay_waste(tmp_path):
     good = tmp_path / "good.codebook"
     small_book().write(str(good))
     whole = good.read_bytes()
-    fields = struct.unpack_from("<IIIQQ", whole, 12)
-    sections = _sections(*fields[:3], *fields[3:])
+    sections = _sections(*struct.unpack_from("<IIIIQQ", whole, 8))
     _, slots, number = sections["slots"]
     every_slot = {slots + 4 * i + 1: b"\xff\xff\xff" for i in range(number)}
     faults = {

@@ -1,0 +1,107 @@
+"""Where words start in any bytes, by a rule that needs no more than the next and last characters.
+
+docs/codebooks.md states it. Characters are classed by Unicode 3.2, of which every Python has the
+tables whatever its own version; so the rule is the same everywhere, and never changes.
+"""
+
+import functools
+import unicodedata
+
+import numpy as np
+
+from compress.byte_strings import Bytes, ByteStrings, read_only
+from ngram_agg.compiled import compiled
+
+# No start depends on bytes that are farther away than two characters of UTF-8.
+CONTEXT_BYTES = 8
+
+_SPACE, _LETTER, _NUMBER, _OTHER, _NOTHING = range(5)
+_CLASSES = {"Z": _SPACE, "L": _LETTER, "M": _LETTER, "N": _NUMBER}
+_CONTROL_SPACES = "\t\n\v\f\r\x85"
+# Unicode 3.2 has letters, numbers and spaces below this.
+_TABLED = 0x30000
+
+
+def word_starts(documents: ByteStrings) -> Bytes:
+    """Where words start in documents.
+
+    Returns:
+      uint8 of shape [bytes of `documents.data` + 1]: 1 where a word starts, and where a document
+      begins or ends; 0 at all other bytes and at those that belong to no document.
+    """
+    starts = np.zeros(len(documents.data) + 1, np.uint8)
+    _mark(read_only(documents.data), read_only(documents.offsets), _classes(), starts)
+    return starts
+
+
+def character_starts(documents: ByteStrings) -> Bytes:
+    """Where characters of UTF-8 start, and bytes that are none; otherwise as `word_starts`."""
+    starts = np.zeros(len(documents.data) + 1, np.uint8)
+    _mark_characters(read_only(documents.data), read_only(documents.offsets), starts)
+    return starts
+
+
+@functools.cache
+def _classes() -> Bytes:
+    """The class of each character that may be something else than `_OTHER`."""
+    category = unicodedata.ucd_3_2_0.category
+    classes = [_CLASSES.get(category(chr(point))[0], _OTHER) for point in range(_TABLED)]
+    for character in _CONTROL_SPACES:
+        classes[ord(character)] = _SPACE
+    return read_only(np.array(classes, np.uint8))
+
+
+@compiled
+def _mark(data: Bytes, offsets: np.typing.NDArray[np.int64], classes: Bytes, starts: Bytes) -> None:
+    for document in range(len(offsets) - 1):
+        at = offsets[document]
+        end = offsets[document + 1]
+        starts[at] = 1
+        before = _NOTHING
+        after_blank = False
+        while at < end:
+            point, size = int(data[at]), 1
+            kind = classes[point]
+            if point >= 128:
+                point, size = _character(data, at, end)
+                kind = classes[point] if 0 <= point < _TABLED else _OTHER
+            # A blank belongs to the word that it stands before.
+            starts[at] |= (kind != before) & (not after_blank)
+            if after_blank and kind != _SPACE:
+                starts[at - 1] = 1
+            before = kind
+            after_blank = point == 32
+            at += size
+        starts[end] = 1
+
+
+@compiled
+def _mark_characters(data: Bytes, offsets: np.typing.NDArray[np.int64], starts: Bytes) -> None:
+    for document in range(len(offsets) - 1):
+        at = offsets[document]
+        end = offsets[document + 1]
+        while at < end:
+            starts[at] = 1
+            at += _character(data, at, end)[1]
+        starts[end] = 1
+
+
+@compiled
+def _character(data: Bytes, at: int, end: int) -> tuple[int, int]:
+    """The character at a place and how many bytes it has; -1 and 1 where there is no UTF-8."""
+    lead = int(data[at])
+    size = (
+        2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 1
+    )
+    if size == 1 or at + size > end:
+        return -1, 1
+    point = lead & (0x7F >> size)
+    for place in range(at + 1, at + size):
+        byte = int(data[place])
+        if byte & 0xC0 != 0x80:
+            return -1, 1
+        point = point << 6 | (byte & 0x3F)
+    is_long = (size == 3 and point < 0x800) or (size == 4 and point < 0x10000)
+    if is_long or 0xD800 <= point < 0xE000 or point > 0x10FFFF:
+        return -1, 1
+    return point, size
