@@ -17,8 +17,8 @@ from compress.trie import Trie, Words
 from compress.word_starts import character_starts, word_starts
 from ngram_agg.compiled import compiled
 
-# Bytes of a string. So many of a longer one are common in copied text only.
-MAX_STRING = 64
+# Bytes of a string. Longer ones are common in copied text only.
+MAX_STRING = 128
 # Rounds in which there are more strings each time, and rounds in which ever fewer are exchanged.
 _GROWING, _SETTLING = 8, 12
 ROUNDS = _GROWING + _SETTLING + 1

@@ -15,9 +15,14 @@ from ngram_agg.compiled import compiled
 # No start depends on bytes that are farther away than two characters of UTF-8.
 CONTEXT_BYTES = 8
 
-_SPACE, _LETTER, _NUMBER, _OTHER, _NOTHING = range(5)
+_SPACE, _LETTER, _NUMBER, _ALONE, _OTHER, _NOTHING = range(6)
 _CLASSES = {"Z": _SPACE, "L": _LETTER, "M": _LETTER, "N": _NUMBER}
 _CONTROL_SPACES = "\t\n\v\f\r\x85"
+# Scripts written without blanks: Thai and Lao, Myanmar, Khmer, Hiragana and Katakana, Han.
+_WITHOUT_BLANKS = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF)),
+    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F), (0x20000, 0x2FFFF)),
+)
 # Unicode 3.2 has letters, numbers and spaces below this.
 _TABLED = 0x30000
 
@@ -48,7 +53,11 @@ def _classes() -> Bytes:
     classes = [_CLASSES.get(category(chr(point))[0], _OTHER) for point in range(_TABLED)]
     for character in _CONTROL_SPACES:
         classes[ord(character)] = _SPACE
-    return read_only(np.array(classes, np.uint8))
+    table = np.array(classes, np.uint8)
+    for first, last in _WITHOUT_BLANKS:
+        part = table[first : last + 1]
+        part[part == _LETTER] = _ALONE
+    return read_only(table)
 
 
 @compiled
@@ -66,7 +75,7 @@ def _mark(data: Bytes, offsets: np.typing.NDArray[np.int64], classes: Bytes, sta
                 point, size = _character(data, at, end)
                 kind = classes[point] if 0 <= point < _TABLED else _OTHER
             # A blank belongs to the word that it stands before.
-            starts[at] |= (kind != before) & (not after_blank)
+            starts[at] |= ((kind != before) | (kind == _ALONE)) & (not after_blank)
             if after_blank and kind != _SPACE:
                 starts[at - 1] = 1
             before = kind

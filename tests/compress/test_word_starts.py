@@ -56,8 +56,9 @@ def test_a_few_bytes_around_a_place_decide(data, place):
         ("the cat  sat", ["the", " cat", " ", " sat"]),
         ("if x:\n    y=1", ["if", " x", ":", "\n   ", " y", "=", "1"]),
         ("don't, thé 12ab", ["don", "'", "t", ",", " thé", " 12", "ab"]),
-        ("猫は好き。 x", ["猫は好き", "。", " x"]),
+        ("猫は好き。 x", ["猫", "は", "好", "き", "。", " x"]),
         ("a \n b ", ["a", " \n", " b", " "]),
+        ("한국어 ไทย 猫x", ["한국어", " ไ", "ท", "ย", " 猫", "x"]),
     ],
 )
 def test_words(text, words):
