@@ -89,15 +89,17 @@ def byte_counts(text: Text) -> str:
     return str(folder / "counts")
 
 
-def train_bpe(texts: Sequence[str], *, pre_tokenized: bool) -> tokenizers.Tokenizer:
-    """A byte-level BPE of 65,536 entries; without pre-tokenization only line ends stop merges."""
+def train_bpe(
+    texts: Sequence[str], *, pre_tokenized: bool, vocabulary: int = _VOCABULARY
+) -> tokenizers.Tokenizer:
+    """A byte-level BPE; without pre-tokenization only line ends stop merges."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
         add_prefix_space=False, use_regex=pre_tokenized
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=vocabulary,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )

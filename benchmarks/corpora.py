@@ -1,11 +1,12 @@
 """Codebooks against BPE of as many entries, a corpus at a time: how much text an id stands for.
 
-Both are made of nineteen documents in twenty of each corpus and compared on the others. Codebooks
-are fitted on their own starts, of an n-gram model of the bytes.
+All are made of nineteen documents in twenty of each corpus and compared on the others: BPE with
+GPT-2's pre-tokenization and within lines, `optimal` of an n-gram model of the bytes, and `used`.
 """
 
 import gzip
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 
 from benchmarks import data, measure
 from benchmarks.codebook import _HELD_OUT, Text, _limited, bpe_ids, train_bpe
-from compress import ByteStrings, FreezeOptions, NgramModel, freeze
+from compress import ByteStrings, Codebook, FreezeOptions, NgramModel, freeze
 from compress.codebook import PARSES
-from ngram_agg.full_tables import backward_run, build_table
+from ngram_agg.full_tables import build_table, forward_contexts
 from ngram_agg.runs import count_ngrams
 
 _MAX_ORDER = 5
@@ -28,32 +29,49 @@ def main(argv: Sequence[str]) -> None:
     parser = measure.make_parser("corpora", __doc__, 0, repeat=1)
     parser.add_argument("--megabytes", type=int, default=40, help="of each corpus, at most")
     arguments = parser.parse_args(argv)
+    os.environ["RAYON_NUM_THREADS"] = "1"
     paths = sorted((data.SHARED / "corpora").glob("*.jsonl.gz"))
-    rows = [_compare(path, arguments.megabytes) for path in paths]
     measure.print_table(
-        "bytes an id on held-out documents, 65,536 entries each; and BPE = 1",
-        ("corpus", "MB to fit on", "BPE", "greedy", "flexible", "greedy / BPE", "flexible / BPE"),
-        rows,
+        "bytes an id on held-out documents, 65,536 entries each",
+        (
+            *("corpus", "MB to fit on", "BPE, pre-tokenized", "BPE within lines", "optimal"),
+            *("used, no boundaries", "used, words", "flexible", "not UTF-8"),
+        ),
+        [_compare(path, arguments.megabytes) for path in paths],
     )
 
 
-def _compare(path: Path, megabytes: int) -> tuple[str, float, float, float, float, float, float]:
+def _compare(path: Path, megabytes: int) -> tuple[str | float, ...]:
     texts = list(_limited(_documents(path), megabytes * 1_000_000))
     train = [text for i, text in enumerate(texts) if i % _HELD_OUT != _HELD_OUT - 1]
     text = Text(train, texts[_HELD_OUT - 1 :: _HELD_OUT])
-    fit_on, held_out = (
-        ByteStrings.of(each.encode() for each in part) for part in (text.train, text.held_out)
-    )
+    fit_on, held_out = (ByteStrings.of(part) for part in (text.train, text.held_out))
     size = len(held_out.data)
-    usual = size / bpe_ids(train_bpe(text.train, pre_tokenized=True), text.held_out)
-    model = _model(fit_on)
-    found = []
-    for parse in PARSES:
-        book = freeze(model, FreezeOptions("optimal", 16, parse), {}, fit_on)
-        found.append(size / len(book.encode_batch(held_out, parse)[0]))
-    greedy, flexible = found
+    bpe = [
+        size / bpe_ids(train_bpe(text.train, pre_tokenized=each), text.held_out)
+        for each in (True, False)
+    ]
+    optimal = freeze(ngram_model_of(fit_on), FreezeOptions("optimal", 16), {}, fit_on)
+    greedy, flexible = (
+        freeze(None, FreezeOptions("used", 16, parse), {}, fit_on) for parse in PARSES
+    )
+    free = freeze(None, FreezeOptions("used", 16, boundaries="none"), {}, fit_on)
+    lengths = [
+        size / len(book.encode_batch(held_out)[0]) for book in (optimal, free, greedy, flexible)
+    ]
     name = path.name.removesuffix(".jsonl.gz")
-    return name, len(fit_on.data) / 1e6, usual, greedy, flexible, greedy / usual, flexible / usual
+    return name, len(fit_on.data) / 1e6, *bpe, *lengths, _broken_share(greedy)
+
+
+def _broken_share(book: Codebook) -> float:
+    """The share of strings that aren't whole characters."""
+    broken = 0
+    for string in book.strings:
+        try:
+            string.decode()
+        except UnicodeDecodeError:
+            broken += 1
+    return broken / book.vocab_size
 
 
 def _documents(path: Path) -> Iterator[str]:
@@ -61,15 +79,16 @@ def _documents(path: Path) -> Iterator[str]:
         yield from (json.loads(line)["text"] for line in file)
 
 
-def _model(text: ByteStrings) -> NgramModel:
+def ngram_model_of(text: ByteStrings) -> NgramModel:
+    """The n-gram model of documents."""
     ends = np.arange(1, len(text) + 1) + text.offsets[1:] - 1
     tokens = np.full(len(text.data) + len(text), 256, np.uint16)
     is_byte = np.ones(len(tokens), bool)
     is_byte[ends] = False
     tokens[is_byte] = text.data
     run = count_ngrams(tokens, max_order=_MAX_ORDER, vocabulary_size=257, end_of_document=256)
-    backward = backward_run(run, range(_MAX_ORDER + 1), _MIN_COUNT)
-    return NgramModel(build_table(run.packing, [backward], _MIN_COUNT))
+    contexts = forward_contexts(run.packing, [run], range(_MAX_ORDER + 1), _MIN_COUNT)
+    return NgramModel(build_table(run.packing, contexts))
 
 
 if __name__ == "__main__":

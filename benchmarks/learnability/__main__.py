@@ -18,7 +18,7 @@ from benchmarks import data as shared
 from benchmarks import measure
 from benchmarks.learnability import summary
 from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepare, run
-from benchmarks.learnability.rows import ROWS, Row
+from benchmarks.learnability.rows import STUDIES, Row
 from corpus.datasets import read_manifest
 from trainer import checkpoints
 from trainer.data import model_vocabulary
@@ -79,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
     add("--held-out", type=float, default=0.003, help="share of articles that are held out")
     add("--teraflops", type=float, default=12.0, help="least computing of a run, forward and back")
     add("--m1", metavar="DIR", help="a saved transformer byte model, for the rows of M1")
+    add("--study", choices=STUDIES, default="4096", help="of 4,096 ids, or the paper's rows")
     add("--rows", nargs="+", default=[], help="which rows; default: all, those of M1 with --m1")
     add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
     add("--model", default="500k", help="size of the model")
@@ -90,11 +91,12 @@ def main(argv: Sequence[str]) -> None:
     add("--precision", default="auto", help="of matrices; bfloat16 is faster on many CPUs, too")
     add("--report", type=pathlib.Path, help="folder for the table and the plots")
     options = parser.parse_args(argv)
-    unknown = set(options.rows) - {row.name for row in ROWS}
+    study = STUDIES[options.study]
+    unknown = set(options.rows) - {row.name for row in study}
     if unknown:
-        parser.error(f"there is no row {sorted(unknown)[0]}; there are {[r.name for r in ROWS]}")
-    rows = [row for row in ROWS if row.name in options.rows] or [
-        row for row in ROWS if options.m1 or not row.needs_m1
+        parser.error(f"there is no row {sorted(unknown)[0]}; there are {[r.name for r in study]}")
+    rows = [row for row in study if row.name in options.rows] or [
+        row for row in study if options.m1 or not row.needs_m1
     ]
     if options.m1 is None and any(row.needs_m1 for row in rows):
         parser.error("the rows of M1 need a byte model: give --m1 DIR")

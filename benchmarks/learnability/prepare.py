@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import fsspec
 
 from benchmarks.codebook import train_bpe
-from benchmarks.learnability.rows import CODEBOOKS, Row
+from benchmarks.learnability.rows import CODEBOOKS, Row, Subword
+from compress import ngram_model, save_model
 from pipelines import cli
 
 _ORDER = 5
+# Windows of 12 bits have codes for all bytes only of a model as coarse.
+_COARSE_PRECISION = 12
 TRAIN, HELD_OUT = "train", "held-out"
 
 
@@ -46,13 +49,16 @@ def prepare(folder: pathlib.Path, source: Source, rows: Iterable[Row], m1: str |
     tokens, counts = folder / "byte-tokens", folder / "byte-counts"
     run("tokenize", "--input", texts[0], "--tokenizer", "bytes", "--output", tokens)
     run("count", "--input", tokens, "--output", counts, "--max-order", _ORDER)
-    places = {"counts": counts, "tokens": tokens, "m1": m1}
+    coarse = folder / "model-12"
+    if not coarse.exists():
+        save_model(ngram_model(str(counts), _COARSE_PRECISION), str(coarse))
+    places = {"counts": counts, "tokens": tokens, "m1": m1, "coarse": coarse}
     places |= {name: folder / f"{name}.codebook" for name in CODEBOOKS}
     for row in rows:
-        if row.codec:
-            _make_examples(folder, row, places)
+        if row.subword:
+            _make_subwords(folder, row, row.subword, texts[0])
         else:
-            _make_subwords(folder, row, texts[0])
+            _make_examples(folder, row, places)
 
 
 def data(folder: pathlib.Path, row: Row, part: str) -> pathlib.Path:
@@ -89,17 +95,18 @@ def _freeze(places: Mapping[str, object], name: str, options: Iterable[str]) -> 
     chosen: list[object] = []
     for option in options:
         chosen += ["--tokens", places["tokens"]] if option == "fit" else [option.format(**places)]
-    if "--model" not in chosen:
+    if "--model" not in chosen and "used" not in chosen:
         chosen += ["--counts", places["counts"]]
     run("freeze", *chosen, "--output", places[name])
 
 
-def _make_subwords(folder: pathlib.Path, row: Row, source: pathlib.Path) -> None:
-    path = folder / "tokenizer.json"
+def _make_subwords(folder: pathlib.Path, row: Row, subword: Subword, source: pathlib.Path) -> None:
+    path = folder / f"tokenizer-{row.folder}.json"
     if not path.exists():
         with source.open(encoding="utf-8") as lines:
             texts = [json.loads(line)["text"] for line in lines]
-        train_bpe(texts, pre_tokenized=True).save(str(path))
+        pre_tokenized, size = subword.pre_tokenized, subword.vocabulary
+        train_bpe(texts, pre_tokenized=pre_tokenized, vocabulary=size).save(str(path))
     for part in (TRAIN, HELD_OUT):
         where = ("--input", folder / f"{part}.jsonl", "--output", data(folder, row, part))
         run("tokenize", *where, "--tokenizer", path)
