@@ -224,16 +224,17 @@ class Codebook:
         self, data: Bytes, offsets: Offsets, starts: Bytes | None, parse: str | None
     ) -> tuple[Ids, Offsets]:
         parse = self.resolve_parse(parse)
-        trie = self._trie if starts is None else self.marked_trie
         data, bounds = read_only(data), read_only(offsets)
         # An id stands for a byte at least. Memory that isn't written to is never really taken.
         ids = np.empty(bounds[-1] - bounds[0], self.dtype)
         id_offsets = np.zeros(len(bounds), np.int64)
         if parse == "flexible":
-            walks.encode_flexible(*trie, data, starts, bounds, self._longest, ids, id_offsets[1:])
+            walks.encode_flexible(
+                self._nodes, data, starts, bounds, self._longest, ids, id_offsets[1:]
+            )
             return ids[: id_offsets[-1]].copy(), id_offsets
         cuts = walks.lane_cuts(bounds)
-        walks.encode_greedy(*trie, data, starts, bounds, cuts, ids, id_offsets[1:])
+        walks.encode_greedy(self._nodes, data, starts, bounds, cuts, ids, id_offsets[1:])
         return _close_gaps(ids, id_offsets, bounds[cuts] - bounds[0], cuts)
 
     def windows(self, documents: ByteStrings, parse: str | None = None) -> tuple[Offsets, Offsets]:
@@ -262,18 +263,15 @@ class Codebook:
         return ByteStrings(text[:-_SLACK], bounds)
 
     @cached_property
-    def _trie(self) -> tuple[Any, Any, Any, Any]:
+    def _nodes(self) -> npt.NDArray[np.uint64]:
         """What is walked to encode, checked when it is first needed: decoding goes without it."""
         check_trie(self.columns, self._longest)
-        names = ("slots", "low_codes", "high_codes", "ends")
-        slots, low_codes, high_codes, ends = (self.columns.get(name) for name in names)
-        return slots, low_codes, high_codes, ends
-
-    @cached_property
-    def marked_trie(self) -> tuple[Any, Any, Any, Any]:
-        """The same with a mark for every slot."""
-        slots, low_codes, high_codes, ends = self._trie
-        return slots, low_codes, high_codes, np.ones(len(slots), np.uint8) if ends is None else ends
+        slots, low_codes, high_codes = (
+            self.columns[name] for name in ("slots", "low_codes", "high_codes")
+        )
+        nodes = np.empty(len(slots), np.uint64)
+        walks.fuse_nodes(slots, low_codes, high_codes, self.columns.get("ends"), nodes)
+        return read_only(nodes)
 
     @cached_property
     def _longest(self) -> int:

@@ -119,7 +119,7 @@ def _worth(book: Codebook, strings: ByteStrings, ids: Ids) -> Words:
     """The ids that each string saves, int64: its uses, times how many ids it takes without it."""
     uses = np.bincount(ids, minlength=len(strings))
     parts = np.empty(len(strings), np.int64)
-    slots, _, _, ends = book.marked_trie
+    slots, ends = book.columns["slots"], book.columns.get("ends")
     _count_parts(slots, ends, read_only(strings.data), read_only(strings.offsets), parts)
     return np.where(parts > 1, uses * (parts - 1), _KEPT * (strings.lengths() == 1))
 
@@ -185,7 +185,9 @@ def _count_runs(keys: Words, counts: Offsets) -> int:
 
 
 @compiled
-def _count_parts(slots: Words, ends: Bytes, data: Bytes, offsets: Offsets, parts: Words) -> None:
+def _count_parts(
+    slots: Words, ends: Words | None, data: Bytes, offsets: Offsets, parts: Words
+) -> None:
     """How many of the other strings each string takes, the longest at each place."""
     for string in range(len(offsets) - 1):
         at, end = offsets[string], offsets[string + 1]
@@ -199,7 +201,7 @@ def _count_parts(slots: Words, ends: Bytes, data: Bytes, offsets: Offsets, parts
                 word = np.int64(slots[slot])
                 if word & 255 != byte:
                     break
-                if ends[slot] and place + 1 - at < end - offsets[string]:
+                if (ends is None or ends[slot]) and place + 1 - at < end - offsets[string]:
                     stop = place + 1
                 base = (word >> 8) + (word >> 12)
             at = stop

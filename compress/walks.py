@@ -15,7 +15,11 @@ from ngram_agg.compiled import compiled, copy_word
 Words = npt.NDArray[Any]
 
 LANES = 8
-_ROOT = 256
+_ROOT = np.uint64(256)
+# Of the words of `fuse_nodes`.
+_END = np.uint64(1 << 8)
+_BASE_AT, _BASE_MASK = np.uint64(9), np.uint64((1 << 31) - 1)
+_CODE_AT = np.uint64(40)
 
 
 def lane_cuts(offsets: Offsets) -> Offsets:
@@ -27,11 +31,32 @@ def lane_cuts(offsets: Offsets) -> Offsets:
 
 
 @compiled
+def fuse_nodes(
+    slots: Words, low_codes: Words, high_codes: Words, ends: Words | None, nodes: Words
+) -> None:
+    """Puts all that a step needs of a node into one word: one look-up waits less than four.
+
+    Args:
+      slots: of the double array, like the codes.
+      low_codes: see `DoubleArray`.
+      high_codes: see `DoubleArray`.
+      ends: see `DoubleArray`.
+      nodes: filled, uint64: from the lowest bit on 8 bits of the byte, one that says whether a
+        string ends there, 31 of the base and 24 of the code.
+    """
+    high_mask = -1 if len(high_codes) > 1 else 0
+    for slot in range(len(slots)):
+        word = np.uint64(slots[slot])
+        base = (word >> np.uint64(8)) + (word >> np.uint64(12))
+        code = np.uint64(high_codes[slot & high_mask]) << np.uint64(16) | np.uint64(low_codes[slot])
+        end = np.uint64(1 if ends is None else ends[slot])
+        low = (word & np.uint64(0xFF)) | end << np.uint64(8)
+        nodes[slot] = low | base << _BASE_AT | code << _CODE_AT
+
+
+@compiled
 def encode_greedy(
-    slots: Words,
-    low_codes: Words,
-    high_codes: Words,
-    ends: Words | None,
+    nodes: Words,
     data: Bytes,
     starts: Bytes | None,
     offsets: Offsets,
@@ -41,57 +66,47 @@ def encode_greedy(
 ) -> None:
     """Cuts documents into the longest strings.
 
-    Where no string goes on, the walk goes back to where the longest one ended that was found. With
-    neither `ends` nor `starts` that is always where it is; what they need is left out of the
-    compiled code then.
+    Where no string goes on, the walk goes back to where the longest one ended that was found.
+    Unsigned places save the compiler the question whether they are negative.
 
     Args:
-      slots: of the double array, like the codes.
-      low_codes: see `DoubleArray`.
-      high_codes: see `DoubleArray`.
-      ends: see `DoubleArray`; needed with `starts`.
+      nodes: see `fuse_nodes`.
       data: documents.
       starts: where words start (`compress.word_starts`), one more than bytes; None where strings
-        may begin and end anywhere.
+        may begin and end anywhere, and what they need is left out of the compiled code.
       offsets: where documents begin and end in `data`.
       cuts: lane l walks documents cuts[l] to cuts[l + 1].
       ids: filled; lane l writes from offsets[cuts[l]] - offsets[0] on.
       id_ends: filled: where each document's ids end in `ids`.
     """
-    high_mask = -1 if len(high_codes) > 1 else 0
+    one = np.uint64(1)
     lanes = len(cuts) - 1
     document = np.empty(lanes, np.int64)
-    at = np.empty(lanes, np.int64)
-    end = np.empty(lanes, np.int64)
-    out = np.empty(lanes, np.int64)
-    base = np.empty(lanes, np.int64)
-    # The slot of the longest string found, and where it ends.
-    last = np.empty(lanes, np.int64)
-    stop = np.empty(lanes, np.int64)
-    # Whether the walk began where a word starts, and whether it has come to another start.
-    from_start = np.zeros(lanes, np.uint8)
-    crossed = np.zeros(lanes, np.uint8)
+    lane_end = np.empty(lanes, np.int64)
+    at = np.zeros(lanes, np.uint64)
+    end = np.zeros(lanes, np.uint64)
+    out = np.empty(lanes, np.uint64)
+    base = np.empty(lanes, np.uint64)
+    # The node of the longest string found, 0 before there is one, and where the string ends.
+    last = np.zeros(lanes, np.uint64)
+    stop = np.zeros(lanes, np.uint64)
+    # 1 where the string began with a word, and 2 more once it goes beyond a word.
+    state = np.zeros(lanes, np.uint8)
     # The lanes that still walk stand first.
     walking = lanes
-    lane_end = np.empty(lanes, np.int64)
     for lane in range(lanes):
         document[lane] = cuts[lane] - 1
         lane_end[lane] = cuts[lane + 1]
-        out[lane] = offsets[cuts[lane]] - offsets[0]
-        last[lane] = -1
-        at[lane] = 0
-        stop[lane] = 0
-        end[lane] = 0
+        out[lane] = np.uint64(offsets[cuts[lane]] - offsets[0])
     while walking:
         lane = 0
         steps = np.int64(1) << 62
         while lane < walking:
             if at[lane] == end[lane]:
-                first = end[lane] if ends is None else stop[lane]
-                if last[lane] >= 0:
-                    slot = last[lane]
-                    ids[out[lane]] = np.uint32(high_codes[slot & high_mask]) << 16 | low_codes[slot]
-                    out[lane] += 1
+                first = stop[lane]
+                if last[lane]:
+                    ids[out[lane]] = last[lane] >> _CODE_AT
+                    out[lane] += one
                     id_ends[document[lane]] = out[lane]
                 if first == end[lane]:
                     document[lane] += 1
@@ -104,74 +119,58 @@ def encode_greedy(
                         walking -= 1
                         document[lane] = document[walking]
                         lane_end[lane] = lane_end[walking]
-                        out[lane] = out[walking]
-                        last[lane] = last[walking]
-                        stop[lane] = stop[walking]
-                        from_start[lane] = from_start[walking]
-                        crossed[lane] = crossed[walking]
                         at[lane] = at[walking]
                         end[lane] = end[walking]
+                        out[lane] = out[walking]
                         base[lane] = base[walking]
+                        last[lane] = last[walking]
+                        stop[lane] = stop[walking]
+                        state[lane] = state[walking]
                         continue
-                    first = offsets[document[lane]]
-                    end[lane] = offsets[document[lane] + 1]
-                at[lane] = first + 1
-                stop[lane] = first + 1
+                    first = np.uint64(offsets[document[lane]])
+                    end[lane] = np.uint64(offsets[document[lane] + 1])
+                word = nodes[_ROOT + np.uint64(data[first])]
+                at[lane] = first + one
+                stop[lane] = first + one
+                last[lane] = word
+                base[lane] = (word >> _BASE_AT) & _BASE_MASK
                 if starts is not None:
-                    from_start[lane] = starts[first]
-                    crossed[lane] = 0
-                last[lane] = _ROOT + data[first]
-                word = np.int64(slots[last[lane]])
-                base[lane] = (word >> 8) + (word >> 12)
+                    state[lane] = starts[first]
                 if at[lane] == end[lane]:
                     continue
-            steps = min(steps, end[lane] - at[lane])
+            steps = min(steps, np.int64(end[lane] - at[lane]))
             lane += 1
         if not walking:
             break
         for _ in range(steps):
             for lane in range(walking):
                 place = at[lane]
-                byte = np.int64(data[place])
-                slot = base[lane] + byte
-                word = np.int64(slots[slot])
+                byte = np.uint64(data[place])
+                word = nodes[base[lane] + byte]
                 before = last[lane]
-                ids[out[lane]] = np.uint32(high_codes[before & high_mask]) << 16 | low_codes[before]
-                goes_on = (word & 255) == byte
+                first = stop[lane]
+                ids[out[lane]] = before >> _CODE_AT
+                goes_on = (word & np.uint64(0xFF)) == byte
                 if starts is not None:
-                    goes_on &= (from_start[lane] | (1 - starts[place])) != 0
-                out[lane] += not goes_on
-                if ends is None:
-                    first = place
-                    single = _ROOT + byte
-                else:
-                    first = stop[lane]
-                    single = _ROOT + np.int64(data[first])
-                start = np.int64(slots[single])
-                word = word if goes_on else start
-                node = slot if goes_on else single
-                after = (place if goes_on else first) + 1
+                    goes_on &= (state[lane] | (np.uint8(1) - starts[place])) != np.uint8(0)
+                out[lane] += np.uint64(not goes_on)
+                word = word if goes_on else nodes[_ROOT + np.uint64(data[first])]
+                after = (place if goes_on else first) + one
                 at[lane] = after
-                base[lane] = (word >> 8) + (word >> 12)
-                if ends is None:
-                    last[lane] = node
-                else:
-                    is_end = ends[node] != 0
-                    if starts is not None:
-                        over = np.uint8(goes_on) & (crossed[lane] | starts[place])
-                        crossed[lane] = over
-                        from_start[lane] = from_start[lane] if goes_on else starts[first]
-                        is_end &= ((1 - over) | starts[after]) != 0
-                    last[lane] = node if is_end else before
-                    stop[lane] = after if is_end else first
+                base[lane] = (word >> _BASE_AT) & _BASE_MASK
+                is_end = (word & _END) != np.uint64(0)
+                if starts is not None:
+                    beyond = np.uint8(state[lane] | starts[place] << np.uint8(1))
+                    now = beyond if goes_on else starts[first]
+                    state[lane] = now
+                    is_end &= (now >> np.uint8(1) & (np.uint8(1) - starts[after])) == np.uint8(0)
+                last[lane] = word if is_end else before
+                stop[lane] = after if is_end else first
 
 
 @compiled
 def encode_flexible(
-    slots: Words,
-    low_codes: Words,
-    high_codes: Words,
-    ends: Words | None,
+    nodes: Words,
     data: Bytes,
     starts: Bytes | None,
     offsets: Offsets,
@@ -184,9 +183,8 @@ def encode_flexible(
     Of equals the longest is taken. The arguments are those of `encode_greedy`, but for `longest`,
     the length of the longest string; ids are written from 0 on.
     """
-    high_mask = -1 if len(high_codes) > 1 else 0
-    path = np.empty(longest, np.int64)
-    unused = np.empty(longest, np.int64)
+    path = np.empty(longest, np.uint64)
+    unused = np.empty(longest, np.uint64)
     # How long the longest string is at each of the next positions, where that is known.
     size = 1
     while size <= longest:
@@ -198,24 +196,23 @@ def encode_flexible(
         at = offsets[document]
         end = offsets[document + 1]
         while at < end:
-            length = _walk(slots, ends, data, starts, at, end, path)
+            length = _walk(nodes, data, starts, at, end, path)
             best = 0
             best_total = -1
             for first in range(length, 0, -1):
-                if path[first - 1] < 0:
+                if not path[first - 1]:
                     continue
                 place = (at + first) & (size - 1)
                 if known[place] != at + first:
                     known[place] = at + first
-                    reach[place] = _walk(slots, ends, data, starts, at + first, end, unused)
+                    reach[place] = _walk(nodes, data, starts, at + first, end, unused)
                 if first + reach[place] > best_total:
                     best = first
                     best_total = first + reach[place]
                 # What no shorter first string can exceed.
                 if best_total >= min(first - 1 + longest, end - at):
                     break
-            slot = path[best - 1]
-            ids[out] = np.uint32(high_codes[slot & high_mask]) << 16 | low_codes[slot]
+            ids[out] = path[best - 1] >> _CODE_AT
             out += 1
             at += best
         id_ends[document] = out
@@ -223,40 +220,31 @@ def encode_flexible(
 
 @compiled
 def _walk(
-    slots: Words,
-    ends: Words | None,
-    data: Bytes,
-    starts: Bytes | None,
-    first: int,
-    end: int,
-    path: Words,
+    nodes: Words, data: Bytes, starts: Bytes | None, first: int, end: int, path: Words
 ) -> int:
-    """The length of the longest string at a place, 0 at the end; `path` gets the slots of all.
+    """The length of the longest string at a place, 0 at the end; `path` gets the nodes of all.
 
-    path[i] is -1 where no string of i + 1 bytes may end.
+    path[i] is 0 where no string of i + 1 bytes may end.
     """
-    base = np.int64(_ROOT)
+    base = _ROOT
     longest = 0
-    crossed = False
+    is_beyond = False
     for place in range(first, end):
-        byte = np.int64(data[place])
-        slot = base + byte
-        word = np.int64(slots[slot])
-        if word & 255 != byte:
+        byte = np.uint64(data[place])
+        word = nodes[base + byte]
+        if word & np.uint64(0xFF) != byte:
             break
-        is_end = True
-        if ends is not None:
-            is_end = ends[slot] != 0
-        if starts is not None and place > first and starts[place]:
-            if not starts[first]:
-                break
-            crossed = True
-        if starts is not None and crossed:
-            is_end &= starts[place + 1] != 0
-        path[place - first] = slot if is_end else -1
+        is_end = word & _END != np.uint64(0)
+        if starts is not None:
+            if place > first and starts[place]:
+                if not starts[first]:
+                    break
+                is_beyond = True
+            is_end &= not is_beyond or starts[place + 1] != 0
+        path[place - first] = word if is_end else np.uint64(0)
         if is_end:
             longest = place + 1 - first
-        base = (word >> 8) + (word >> 12)
+        base = (word >> _BASE_AT) & _BASE_MASK
     return longest
 
 

@@ -9,7 +9,7 @@ import unicodedata
 
 import numpy as np
 
-from compress.byte_strings import Bytes, ByteStrings, read_only
+from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from ngram_agg.compiled import compiled
 
 # No start depends on bytes that are farther away than two characters of UTF-8.
@@ -61,31 +61,35 @@ def _classes() -> Bytes:
 
 
 @compiled
-def _mark(data: Bytes, offsets: np.typing.NDArray[np.int64], classes: Bytes, starts: Bytes) -> None:
+def _mark(data: Bytes, offsets: Offsets, classes: Bytes, starts: Bytes) -> None:
     for document in range(len(offsets) - 1):
-        at = offsets[document]
-        end = offsets[document + 1]
-        starts[at] = 1
-        before = _NOTHING
-        after_blank = False
+        begin, end = np.uint64(offsets[document]), np.uint64(offsets[document + 1])
+        before = np.uint8(_NOTHING)
+        follows_blank = np.uint8(0)
+        # What is known of the character at `place`; the next one may add to it.
+        place, is_start = begin, np.uint8(0)
+        at = begin
         while at < end:
-            point, size = int(data[at]), 1
-            kind = classes[point]
-            if point >= 128:
-                point, size = _character(data, at, end)
-                kind = classes[point] if 0 <= point < _TABLED else _OTHER
+            byte = data[at]
+            kind = classes[byte]
+            size = 1
+            if byte >= 128:
+                point, size = _character(data, int(at), int(end))
+                kind = classes[point] if 0 <= point < _TABLED else np.uint8(_OTHER)
             # A blank belongs to the word that it stands before.
-            starts[at] |= ((kind != before) | (kind == _ALONE)) & (not after_blank)
-            if after_blank and kind != _SPACE:
-                starts[at - 1] = 1
+            starts[place] = is_start | (follows_blank & np.uint8(kind != np.uint8(_SPACE)))
+            is_new = np.uint8(kind != before) | np.uint8(kind == np.uint8(_ALONE))
+            place, is_start = at, is_new & (np.uint8(1) - follows_blank)
             before = kind
-            after_blank = point == 32
-            at += size
+            follows_blank = np.uint8(byte == np.uint8(ord(" ")))
+            at += np.uint64(size)
+        starts[place] = is_start
+        starts[begin] = 1
         starts[end] = 1
 
 
 @compiled
-def _mark_characters(data: Bytes, offsets: np.typing.NDArray[np.int64], starts: Bytes) -> None:
+def _mark_characters(data: Bytes, offsets: Offsets, starts: Bytes) -> None:
     for document in range(len(offsets) - 1):
         at = offsets[document]
         end = offsets[document + 1]
