@@ -3,10 +3,15 @@
 Trains the same model on a corpus with the same tokens in the same order, from the observed next
 tokens and from targets of several kinds, and validates on documents that are in neither the tokens
 nor the counts. Runs that are there already are not repeated, so more rows and seeds can be added.
+
+Counts of all text tell a run of text that it hasn't seen yet. The control is `-learnt`, with counts
+of nothing but what the run trains on: `--megabytes 2 --epochs 1 --rows next-token retain-16-and-4
+retain-16-and-4-learnt` says how much of the gain is left, `--epochs 2` whether it lasts.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import random
 import sys
@@ -18,6 +23,7 @@ import tokenizers
 from benchmarks import data, measure
 from benchmarks.convergence import gradients, loading, summary
 from benchmarks.convergence.rows import ROWS, Row
+from corpus.datasets import read_manifest
 from pipelines import cli
 
 _CORPUS = str(data.SHARED / "corpora" / "simplewiki.jsonl.gz")
@@ -26,22 +32,31 @@ _HELD_OUT = 0.004
 _ORDERS = 4
 
 
-def prepare(folder: pathlib.Path, corpus: str) -> None:
-    """Text with a part held out, a tokenizer of the rest, tokens of both and counts of the rest."""
-    texts = folder / "train.jsonl", folder / "held-out.jsonl"
+def prepare(folder: pathlib.Path, corpus: str, megabytes: float, rows: Sequence[Row]) -> None:
+    """Text with a part held out, a tokenizer of the rest, tokens and counts of that and its part.
+
+    Args:
+      folder: for all of it.
+      corpus: JSONL.
+      megabytes: of text that is trained on, at most.
+      rows: whose targets are needed.
+    """
+    texts = folder / "train.jsonl", folder / "held-out.jsonl", folder / "learnt.jsonl"
     if not all(path.exists() for path in texts):
         folder.mkdir(parents=True, exist_ok=True)
-        _split(corpus, *texts)
+        _split(corpus, *texts[:2])
+        _cut(texts[0], megabytes * 1e6, texts[2])
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
         _train_tokenizer(texts[0], tokenizer)
-    for source, name in zip(texts, ("tokens", "held-out"), strict=True):
+    for source, name in zip(texts, ("all-tokens", "held-out", "tokens"), strict=True):
         _run("tokenize", "--input", source, "--tokenizer", tokenizer, "--output", folder / name)
-    counts = ("--input", folder / "tokens", "--output", folder / "counts")
-    _run("count", *counts, "--max-order", _ORDERS)
-    for row in ROWS:
+    for source, name in (("all-tokens", "counts"), ("tokens", "counts-learnt")):
+        places = ("--input", folder / source, "--output", folder / name)
+        _run("count", *places, "--max-order", _ORDERS)
+    for row in rows:
         if row.enrich:
-            inputs = ("--tokens", folder / "tokens", "--counts", folder / "counts")
+            inputs = ("--tokens", folder / "tokens", "--counts", folder / row.counts)
             _run("enrich", *inputs, "--output", folder / row.targets, *row.enrich)
 
 
@@ -54,6 +69,17 @@ def _split(corpus: str, train: pathlib.Path, held_out: pathlib.Path) -> None:
     ):
         for line in lines:
             (few if generator.random() < _HELD_OUT else most).write(line)
+
+
+def _cut(source: pathlib.Path, most: float, part: pathlib.Path) -> None:
+    """The first documents of a text, until there are so many bytes of them."""
+    size = 0
+    with source.open(encoding="utf-8") as lines, part.open("w", encoding="utf-8") as file:
+        for line in lines:
+            if size >= most:
+                break
+            size += len(json.loads(line)["text"].encode())
+            file.write(line)
 
 
 def _train_tokenizer(source: pathlib.Path, path: pathlib.Path) -> None:
@@ -92,12 +118,20 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
         inputs += ["--objective", "all-ngrams", "--counts", counts]
     shape = ["--batch-size", options.batch_size, "--length", options.length]
     shape += ["--precision", options.precision]
-    steps = ["--steps", options.steps, "--warmup", options.steps // 10]
+    count = _steps(folder, options)
+    steps = ["--steps", count, "--warmup", count // 10]
     rate = ["--schedule", "cosine", "--learning-rate", options.learning_rate]
     every = ["--validate-every", options.every, "--checkpoint-every", options.every, "--keep", 1]
     chosen = [*inputs, "--model", options.model, *shape, *steps, *rate, *every, *row.train]
     _run("train", "--output", output, *chosen)
     return output
+
+
+def _steps(folder: pathlib.Path, options: argparse.Namespace) -> int:
+    if options.epochs is None:
+        return int(options.steps)
+    tokens = read_manifest(str(folder / "tokens")).properties["tokens"]
+    return math.ceil(options.epochs * tokens / (options.batch_size * options.length))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -114,6 +148,8 @@ def main(argv: Sequence[str]) -> None:
     add("--first-seed", type=int, default=0, help="the others follow it")
     add("--model", default="3m", help="size of the model")
     add("--steps", type=int, default=2000, help="optimizer steps")
+    add("--epochs", type=float, help="over the text that is trained on, instead of --steps")
+    add("--megabytes", type=float, default=math.inf, help="of text to train on, of a first run")
     add("--batch-size", type=int, default=16, help="sequences in a step")
     add("--length", type=int, default=256, help="tokens of a sequence")
     add("--learning-rate", type=float, default=2e-3, help="the highest one")
@@ -124,9 +160,9 @@ def main(argv: Sequence[str]) -> None:
     unknown = set(options.rows) - {row.name for row in ROWS}
     if unknown:
         parser.error(f"there is no row {sorted(unknown)[0]}; there are {[r.name for r in ROWS]}")
-    prepare(options.folder, options.corpus)
-    first = options.first_seed
     chosen = [row for row in ROWS if row.name in options.rows]
+    prepare(options.folder, options.corpus, options.megabytes, chosen)
+    first = options.first_seed
     runs = {
         row: [
             train(options.folder, row, seed, options)

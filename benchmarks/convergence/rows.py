@@ -13,17 +13,21 @@ class Row:
       enrich: options of the targets; none without targets.
       train: options of the training.
       is_main: whether several seeds are trained.
+      counts: of which text targets are: `counts` of all but what is held out, `counts-learnt` of
+        what the run trains on and nothing else.
     """
 
     name: str
     enrich: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     is_main: bool = False
+    counts: str = "counts"
 
     @property
     def targets(self) -> str:
         """The folder of its targets; rows with the same options share them."""
-        return "targets" + "".join(self.enrich).replace("--", "-")
+        options = "".join(self.enrich).replace("--", "-")
+        return "targets" + self.counts.removeprefix("counts") + options
 
     def sources(self, folder: pathlib.Path) -> tuple[str | None, str | None]:
         """The datasets of targets and of counts that it learns from, if it does."""
@@ -43,6 +47,7 @@ ROWS = (
     Row("retain-annealed", _RETAIN, ("--mix-schedule", "linear-to-zero"), is_main=True),
     Row("retain-8-and-4", _MORE_DRAWS),
     Row("retain-16-and-4", _MORE_OF_ALL, is_main=True),
+    Row("retain-16-and-4-learnt", _MORE_OF_ALL, is_main=True, counts="counts-learnt"),
     Row("split", ("--scheme", "split", "--head", "8")),
     Row("renormalize", ("--scheme", "renormalize", "--head", "8")),
     Row("retain-order-1", (*_RETAIN, "--max-order", "1")),
