@@ -25,7 +25,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from benchmarks import data, measure
 from compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
-from compress.codebook import PARSES
+from compress.codebook import BOUNDARIES, PARSES
 from corpus.datasets import read_manifest
 from corpus.tokenizers.hugging_face import _BYTE_OF
 from pipelines import compress, count, quickstart, tokenize
@@ -151,6 +151,12 @@ def frozen(counts: str, fit_on: ByteStrings) -> dict[str, Codebook]:
     """Codebooks of 16 bits; prints how long they and larger ones took."""
     model = ngram_model(counts)
     books = {}
+    used_rows = []
+    for boundaries in BOUNDARIES:
+        name = f"used, boundaries {boundaries}"
+        started = time.perf_counter()
+        books[name] = freeze(None, FreezeOptions("used", 16, boundaries=boundaries), {}, fit_on)
+        used_rows.append((f"{name}, 16 bits", time.perf_counter() - started))
     rows: list[tuple[str, float]] = []
     for name, window_bits, parse, text in (
         ("coder", 16, "greedy", None),
@@ -171,8 +177,9 @@ def frozen(counts: str, fit_on: ByteStrings) -> dict[str, Codebook]:
     measure.print_table(
         f"freezing an n-gram model of order {_MAX_ORDER}, {len(model.table):,} contexts",
         ("", "s"),
-        rows,
+        [*used_rows, *rows],
     )
+    measure.print_goal("s to fit `used`", max(each for _, each in used_rows), at_most=300)
     measure.print_goal("s to freeze 20 bits", max(each for _, each in rows[4:]), at_most=120)
     return books
 
@@ -201,11 +208,14 @@ def compare_lengths(books: dict[str, Codebook], text: Text) -> tokenizers.Tokeni
     return bpe
 
 
-def compare_speed(book: Codebook, bpe: tokenizers.Tokenizer, text: Text, repeat: int) -> None:
+def compare_speed(
+    book: Codebook, words: Codebook, bpe: tokenizers.Tokenizer, text: Text, repeat: int
+) -> None:
     """Prints MB/s on one core."""
     batch = ByteStrings.of(each.encode() for each in text.held_out * 4)
     size = len(batch.data)
     ids, offsets = book.encode_batch(batch)
+    word_ids, word_offsets = words.encode_batch(batch)
     few = _limited_list(text.held_out, _SLOW_BYTES)
     few_size = sum(len(each.encode()) for each in few)
     tik = as_tiktoken(bpe)
@@ -236,6 +246,14 @@ def compare_speed(book: Codebook, bpe: tokenizers.Tokenizer, text: Text, repeat:
             lambda: bpe.decode_batch(tik_ids),
         ),
     ]
+    works.append(
+        (
+            "codebook, word by word",
+            size,
+            lambda: words.encode_batch(batch),
+            lambda: words.decode_batch(word_ids, word_offsets),
+        )
+    )
     model = data.SHARED / "tokenizers" / "mistral_v1.model"
     if model.exists():
         pieces = sentencepiece.SentencePieceProcessor(str(model))
@@ -297,7 +315,8 @@ def main(argv: Sequence[str]) -> None:
     text = Text.load(arguments.megabytes, arguments.corpus)
     books = frozen(byte_counts(text), ByteStrings.of(each.encode() for each in text.train))
     bpe = compare_lengths(books, text)
-    compare_speed(books["optimal, greedy starts"], bpe, text, arguments.repeat)
+    words = books["used, boundaries words"]
+    compare_speed(books["optimal, greedy starts"], words, bpe, text, arguments.repeat)
     compare_pipeline(books["optimal, greedy starts"], text, arguments.repeat)
 
 
