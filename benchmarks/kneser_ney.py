@@ -59,7 +59,8 @@ def _interpolated(
         longer = np.unique(ngrams[order + 1][:first_held_out], return_index=True)[1]
         found, counts = np.unique(own[longer], return_counts=True)
         assert len(found) == len(numbers)
-    discount = np.sum(counts == 1) / (np.sum(counts == 1) + 2 * np.sum(counts == 2))
+    once, twice = (np.count_nonzero(counts == times) for times in (1, 2))
+    discount = once / max(1, once + 2 * twice)
     most = max(map(int, (own.max(), contexts.max()))) + 1
     count_of = np.zeros(most)
     count_of[numbers] = counts
