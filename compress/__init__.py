@@ -8,8 +8,9 @@ book.decode(ids)                          # the same bytes
 ids, offsets = book.encode_batch(ByteStrings.of(documents))
 tokenizer = CodebookTokenizer(book)       # with the methods that Hugging Face's tokenizers have
 
+book = freeze(None, FreezeOptions("used"), {}, ByteStrings.of(documents))
 model = ngram_model("data/byte-counts")   # a byte model from a counts dataset of bytes
-book = freeze(model, FreezeOptions(window_bits=16), {"model": model.content_hash})
+book = freeze(model, FreezeOptions("optimal"), {"model": model.content_hash})
 """
 
 from compress.byte_models import (

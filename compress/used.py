@@ -66,9 +66,9 @@ class Fitting:
     def _most(self, number: int) -> int:
         """How many strings are kept after a round."""
         if number < _GROWING:
-            return int(256 * (self.size / 256) ** ((number + 1) / _GROWING))
-        left = 1 - (number - _GROWING + 1) / (_SETTLING + 1)
-        return self.size + int(self.size * left)
+            # Rounded: what is a whole number may come out a little smaller on some machine.
+            return round(256 * (self.size / 256) ** ((number + 1) / _GROWING))
+        return self.size + self.size * (ROUNDS - 1 - number) // (_SETTLING + 1)
 
     def _book(self, strings: ByteStrings) -> Codebook:
         made_of = {"parse": self.parse, "boundaries": self.boundaries}
