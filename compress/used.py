@@ -6,6 +6,7 @@ whatever was made of them. docs/codebooks.md describes it.
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,7 +68,7 @@ class Fitting:
         """How many strings are kept after a round."""
         if number < _GROWING:
             # Rounded: what is a whole number may come out a little smaller on some machine.
-            return round(256 * (self.size / 256) ** ((number + 1) / _GROWING))
+            return round(256 * math.pow(self.size / 256, (number + 1) / _GROWING))
         return self.size + self.size * (ROUNDS - 1 - number) // (_SETTLING + 1)
 
     def _book(self, strings: ByteStrings) -> Codebook:
