@@ -22,7 +22,7 @@ COMMANDS = {
     "count": ("pipelines.count", "tokens dataset -> counts dataset"),
     "distributions": ("pipelines.distributions", "counts dataset -> distributions dataset"),
     "enrich": ("pipelines.enrich", "tokens and counts datasets -> targets dataset"),
-    "freeze": ("pipelines.freeze", "counts dataset of bytes -> a codebook"),
+    "freeze": ("pipelines.freeze", "byte tokens, or a byte model -> a codebook"),
     "compress": ("pipelines.compress", "documents -> compressed dataset, or stdin -> ids"),
     "decompress": ("pipelines.decompress", "compressed dataset -> documents, or ids -> stdout"),
     "measure": ("pipelines.measure", "datasets of ids -> what their ids are like"),
