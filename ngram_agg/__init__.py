@@ -13,8 +13,9 @@ table = dataset.load(order=2)             # or load(2, cache="/tmp/tables"): mem
 rows = table.find(contexts)               # a million contexts at once: [n, 2] -> [n]
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpus.lazy import imported_when_asked
 
 if TYPE_CHECKING:
     from ngram_agg.distributions import (
@@ -32,17 +33,24 @@ if TYPE_CHECKING:
     )
 
 # Imported when asked for: options, which a command's help needs, don't wait for numba.
-_HOMES = {
-    "ngram_agg.distributions": ("DistributionOptions", "DistributionRows", "scan_distributions"),
-    "ngram_agg.packing": ("Packing",),
-    "ngram_agg.runs": ("CountsRun", "count_ngrams", "merge_runs", "merge_streams"),
-    "ngram_agg.tables": (
-        "Distribution",
-        "DistributionTable",
-        "Distributions",
-        "open_distributions",
-    ),
-}
+__getattr__ = imported_when_asked(
+    __name__,
+    {
+        "ngram_agg.distributions": (
+            "DistributionOptions",
+            "DistributionRows",
+            "scan_distributions",
+        ),
+        "ngram_agg.packing": ("Packing",),
+        "ngram_agg.runs": ("CountsRun", "count_ngrams", "merge_runs", "merge_streams"),
+        "ngram_agg.tables": (
+            "Distribution",
+            "DistributionTable",
+            "Distributions",
+            "open_distributions",
+        ),
+    },
+)
 
 __all__ = [
     "CountsRun",
@@ -58,10 +66,3 @@ __all__ = [
     "open_distributions",
     "scan_distributions",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,9 @@ for batch in Loader(dataset, workers=1):
     ...  # batch.tokens, batch.next_tokens, batch.target_tokens, batch.target_weights
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpus.lazy import imported_when_asked
 
 if TYPE_CHECKING:
     from ngram_agg.given_targets import write_targets
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from trainer.losses import linear_cross_entropy, sparse_cross_entropy
 
 # Imported when asked for: the commands' help doesn't wait for torch.
-_HOMES = {
-    "ngram_agg.given_targets": ("write_targets",),
-    "trainer.data": ("Batch", "DataOptions", "Loader", "TokenDataset"),
-    "trainer.distillation": ("model_distributions", "sample_distribution"),
-    "trainer.losses": ("linear_cross_entropy", "sparse_cross_entropy"),
-}
+__getattr__ = imported_when_asked(
+    __name__,
+    {
+        "ngram_agg.given_targets": ("write_targets",),
+        "trainer.data": ("Batch", "DataOptions", "Loader", "TokenDataset"),
+        "trainer.distillation": ("model_distributions", "sample_distribution"),
+        "trainer.losses": ("linear_cross_entropy", "sparse_cross_entropy"),
+    },
+)
 
 __all__ = [
     "Batch",
@@ -35,10 +39,3 @@ __all__ = [
     "sparse_cross_entropy",
     "write_targets",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
