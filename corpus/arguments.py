@@ -100,6 +100,15 @@ def location(text: str) -> str:
     return storage.absolute(text)
 
 
+def add_folder(
+    parser: argparse._ActionsContainer, name: str, what: str, *, required: bool = True
+) -> None:
+    """An option that names a folder or URL, of `what`."""
+    parser.add_argument(
+        name, required=required, type=location, metavar="DIR", help=f"folder or URL of {what}"
+    )
+
+
 def share(text: str) -> float:
     """An argument such as `0.1%` or `0.001`."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress import ByteModel, ngram_model, open_model, static_model
 from compress.samples import check_bytes
-from corpus.arguments import location
+from corpus.arguments import add_folder
 from corpus.datasets import read_manifest
 from corpus.errors import UsageError
 
@@ -74,7 +74,7 @@ class ModelChoice:
 def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     """The options that `ModelChoice` is made of."""
     add = parser.add_argument
-    add("--counts", type=location, metavar="DIR", help="folder or URL of a counts dataset of bytes")
+    add_folder(parser, "--counts", "a counts dataset of bytes", required=False)
     add(
         "--model",
         default="ngram",

@@ -8,7 +8,7 @@ from compress.codebook import Codebook
 from compress.codecs import CodebookCodec, Codec, SubwordCodec, codec_on_device, expect_codec
 from compress.compressed import CodecEncoder
 from compress.streams import encode_stream
-from corpus.arguments import Parser, location, make_parser
+from corpus.arguments import Parser, add_folder, make_parser
 from corpus.datasets import DatasetWriter
 from corpus.tokenizers import use_backend
 from pipelines.codec_options import (
@@ -100,7 +100,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add_input_argument(parser, required=False)
-    add("--output", type=location, metavar="DIR", help="folder or URL of the compressed dataset")
+    add_folder(parser, "--output", "the compressed dataset", required=False)
     add_codec_arguments(parser)
     add_device_argument(parser)
     add("--stdin", action="store_true", help="read standard input, write to standard output")

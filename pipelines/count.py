@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus import storage
-from corpus.arguments import integer, location, make_parser, positive
+from corpus.arguments import add_folder, integer, make_parser, positive
 from corpus.datasets import (
     Completion,
     DatasetWriter,
@@ -261,20 +261,8 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill count --input tokens --output counts --max-order 3",
     )
     add = parser.add_argument
-    add(
-        "--input",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of a tokens dataset",
-    )
-    add(
-        "--output",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of the counts dataset",
-    )
+    add_folder(parser, "--input", "a tokens dataset")
+    add_folder(parser, "--output", "the counts dataset")
     add("--max-order", type=integer, default=3, metavar="N", help="tokens in the longest context")
     add(
         "--run-tokens",

@@ -14,7 +14,7 @@ from compress.codecs import Codec, codec_on_device, expect_codec
 from compress.compressed import read_documents
 from compress.streams import decode_stream
 from corpus import storage
-from corpus.arguments import location, make_parser
+from corpus.arguments import add_folder, location, make_parser
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
@@ -201,8 +201,8 @@ def main(argv: Sequence[str]) -> None:
         "  corpusmill decompress --codebook english.codebook --stdin < ids > text",
     )
     add = parser.add_argument
-    add("--input", type=location, metavar="DIR", help="folder or URL of a compressed dataset")
-    add("--output", type=location, metavar="DIR", help="folder or URL of the documents")
+    add_folder(parser, "--input", "a compressed dataset", required=False)
+    add_folder(parser, "--output", "the documents", required=False)
     add(
         "--codebook",
         type=location,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus import storage
-from corpus.arguments import location, make_parser, positive
+from corpus.arguments import add_folder, make_parser, positive
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
@@ -265,20 +265,8 @@ def main(argv: Sequence[str]) -> None:
     )
     keep = DistributionOptions()
     add = parser.add_argument
-    add(
-        "--input",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of a counts dataset",
-    )
-    add(
-        "--output",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of the distributions dataset",
-    )
+    add_folder(parser, "--input", "a counts dataset")
+    add_folder(parser, "--output", "the distributions dataset")
     add(
         "--top-k",
         type=positive,

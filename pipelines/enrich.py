@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from corpus.arguments import location, make_parser, positive_number
+from corpus.arguments import add_folder, make_parser, positive_number
 from corpus.datasets import (
     TOKENIZER_FOLDER,
     DatasetWriter,
@@ -248,27 +248,9 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill enrich --tokens tokens --counts counts --output targets",
     )
     add = parser.add_argument
-    add(
-        "--tokens",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of a tokens dataset",
-    )
-    add(
-        "--counts",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of a counts dataset",
-    )
-    add(
-        "--output",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of the targets dataset",
-    )
+    add_folder(parser, "--tokens", "a tokens dataset")
+    add_folder(parser, "--counts", "a counts dataset")
+    add_folder(parser, "--output", "the targets dataset")
     add_target_arguments(parser)
     add(
         "--table-mib",

@@ -6,7 +6,7 @@ from functools import partial
 
 from compress.codecs import Codec
 from compress.examples import ExampleOptions, make_examples
-from corpus.arguments import Parser, integer, location, make_parser, positive
+from corpus.arguments import Parser, add_folder, integer, make_parser, positive
 from corpus.datasets import DatasetWriter
 from pipelines.codec_options import add_codec_arguments, chosen_codec
 from pipelines.compress import codec_config, describe_codec, load_encoder
@@ -50,13 +50,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add_input_argument(parser)
-    add(
-        "--output",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of the examples dataset",
-    )
+    add_folder(parser, "--output", "the examples dataset")
     add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
     add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")
     add("--length", type=positive, metavar="N", help="drop an example's ids beyond so many")

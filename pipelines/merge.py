@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from corpus.arguments import location, make_parser, positive
+from corpus.arguments import add_folder, location, make_parser, positive
 from corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
 from corpus.errors import UsageError
 from ngram_agg.counts_files import counts_packing
@@ -127,13 +127,7 @@ def main(argv: Sequence[str]) -> None:
         metavar="DIR",
         help="folder or URL of a counts dataset; at least two",
     )
-    add(
-        "--output",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of the counts dataset",
-    )
+    add_folder(parser, "--output", "the counts dataset")
     add(
         "--partition-mib",
         type=positive,

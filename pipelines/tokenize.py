@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from corpus import storage
-from corpus.arguments import location, make_parser
+from corpus.arguments import add_folder, make_parser
 from corpus.datasets import DatasetWriter
 from corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
 from pipelines.documents import (
@@ -51,13 +51,7 @@ def main(argv: Sequence[str]) -> None:
         help="tokenizer.json, SentencePiece .model, VOCAB.json,MERGES.txt, a folder with one of"
         " these, or bytes",
     )
-    add(
-        "--output",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of the tokens dataset",
-    )
+    add_folder(parser, "--output", "the tokens dataset")
     add(
         "--end-of-document",
         metavar="TOKEN",
