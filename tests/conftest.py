@@ -1,6 +1,7 @@
 """What all tests share: the development data, and no silent skips where that data is."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,10 @@ ALLOWED_SKIPS = ("needs a GPU",)
 
 # No test reaches for a hub, and none waits for one that doesn't answer.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# In a shell's background interrupts are ignored, and by what is started there as well.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -309,6 +309,7 @@ def _learning(task: Task, model: str, vocabulary: int) -> argparse.Namespace:
         steps=sizes.loss_steps,
         precision=sizes.precision,
         device=task.device,
+        mask_documents=False,
         threads=torch.get_num_threads(),
     )
 

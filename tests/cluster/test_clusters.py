@@ -94,8 +94,6 @@ def test_an_error_in_a_task_is_one_line(spark, tmp_path):
 
 
 def test_an_interrupted_job_frees_the_cluster(job, spark, spark_cluster, tmp_path):
-    # Children of a process in the background ignore interrupts, unless it handles them itself.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = tmp_path / "counts"
     process = spark.start(*commands(job)["counts"], "--output", output)
     wait_for(lambda: completed(output, "run-"), process)

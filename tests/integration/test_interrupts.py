@@ -149,7 +149,8 @@ def test_freezing_leaves_no_codebook(job, tmp_path):
 
 
 def test_a_stream_that_waits_for_input(job, tmp_path):
-    process = start("compress", "--codebook", job / "codebook")
+    process = start("compress", "--codebook", job / "codebook", "--stdin")
     process.stdin.write("the cat")
     process.stdin.flush()
-    interrupt(process, lambda: has_loaded(process, "numba"))
+    waits_for = Path("/proc", str(process.pid), "wchan")
+    interrupt(process, lambda: "pipe_read" in waits_for.read_text())
