@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from corpus.datasets import read_manifest
+from tests.cloud.servers import free_port
 from tests.cluster.engines import (
     BIN,
     ROOT,
@@ -15,7 +16,6 @@ from tests.cluster.engines import (
     Engine,
     cluster,
     cluster_state,
-    free_port,
     job_server,
 )
 from tests.codebooks import small_book

@@ -23,6 +23,7 @@ from apache_beam.portability.api import (
 
 from corpus.errors import UsageError
 from pipelines import engines
+from tests.cloud.servers import free_port
 from tests.pipelines.samples import command
 
 ROOT = Path(__file__).parents[2]
@@ -178,8 +179,7 @@ class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
 @pytest.fixture
 def pool():
     """What starts workers, and the address of a runner's service."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     program = [sys.executable, "-m", "pipelines.worker", "--pool", str(port)]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
