@@ -171,7 +171,7 @@ io.tmp.dirs: {folder}/tmp
         [opened] = [line for line in manifest.splitlines() if line.startswith("Add-Opens: ")]
         opens = [f"--add-opens={package}=ALL-UNNAMED" for package in opened.split()[1:]]
         main = f"org.apache.flink.runtime.{name}"
-        command = ["java", f"-Xmx{heap}m", *opens, "-cp", str(self.jar), main]
+        command = [find_java(), f"-Xmx{heap}m", *opens, "-cp", str(self.jar), main]
         return [*command, "--configDir", str(self.folder / "conf")]
 
     @staticmethod
@@ -194,8 +194,7 @@ def up(engine: Spark | Flink) -> None:
         print(describe(engine, state))
         return
     down(folder)
-    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
-        raise ClusterError("a cluster needs Java 17 or newer: apt-get install default-jre-headless")
+    find_java()
     for name in ("conf", "tmp", "logs", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     state = {**engine.configure(), "sessions": []}
@@ -261,6 +260,15 @@ def wait_for(workers: int, engine: Spark | Flink, state: dict) -> None:
 def ended(state: dict) -> bool:
     """Whether one of the cluster's processes is no more; the master notices a while later."""
     return any(started_at(leader) != began for leader, began in state["sessions"])
+
+
+def find_java() -> str:
+    """As spark-class finds it."""
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    if java is None:
+        raise ClusterError("a cluster needs Java 17 or newer: apt-get install default-jre-headless")
+    return java
 
 
 def ask(url: str, name: str) -> int | None:

@@ -26,7 +26,7 @@ def generate(options: GenerateOptions) -> Iterator[str]:
     """
     trained = open_model(options.model)
     texts = open_texts(trained.run, trained.config)
-    texts.stream()
+    texts.stream()  # refuses what can't be read as it comes, before any work
     prompt = [texts.start, *texts.encode(options.prompt)]
     with joined(options.device) as processes:
         if processes.ranks > 1:
