@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Pip reads PIP_FIND_LINKS itself: folders of wheels to prefer, separated by spaces.
 export PIP_FIND_LINKS
 
+# The packages inside corpusmill.
+ROOMS := commands compress corpus ngram_agg pipelines report trainer
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup quickstart test cluster-test lint format bench gpu-check constraints clean recreate
@@ -36,6 +39,8 @@ test-in-%:
 lint: setup ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@rm -rf build/lint; mkdir -p build/lint/corpusmill
+	@ln -s $(addprefix $(CURDIR)/,$(ROOMS) corpusmill/__init__.py corpusmill/py.typed) build/lint/corpusmill
 	$(BIN)/mypy
 
 format: setup ## bring the code into its format

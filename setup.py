@@ -6,17 +6,23 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
+# All but the first lie at the top of the repository, each in the folder of its name.
 PACKAGES = [
-    "compress",
-    "compress.byte_models",
-    "compress.codecs",
-    "corpus",
-    "corpus.tokenizers",
-    "ngram_agg",
-    "pipelines",
-    "pipelines.reports",
-    "trainer",
-    "trainer.commands",
+    "corpusmill",
+    "corpusmill.commands",
+    "corpusmill.compress",
+    "corpusmill.compress.byte_models",
+    "corpusmill.compress.codebooks",
+    "corpusmill.compress.codecs",
+    "corpusmill.compress.coders",
+    "corpusmill.compress.datasets",
+    "corpusmill.corpus",
+    "corpusmill.corpus.tokenizers",
+    "corpusmill.ngram_agg",
+    "corpusmill.pipelines",
+    "corpusmill.pipelines.launching",
+    "corpusmill.report",
+    "corpusmill.trainer",
 ]
 
 BEAM = ">=2.76,<3"  # 2.67 to 2.75 leak memory
@@ -94,13 +100,16 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=PACKAGES,
-    package_data={package: ["py.typed"] for package in PACKAGES if "." not in package},
+    package_dir={
+        package: package.removeprefix("corpusmill.").replace(".", "/") for package in PACKAGES
+    },
+    package_data={"corpusmill": ["py.typed"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
-            "corpusmill = pipelines.cli:main",
-            "corpusmill-worker = pipelines.worker:main",
+            "corpusmill = corpusmill.commands.cli:main",
+            "corpusmill-worker = corpusmill.pipelines.launching.worker:main",
         ]
     },
 )

@@ -15,14 +15,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from benchmarks import data, kernel, measure
-from corpus import storage
-from ngram_agg import DistributionOptions, Packing, count_ngrams, merge_streams, tables
-from ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
-from ngram_agg.distributions import scan_distributions
-from ngram_agg.partitions import merge_samples, sample_stream
-from pipelines import count, distributions
-from pipelines.launch import run_job
-from pipelines.options import RunOptions
+from corpusmill.corpus import storage
+from corpusmill.ngram_agg import DistributionOptions, Packing, count_ngrams, merge_streams, tables
+from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
+from corpusmill.ngram_agg.distributions import scan_distributions
+from corpusmill.ngram_agg.partitions import merge_samples, sample_stream
+from corpusmill.pipelines import count, distributions
+from corpusmill.pipelines.launching.launch import run_job
+from corpusmill.pipelines.launching.options import RunOptions
 
 _TINY = 20_000
 _MAX_ORDER = 4
@@ -34,7 +34,7 @@ class WorkerProcesses(RunOptions):
     def new_pipeline(self) -> beam.Pipeline:
         options = PipelineOptions([])
         options.view_as(DirectOptions).direct_num_workers = self.workers
-        command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+        command = f"{shlex.quote(sys.executable)} -m corpusmill.pipelines.launching.worker"
         environment = SubprocessSDKEnvironment.from_command_string(command)
         return beam.Pipeline(runner=FnApiRunner(environment), options=options)
 

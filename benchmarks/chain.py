@@ -37,7 +37,14 @@ class Step:
 
 def run(arguments: Sequence[str | pathlib.Path], output: pathlib.Path) -> Step:
     """Runs `corpusmill`."""
-    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "corpusmill.commands.cli",
+        *map(str, arguments),
+        "--output",
+        str(output),
+    ]
     before = _processor_seconds()
     wall, peak, _ = measure.run_watched(command)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -16,13 +16,13 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks import data, measure
-from compress import Codebook, FreezeOptions, NgramModel, freeze, open_model, save_model
-from ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
-from ngram_agg.full_tables import build_table, forward_contexts
-from ngram_agg.packing import Packing
-from ngram_agg.runs import count_ngrams, merge_streams
-from ngram_agg.saved_columns import open_columns
-from ngram_agg.table_checks import check_full_columns
+from corpusmill.compress import Codebook, FreezeOptions, NgramModel, freeze, open_model, save_model
+from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
+from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.runs import count_ngrams, merge_streams
+from corpusmill.ngram_agg.saved_columns import open_columns
+from corpusmill.ngram_agg.table_checks import check_full_columns
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,15 +38,19 @@ def main(argv: Sequence[str]) -> None:
         write_counts(counts, run.packing, [run])
         spill_runs(spilled, run.packing, [run])
         cases: list[tuple[str, str, Callable[[], object]]] = [
-            ("codebook", "compress.codebook.check_columns", partial(Codebook.open, book)),
+            (
+                "codebook",
+                "corpusmill.compress.codebooks.codebook.check_columns",
+                partial(Codebook.open, book),
+            ),
             (
                 "codebook, and its first text",
-                "compress.codebook.check_trie",
+                "corpusmill.compress.codebooks.codebook.check_trie",
                 lambda: Codebook.open(book).encode(b"the"),
             ),
             (
                 "n-gram model",
-                "compress.byte_models.loading.check_full_columns",
+                "corpusmill.compress.byte_models.loading.check_full_columns",
                 partial(open_model, model),
             ),
             (
@@ -56,12 +60,12 @@ def main(argv: Sequence[str]) -> None:
             ),
             (
                 "counts run",
-                "ngram_agg.counts_files.check_run",
+                "corpusmill.ngram_agg.counts_files.check_run",
                 lambda: sum(map(len, read_counts(counts, run.packing))),
             ),
             (
                 "spilled runs, merged",
-                "ngram_agg.counts_files.check_run",
+                "corpusmill.ngram_agg.counts_files.check_run",
                 lambda: sum(
                     map(len, merge_streams([read_spilled(spilled, run.packing) for _ in range(2)]))
                 ),

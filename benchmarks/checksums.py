@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pyarrow.parquet as pq
 
 from benchmarks import data, measure
-from corpus import parquet
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus import parquet
 
 
 def main(argv: Sequence[str]) -> None:

@@ -24,11 +24,12 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from benchmarks import data, measure
-from compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
-from compress.codebook import BOUNDARIES, PARSES
-from corpus.datasets import read_manifest
-from corpus.tokenizers.hugging_face import _BYTE_OF
-from pipelines import compress, count, quickstart, tokenize
+from corpusmill.commands import quickstart
+from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
+from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.tokenizers.hugging_face import _BYTE_OF
+from corpusmill.pipelines import compress, count, tokenize
 
 _MAX_ORDER = 5
 _VOCABULARY = 1 << 16

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.codebook import Text, byte_counts
-from compress import (
+from corpusmill.compress import (
     ArithmeticCodec,
     ByteStrings,
     CodebookCodec,

@@ -9,9 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import data, kernel, measure
-from corpus import parquet
-from corpus.tokens import ROW_GROUP_TOKENS
-from ngram_agg import CountsRun, DistributionOptions, counts_files, scan_distributions, tables
+from corpusmill.corpus import parquet
+from corpusmill.corpus.tokens import ROW_GROUP_TOKENS
+from corpusmill.ngram_agg import (
+    CountsRun,
+    DistributionOptions,
+    counts_files,
+    scan_distributions,
+    tables,
+)
 
 _ENCODINGS = ("DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT")
 _CODECS = (("zstd", 1), ("zstd", 3), ("lz4", None), ("none", None))

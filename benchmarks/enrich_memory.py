@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from benchmarks import data, measure
-from corpus.datasets import read_manifest
-from pipelines import count, tokenize
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.pipelines import count, tokenize
 
 _TIMES = (1, 4, 16)
 _TABLE_MIB = 2
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
             tokens = prepare(folder, arguments.tokens * times, arguments.corpus)
-            command = [sys.executable, "-m", "pipelines.cli", "enrich"]
+            command = [sys.executable, "-m", "corpusmill.commands.cli", "enrich"]
             command += ["--tokens", f"{folder}/tokens", "--counts", f"{folder}/counts"]
             command += ["--output", f"{folder}/targets", "--table-mib", str(_TABLE_MIB)]
             seconds, resident, own = measure.run_watched(command)

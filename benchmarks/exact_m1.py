@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from benchmarks import measure
-from compress import ArithmeticCodec, ByteStrings, EqualInfoCodec, open_model
-from compress.byte_models import TransformerModel
-from compress.byte_models.torch_transformer import TorchTransformer
-from compress.byte_models.transformer import MATRICES
-from compress.byte_models.transformer_state import PrefixTable
-from compress.tally import tally
+from corpusmill.compress import ArithmeticCodec, ByteStrings, EqualInfoCodec, open_model
+from corpusmill.compress.byte_models import TransformerModel
+from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
+from corpusmill.compress.byte_models.transformer import MATRICES
+from corpusmill.compress.byte_models.transformer_state import PrefixTable
+from corpusmill.compress.coders.tally import tally
 
 # Of an H200, by its data sheet: float64 operations and bytes a second.
 _H200_OPERATIONS = 67e12

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import data, measure
-from ngram_agg import (
+from corpusmill.ngram_agg import (
     CountsRun,
     DistributionOptions,
     DistributionRows,
@@ -17,7 +17,7 @@ from ngram_agg import (
     runs,
     scan_distributions,
 )
-from ngram_agg.packing import pack_sequence
+from corpusmill.ngram_agg.packing import pack_sequence
 
 _KEEP = DistributionOptions(top_k=8, min_count=2)
 _CHECKED_TOKENS = 200_000

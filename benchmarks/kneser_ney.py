@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks import measure
 from benchmarks.codebook import Text, _limited_list, train_bpe
 from benchmarks.corpora import ngram_model_of
-from compress import ByteStrings, FreezeOptions, freeze
+from corpusmill.compress import ByteStrings, FreezeOptions, freeze
 
 _ORDER = 5
 

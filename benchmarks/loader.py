@@ -13,11 +13,11 @@ import torch
 
 from benchmarks import measure
 from benchmarks.enrich import prepare
-from corpus import parquet
-from corpus.datasets import read_manifest
-from ngram_agg.target_options import TargetOptions
-from pipelines import enrich
-from trainer.data import DataOptions, TokenDataset
+from corpusmill.corpus import parquet
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.pipelines import enrich
+from corpusmill.trainer.data import DataOptions, TokenDataset
 
 _COLUMNS = {"tokens": ["tokens", "byte_length"]}
 

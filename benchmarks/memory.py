@@ -19,7 +19,14 @@ def main(argv: Sequence[str]) -> None:
             size = arguments.tokens * times
             source = data.tokens_dataset(size, arguments.corpus)
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "pipelines.cli", "count", "--max-order", "3"]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "corpusmill.commands.cli",
+                    "count",
+                    "--max-order",
+                    "3",
+                ]
                 command += ["--input", source, "--output", f"{folder}/counts", *options]
                 spent, resident, own = measure.run_watched([*command, "--workers", str(workers)])
             peaks[workers, times] = resident, own

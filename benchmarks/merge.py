@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import data, measure
-from ngram_agg import CountsRun, Packing, merge_runs, runs
+from corpusmill.ngram_agg import CountsRun, Packing, merge_runs, runs
 
 _RUNS = 16
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import data, measure
-from corpus.inputs import ReadOptions, find_inputs
-from corpus.sampling import Sample, sample_documents
-from pipelines.plan import Estimates, Measurement, PlanOptions
-from pipelines.plan import measure as run_jobs
+from corpusmill.commands.plan import Estimates, Measurement, PlanOptions
+from corpusmill.commands.plan import measure as run_jobs
+from corpusmill.corpus.inputs import ReadOptions, find_inputs
+from corpusmill.corpus.sampling import Sample, sample_documents
 
 # The last size of the real run is 16 times that of the sample, each half the next one.
 _SHARE = 16

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from benchmarks import measure
 from benchmarks.codebook import Text, byte_counts
-from compress import ByteStrings, EqualInfoCodec, NgramModel, ngram_model
-from compress.byte_models.base import Frequencies
-from compress.byte_models.transformer_state import START, PrefixTable, TransformerState
-from compress.byte_strings import Offsets
-from compress.tally import tally
+from corpusmill.compress import ByteStrings, EqualInfoCodec, NgramModel, ngram_model
+from corpusmill.compress.byte_models.base import Frequencies
+from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
+from corpusmill.compress.byte_strings import Offsets
+from corpusmill.compress.coders.tally import tally
 
 _BYTES_OF_A_PREFIX = 8192
 _LANES = 4096

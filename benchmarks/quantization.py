@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
-from compress.byte_models import TransformerModel, open_model
-from compress.byte_models.base import quantize
-from compress.byte_models.transformer import (
+from corpusmill.compress.byte_models import TransformerModel, open_model
+from corpusmill.compress.byte_models.base import quantize
+from corpusmill.compress.byte_models.transformer import (
     ACTIVATION_BITS,
     LARGEST_GATE,
     LIMIT,
@@ -25,11 +25,11 @@ from compress.byte_models.transformer import (
     WEIGHT_BITS,
     merged_weights,
 )
-from compress.samples import sample_text
-from corpus.datasets import read_manifest
-from trainer import checkpoints
-from trainer.byte_runs import START, ByteRuns, RunOptions
-from trainer.train_m1 import bits_per_byte
+from corpusmill.compress.datasets.samples import sample_text
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
+from corpusmill.trainer.train_m1 import bits_per_byte
 
 PARTS = {
     "weights": "weights rounded to 2^-14, embeddings to 2^-12",

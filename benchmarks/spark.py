@@ -89,7 +89,16 @@ def cluster() -> Iterator[Spark]:
 
 def job(name: str, source: str, output: str, *options: str) -> list[str]:
     """A command of corpusmill."""
-    return [*_PYTHON, "pipelines.cli", name, "--input", source, "--output", output, *options]
+    return [
+        *_PYTHON,
+        "corpusmill.commands.cli",
+        name,
+        "--input",
+        source,
+        "--output",
+        output,
+        *options,
+    ]
 
 
 def watched(command: Sequence[str], beside: Sequence[int]) -> tuple[float, int, int]:

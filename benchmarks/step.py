@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
-from ngram_agg.target_options import TargetOptions
-from trainer.data import Batch
-from trainer.model_config import SIZES, ModelConfig
-from trainer.models import Transformer
-from trainer.objective import Objective, predictions
-from trainer.optim import make_optimizer
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.trainer.data import Batch
+from corpusmill.trainer.model_config import SIZES, ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.objective import Objective, predictions
+from corpusmill.trainer.optim import make_optimizer
 
 _DOCUMENT = 100
 _OBJECTIVES = ("next-token", "compact")

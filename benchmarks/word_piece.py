@@ -10,8 +10,8 @@ import time
 
 import transformers
 
-from compress import Codebook
-from compress.export import export_codebook
+from corpusmill.compress import Codebook
+from corpusmill.compress.codebooks.export import export_codebook
 
 _CHARACTERS = (1000, 2000, 4000, 8000, 16000)
 

@@ -1,6 +1,6 @@
 r"""Equal-info compression: text as tokens that carry about the same information each.
 
-from compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
+from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
 
 book = Codebook.open("gs://bucket/english.codebook")
 ids = book.encode(b"\xff any bytes")
@@ -13,7 +13,7 @@ model = ngram_model("data/byte-counts")   # a byte model from a counts dataset o
 book = freeze(model, FreezeOptions("optimal"), {"model": model.content_hash})
 """
 
-from compress.byte_models import (
+from corpusmill.compress.byte_models import (
     ByteModel,
     NgramModel,
     StaticModel,
@@ -22,9 +22,12 @@ from compress.byte_models import (
     save_model,
     static_model,
 )
-from compress.byte_strings import ByteStrings
-from compress.codebook import Codebook
-from compress.codecs import (
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks.codebook import Codebook
+from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze
+from corpusmill.compress.codebooks.streams import decode_stream, encode_stream
+from corpusmill.compress.codebooks.tokenizer import CodebookTokenizer
+from corpusmill.compress.codecs import (
     ArithmeticCodec,
     CodebookCodec,
     Codec,
@@ -34,10 +37,6 @@ from compress.codecs import (
     SubwordCodec,
     open_codec,
 )
-from compress.freeze import FreezeOptions, freeze
-from compress.streams import decode_stream, encode_stream
-from compress.tokenizer import CodebookTokenizer
-from compress.windows import WindowCode
 
 __all__ = [
     "ArithmeticCodec",
@@ -54,7 +53,6 @@ __all__ = [
     "StaticArithmeticCodec",
     "StaticModel",
     "SubwordCodec",
-    "WindowCode",
     "decode_stream",
     "encode_stream",
     "freeze",

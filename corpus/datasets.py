@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from corpus import storage
-from corpus.errors import DataError, DatasetError, UsageError, one_line
-from corpus.version import __version__
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, DatasetError, UsageError, one_line
+from corpusmill.corpus.version import __version__
 
 # Of a kind's files; 1 where nothing is said.
 _FORMAT_VERSIONS = {"targets": 2}

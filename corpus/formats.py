@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from corpus import storage
-from corpus.errors import UsageError, one_line
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import UsageError, one_line
 
 try:
     # Three times as fast; not every platform has it.

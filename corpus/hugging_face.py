@@ -7,8 +7,8 @@ from typing import Any
 
 import fsspec
 
-from corpus import storage
-from corpus.errors import UsageError, one_line
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import UsageError, one_line
 
 
 def saved_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int | None] | None:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from corpus import hugging_face, storage
-from corpus.errors import UsageError, one_line
-from corpus.formats import (
+from corpusmill.corpus import hugging_face, storage
+from corpusmill.corpus.errors import UsageError, one_line
+from corpusmill.corpus.formats import (
     TABLE_FORMATS,
     DamagedStreamError,
     check_table,

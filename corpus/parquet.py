@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus import storage
-from corpus.errors import CorpusmillError, DataError, one_line
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import CorpusmillError, DataError, one_line
 
 COMPRESSION_LEVEL = 1
 

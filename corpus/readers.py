@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus import storage
-from corpus.documents import DOCUMENT_SCHEMA, BadRecord
-from corpus.errors import one_line
-from corpus.formats import (
+from corpusmill.corpus import storage
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA, BadRecord
+from corpusmill.corpus.errors import one_line
+from corpusmill.corpus.formats import (
     BOM,
     TABLE_FORMATS,
     DamagedStreamError,
@@ -29,7 +29,7 @@ from corpus.formats import (
     load_json,
     open_table,
 )
-from corpus.inputs import ReadOptions, Segment, row_group_bytes
+from corpusmill.corpus.inputs import ReadOptions, Segment, row_group_bytes
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 8192

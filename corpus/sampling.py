@@ -10,10 +10,10 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from corpus import storage
-from corpus.formats import open_table
-from corpus.inputs import InputFile, ReadOptions, Segment
-from corpus.readers import read_segment
+from corpusmill.corpus import storage
+from corpusmill.corpus.formats import open_table
+from corpusmill.corpus.inputs import InputFile, ReadOptions, Segment
+from corpusmill.corpus.readers import read_segment
 
 # Places that a sample is taken from, at most.
 _PLACES = 64

@@ -23,7 +23,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from corpus.errors import CorpusmillError, StorageError, UsageError, one_line
+from corpusmill.corpus.errors import CorpusmillError, StorageError, UsageError, one_line
 
 # gcsfs reads it when it is imported. Asking for a bucket's layout, which matters to zonal buckets
 # only, takes a right that readers needn't have, and half a minute where nobody answers.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpus import parquet
+from corpusmill.corpus import parquet
 
 ROW_GROUP_TOKENS = 1 << 20
 # So that reading a document of any length takes little memory.

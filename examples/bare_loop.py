@@ -9,8 +9,8 @@ import sys
 import torch
 from torch import nn
 
-from trainer.data import DataOptions, Loader, TokenDataset
-from trainer.losses import sparse_cross_entropy
+from corpusmill.trainer.data import DataOptions, Loader, TokenDataset
+from corpusmill.trainer.losses import sparse_cross_entropy
 
 
 def train(tokens: str, targets: str, steps: int = 50) -> list[float]:

@@ -6,11 +6,11 @@ python examples/distil.py data/tokens data/held-out runs
 import sys
 from pathlib import Path
 
-from trainer import DataOptions, Loader, TokenDataset, model_distributions, write_targets
-from trainer.metrics import read_metrics
-from trainer.opening import open_model
-from trainer.options import TrainOptions
-from trainer.train import train
+from corpusmill.trainer import DataOptions, Loader, TokenDataset, model_distributions, write_targets
+from corpusmill.trainer.metrics import read_metrics
+from corpusmill.trainer.opening import open_model
+from corpusmill.trainer.options import TrainOptions
+from corpusmill.trainer.train import train
 
 BATCH, LENGTH = 8, 128
 HEAD, TAIL_DRAWS = 16, 4

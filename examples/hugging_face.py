@@ -8,8 +8,8 @@ import sys
 import datasets
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from corpus.datasets import read_manifest
-from trainer.hugging_face import CompactCollator, compact_loss, target_rows
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.trainer.hugging_face import CompactCollator, compact_loss, target_rows
 
 
 def train(tokens: str, targets: str, output: str, steps: int = 50) -> list[float]:

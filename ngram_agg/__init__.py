@@ -1,7 +1,7 @@
 """N-gram counting and next-token distributions on numpy arrays and Parquet; no Beam needed.
 
 import numpy as np
-from ngram_agg import count_ngrams, merge_runs, open_distributions
+from corpusmill.ngram_agg import count_ngrams, merge_runs, open_distributions
 
 run = count_ngrams(tokens, max_order=3, vocabulary_size=50257, end_of_document=50256)
 both = merge_runs([run, other])
@@ -15,17 +15,17 @@ rows = table.find(contexts)               # a million contexts at once: [n, 2] -
 
 from typing import TYPE_CHECKING
 
-from corpus.lazy import imported_when_asked
+from corpusmill.corpus.lazy import imported_when_asked
 
 if TYPE_CHECKING:
-    from ngram_agg.distributions import (
+    from corpusmill.ngram_agg.distributions import (
         DistributionOptions,
         DistributionRows,
         scan_distributions,
     )
-    from ngram_agg.packing import Packing
-    from ngram_agg.runs import CountsRun, count_ngrams, merge_runs, merge_streams
-    from ngram_agg.tables import (
+    from corpusmill.ngram_agg.packing import Packing
+    from corpusmill.ngram_agg.runs import CountsRun, count_ngrams, merge_runs, merge_streams
+    from corpusmill.ngram_agg.tables import (
         Distribution,
         Distributions,
         DistributionTable,
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 __getattr__ = imported_when_asked(
     __name__,
     {
-        "ngram_agg.distributions": (
+        "corpusmill.ngram_agg.distributions": (
             "DistributionOptions",
             "DistributionRows",
             "scan_distributions",
         ),
-        "ngram_agg.packing": ("Packing",),
-        "ngram_agg.runs": ("CountsRun", "count_ngrams", "merge_runs", "merge_streams"),
-        "ngram_agg.tables": (
+        "corpusmill.ngram_agg.packing": ("Packing",),
+        "corpusmill.ngram_agg.runs": ("CountsRun", "count_ngrams", "merge_runs", "merge_streams"),
+        "corpusmill.ngram_agg.tables": (
             "Distribution",
             "DistributionTable",
             "Distributions",

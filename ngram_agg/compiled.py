@@ -24,7 +24,7 @@ class _Compiled:
         import numba
 
         # Numba has to know its intrinsics before it compiles what calls them.
-        from ngram_agg import intrinsics  # noqa: F401
+        from corpusmill.ngram_agg import intrinsics  # noqa: F401
 
         return numba.njit(nogil=True, cache=True)(self.__wrapped__)  # type: ignore[attr-defined]
 
@@ -38,7 +38,7 @@ class _Compiled:
 
 
 class _Intrinsic:
-    """An instruction of `ngram_agg.intrinsics`, for compiled functions."""
+    """An instruction of `corpusmill.ngram_agg.intrinsics`, for compiled functions."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -47,7 +47,7 @@ class _Intrinsic:
     def _numba_type_(self) -> Any:
         from numba.core.registry import cpu_target
 
-        from ngram_agg import intrinsics
+        from corpusmill.ngram_agg import intrinsics
 
         function = getattr(intrinsics, self._name)
         return cpu_target.typing_context.resolve_value_type(function)

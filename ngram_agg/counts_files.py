@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from corpus import parquet, storage
-from corpus.datasets import Manifest
-from corpus.errors import DataError
-from ngram_agg.packing import Key, Packing, pack_columns, prefix_keys
-from ngram_agg.runs import CountsRun, check_run, check_vocabulary
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.datasets import Manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.packing import Key, Packing, pack_columns, prefix_keys
+from corpusmill.ngram_agg.runs import CountsRun, check_run, check_vocabulary
 
 ROW_GROUP_ROWS = 1 << 19
 _SPILL_ROWS = 1 << 17

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corpus.errors import UsageError
-from ngram_agg.compiled import compiled, leading_zeros
-from ngram_agg.packing import Key, Packing, Tokens, Words, pack_one, prefix_keys
-from ngram_agg.partitions import Cut
-from ngram_agg.runs import CountsRun
+from corpusmill.corpus.errors import UsageError
+from corpusmill.ngram_agg.compiled import compiled, leading_zeros
+from corpusmill.ngram_agg.packing import Key, Packing, Tokens, Words, pack_one, prefix_keys
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.runs import CountsRun
 
 Offsets = npt.NDArray[np.int64]
 

@@ -17,17 +17,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus.datasets import read_manifest
-from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.counts_files import counts_packing, counts_urls, read_counts
-from ngram_agg.hash_index import EMPTY, ROW, build_index
-from ngram_agg.hashing import mix
-from ngram_agg.packing import Key, Packing, Tokens, Words, pack_columns, prefix_keys, unpack_columns
-from ngram_agg.partitions import Cut
-from ngram_agg.ragged import offsets_of, take_ragged
-from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs
-from ngram_agg.saved_columns import Columns, cached_columns
-from ngram_agg.table_checks import check_full_columns
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls, read_counts
+from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
+from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.packing import (
+    Key,
+    Packing,
+    Tokens,
+    Words,
+    pack_columns,
+    prefix_keys,
+    unpack_columns,
+)
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.ragged import offsets_of, take_ragged
+from corpusmill.ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs
+from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
+from corpusmill.ngram_agg.table_checks import check_full_columns
 
 Rows = npt.NDArray[np.int64]
 

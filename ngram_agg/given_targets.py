@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus import storage
-from corpus.datasets import TOKENIZER_FOLDER, Completion, DatasetWriter, Manifest, read_manifest
-from corpus.errors import DataError, UsageError
-from corpus.tokens import read_rows
-from ngram_agg.packing import Packing
-from ngram_agg.target_options import MAX_HEAD
-from ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
-from ngram_agg.targets_files import TargetsWriter, heads_name
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import (
+    TOKENIZER_FOLDER,
+    Completion,
+    DatasetWriter,
+    Manifest,
+    read_manifest,
+)
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokens import read_rows
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.target_options import MAX_HEAD
+from corpusmill.ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
+from corpusmill.ngram_agg.targets_files import TargetsWriter, heads_name
 
 Ids = npt.NDArray[np.integer[Any]]
 Probabilities = npt.NDArray[np.floating[Any]]

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ngram_agg.compiled import compiled
-from ngram_agg.hashing import mix
-from ngram_agg.packing import Words
+from corpusmill.ngram_agg.compiled import compiled
+from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.packing import Words
 
 # A slot holds the upper half of its key's hash, so that other keys are seldom looked at, and the
 # key's row.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ngram_agg.compiled import compiled
-from ngram_agg.packing import Words
+from corpusmill.ngram_agg.compiled import compiled
+from corpusmill.ngram_agg.packing import Words
 
 
 @compiled

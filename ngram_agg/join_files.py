@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus import parquet, storage
-from corpus.errors import DataError
-from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.full_tables import context_lengths
-from ngram_agg.packing import Packing, Tokens, Words, pack_one
-from ngram_agg.partitions import Cut
-from ngram_agg.positions import Documents, Positions
-from ngram_agg.ragged import offsets_of
-from ngram_agg.runs import CountsRun
-from ngram_agg.target_options import TargetOptions
-from ngram_agg.targets import (
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.full_tables import context_lengths
+from corpusmill.ngram_agg.packing import Packing, Tokens, Words, pack_one
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.positions import Documents, Positions
+from corpusmill.ngram_agg.ragged import offsets_of
+from corpusmill.ngram_agg.runs import CountsRun
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import (
     NO_HEAD,
     Heads,
     Targets,

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus.errors import UsageError
-from ngram_agg.compiled import compiled
+from corpusmill.corpus.errors import UsageError
+from corpusmill.ngram_agg.compiled import compiled
 
 Tokens = npt.NDArray[Any]
 Words = npt.NDArray[Any]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ngram_agg.compiled import compiled
+from corpusmill.ngram_agg.compiled import compiled
 
 Offsets = npt.NDArray[np.int64]
 Values = npt.NDArray[Any]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.errors import DataError
-from ngram_agg.compiled import compiled
-from ngram_agg.packing import (
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.compiled import compiled
+from corpusmill.ngram_agg.packing import (
     Key,
     Packing,
     Tokens,

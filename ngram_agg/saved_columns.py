@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus import storage
-from corpus.errors import DataError, one_line
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, one_line
 
 Columns = dict[str, npt.NDArray[Any]]
 Check = Callable[[Columns], None]

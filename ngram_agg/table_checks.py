@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus.errors import DataError
-from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.hash_index import EMPTY, ROW, index_slots
-from ngram_agg.hashing import mix
-from ngram_agg.packing import Packing, Words, keys_rise
-from ngram_agg.ragged import row_sums
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.hash_index import EMPTY, ROW, index_slots
+from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.packing import Packing, Words, keys_rise
+from corpusmill.ngram_agg.ragged import row_sums
 
 Columns = Mapping[str, npt.NDArray[Any]]
 

@@ -12,15 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus import datasets, parquet, storage
-from corpus.errors import DataError, UsageError
-from ngram_agg.counts_files import token_columns
-from ngram_agg.distributions import DistributionRows
-from ngram_agg.hash_index import build_index, find_keys
-from ngram_agg.packing import Packing, Tokens, Words, pack_columns, unpack_columns
-from ngram_agg.runs import check_vocabulary
-from ngram_agg.saved_columns import Columns, cached_columns
-from ngram_agg.table_checks import check_keys, check_offsets, check_types
+from corpusmill.corpus import datasets, parquet, storage
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.ngram_agg.counts_files import token_columns
+from corpusmill.ngram_agg.distributions import DistributionRows
+from corpusmill.ngram_agg.hash_index import build_index, find_keys
+from corpusmill.ngram_agg.packing import Packing, Tokens, Words, pack_columns, unpack_columns
+from corpusmill.ngram_agg.runs import check_vocabulary
+from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
+from corpusmill.ngram_agg.table_checks import check_keys, check_offsets, check_types
 
 ROW_GROUP_ROWS = 1 << 17
 

@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpus.datasets import hash_listing, read_manifest
-from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.counts_files import counts_packing, counts_urls
-from ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
-from ngram_agg.hash_index import build_index
-from ngram_agg.hashing import mix
-from ngram_agg.packing import Packing, Tokens, Words
-from ngram_agg.positions import Positions
-from ngram_agg.ragged import offsets_of, row_sums, take_ragged
-from ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
-from ngram_agg.table_checks import check_target_columns
-from ngram_agg.target_options import MAX_HEAD, TargetOptions
+from corpusmill.corpus.datasets import hash_listing, read_manifest
+from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
+from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
+from corpusmill.ngram_agg.hash_index import build_index
+from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.packing import Packing, Tokens, Words
+from corpusmill.ngram_agg.positions import Positions
+from corpusmill.ngram_agg.ragged import offsets_of, row_sums, take_ragged
+from corpusmill.ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
+from corpusmill.ngram_agg.table_checks import check_target_columns
+from corpusmill.ngram_agg.target_options import MAX_HEAD, TargetOptions
 
 # The weights of a position add up to this.
 WEIGHT_UNITS = 65535

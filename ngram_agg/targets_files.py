@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus import parquet, storage
-from corpus.datasets import Manifest
-from corpus.errors import DataError
-from ngram_agg.compiled import compiled, prefetch
-from ngram_agg.hashing import mix
-from ngram_agg.packing import Packing, Tokens, Words
-from ngram_agg.ragged import offsets_of, row_sums
-from ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.datasets import Manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.packing import Packing, Tokens, Words
+from corpusmill.ngram_agg.ragged import offsets_of, row_sums
+from corpusmill.ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 
 HEADS_FOLDER = "heads"
 # In a file's footer: the SHA-256 of the file of tokens, and of the heads' columns. So no file is

@@ -1,1 +1,1 @@
-"""The Beam pipelines, one module each with build_pipeline() and main(), and the command line."""
+"""The jobs, one module each: what it reads, its Beam pipeline, and how it finishes the dataset."""

@@ -7,30 +7,23 @@ n-grams are prefixes of these, so their counts need not be kept.
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from corpus import storage
-from corpus.arguments import add_folder, integer, make_parser, positive
-from corpus.datasets import (
-    Completion,
-    DatasetWriter,
-    Manifest,
-    read_manifest,
-)
-from corpus.errors import DataError
-from corpus.tokens import read_row_groups, row_group_tokens
-from ngram_agg.counts_files import spill_runs
-from ngram_agg.packing import Packing
-from ngram_agg.partitions import Cut
-from ngram_agg.runs import count_ngrams
-from pipelines.counts_merging import SPILLED, CountsParts, finish_counts, partition_rows
-from pipelines.launch import run_job
-from pipelines.options import RunOptions, parse_job
-from pipelines.progress import Progress, Stage
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, read_manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.progress import Progress
+from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
+from corpusmill.ngram_agg.counts_files import spill_runs
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.runs import count_ngrams
+from corpusmill.pipelines.counts_merging import SPILLED, CountsParts, finish_counts, partition_rows
+from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -112,8 +105,8 @@ def build_pipeline(
     """The pipeline that writes the counts dataset into a folder that has been claimed."""
     import apache_beam as beam
 
-    from pipelines.counts_parts import WriteCountsParts
-    from pipelines.transforms import SpreadOut, WriteManifest
+    from corpusmill.pipelines.counts_parts import WriteCountsParts
+    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
 
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.input, plan.manifest)
@@ -251,46 +244,3 @@ def _cut(arrays: Iterable[npt.NDArray[np.generic]], size: int) -> Iterator[npt.N
 def _finish(cuts: list[Cut], plan: CountPlan) -> Manifest:
     inputs = {plan.options.input: plan.manifest}
     return finish_counts(cuts, plan.parts, inputs, plan.writer.completed_parts("run-"))
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill count`"""
-    parser = make_parser(
-        "count",
-        "Counts the n-grams of a tokens dataset, exactly, and writes a counts dataset.",
-        "corpusmill count --input tokens --output counts --max-order 3",
-    )
-    add = parser.add_argument
-    add_folder(parser, "--input", "a tokens dataset")
-    add_folder(parser, "--output", "the counts dataset")
-    add("--max-order", type=integer, default=3, metavar="N", help="tokens in the longest context")
-    add(
-        "--run-tokens",
-        type=positive,
-        default=1 << 23,
-        metavar="N",
-        help="tokens that a worker counts at once, about 40 bytes of memory each",
-    )
-    add(
-        "--partition-mib",
-        type=positive,
-        default=64,
-        metavar="MIB",
-        help="size in memory of the n-grams in one output file",
-    )
-    arguments, run = parse_job(parser, argv)
-    options = CountOptions(
-        input=arguments.input,
-        output=arguments.output,
-        max_order=arguments.max_order,
-        run_tokens=arguments.run_tokens,
-        partition_mib=arguments.partition_mib,
-    )
-    plan = make_plan(options)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_pipeline(options, run, plan),
-        (Stage("count", "tokens", plan.tokens), Stage("merge", "n-grams")),
-    )

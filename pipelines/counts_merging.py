@@ -3,15 +3,15 @@
 A source is a spilled run or a whole counts dataset. The corpus' n-grams are cut into partitions of
 equal size by a sample of all sources; each partition is the merge of its stretch of every source,
 so memory is bounded by a block of each, whatever the size of a partition. The transforms that do it
-are in `pipelines.counts_parts`.
+are in `corpusmill.pipelines.counts_parts`.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from corpus import storage
-from corpus.datasets import (
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
@@ -19,12 +19,12 @@ from corpus.datasets import (
     part_name,
     read_manifest,
 )
-from corpus.errors import DataError
-from ngram_agg.counts_files import read_counts, read_spilled, write_counts
-from ngram_agg.packing import Key, Packing, pack_one
-from ngram_agg.partitions import Cut, KeySample, partition_cuts, sample_stream
-from ngram_agg.runs import CountsRun, merge_runs, merge_streams
-from pipelines.progress import Progress
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.progress import Progress
+from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, write_counts
+from corpusmill.ngram_agg.packing import Key, Packing, pack_one
+from corpusmill.ngram_agg.partitions import Cut, KeySample, partition_cuts, sample_stream
+from corpusmill.ngram_agg.runs import CountsRun, merge_runs, merge_streams
 
 SPILLED = ".arrow"
 # One n-gram in memory: its key and its count.

@@ -1,6 +1,6 @@
 """The second half of `count` and of `merge`: sorted sources become the parts of a counts dataset.
 
-See `pipelines.counts_merging`.
+See `corpusmill.pipelines.counts_merging`.
 """
 
 import hashlib
@@ -9,18 +9,12 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 
-from corpus import storage
-from ngram_agg.counts_files import spill_runs
-from ngram_agg.partitions import (
-    Cut,
-    KeySample,
-    add_sample,
-    empty_sample,
-    merge_samples,
-)
-from ngram_agg.runs import CountsRun, merge_runs
-from pipelines import coders
-from pipelines.counts_merging import (
+from corpusmill.corpus import storage
+from corpusmill.ngram_agg.counts_files import spill_runs
+from corpusmill.ngram_agg.partitions import Cut, KeySample, add_sample, empty_sample, merge_samples
+from corpusmill.ngram_agg.runs import CountsRun, merge_runs
+from corpusmill.pipelines import coders
+from corpusmill.pipelines.counts_merging import (
     FAN_IN,
     SPILLED,
     CountsParts,
@@ -34,7 +28,7 @@ from pipelines.counts_merging import (
     source_files,
     write_part,
 )
-from pipelines.transforms import SpreadOut
+from corpusmill.pipelines.transforms import SpreadOut
 
 # The pure functions that users of the transforms need with them.
 __all__ = [

@@ -2,20 +2,16 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
 
-from compress.byte_strings import ByteStrings
-from compress.codebook import Codebook
-from compress.codecs import Codec, codec_on_device, expect_codec
-from compress.compressed import read_documents
-from compress.streams import decode_stream
-from corpus import storage
-from corpus.arguments import add_folder, location, make_parser
-from corpus.datasets import (
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codecs import Codec, codec_on_device, device_of, expect_codec
+from corpusmill.compress.datasets.compressed import read_documents
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
@@ -25,13 +21,10 @@ from corpus.datasets import (
     damage,
     read_manifest,
 )
-from corpus.errors import DataError
-from pipelines.codec_options import add_device_argument, check_device, device_of
-from pipelines.here import LocalJob, expect_workers
-from pipelines.launch import run_job
-from pipelines.options import RunOptions, parse_job
-from pipelines.progress import Progress, Stage
-from pipelines.streams import pipe
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.progress import Progress
+from corpusmill.pipelines.launching.here import LocalJob
+from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -94,8 +87,8 @@ def build_pipeline(plan: DecompressPlan, run: RunOptions = RunOptions()) -> "bea
     """The pipeline that writes the documents into a folder that has been claimed."""
     import apache_beam as beam
 
-    from pipelines.model_work import Run
-    from pipelines.transforms import SpreadOut, WriteManifest
+    from corpusmill.pipelines.launching.model_work import Run
+    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
 
     pipeline = run.new_pipeline()
     device = device_of(expect_codec(*plan.codec), plan.device)
@@ -188,46 +181,4 @@ def _finish(_: int, plan: DecompressPlan) -> Manifest:
         inputs={plan.input: plan.manifest.content_hash},
         tokenizer={},
         properties={"documents": found},
-    )
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill decompress`"""
-    parser = make_parser(
-        "decompress",
-        "Turns a compressed dataset back into its documents, as JSONL files with id and text; or a"
-        " stream of raw little-endian ids into bytes.",
-        "corpusmill decompress --input small --output documents\n"
-        "  corpusmill decompress --codebook english.codebook --stdin < ids > text",
-    )
-    add = parser.add_argument
-    add_folder(parser, "--input", "a compressed dataset", required=False)
-    add_folder(parser, "--output", "the documents", required=False)
-    add(
-        "--codebook",
-        type=location,
-        metavar="FILE",
-        help="with --stdin: path or URL of the codebook",
-    )
-    add("--stdin", action="store_true", help="read standard input, write to standard output")
-    add_device_argument(parser)
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, __name__)
-    if arguments.stdin:
-        if arguments.input or arguments.output or arguments.codebook is None:
-            parser.error("--stdin goes with --codebook, without --input and --output")
-        pipe(partial(decode_stream, Codebook.open(arguments.codebook)))
-        return
-    if arguments.codebook is not None:
-        parser.error("--codebook is for --stdin only: a compressed dataset has its own")
-    if not (arguments.input and arguments.output):
-        parser.error("the following arguments are required: --input and --output, or --stdin")
-    plan = make_plan(arguments.input, arguments.output, arguments.device)
-    check_device(expect_codec(*plan.codec), arguments.device, run)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_job(plan, run),
-        (Stage("decompress", "B"),),
     )

@@ -8,15 +8,14 @@ partitions and written to a last file of their order.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpus import storage
-from corpus.arguments import add_folder, make_parser, positive
-from corpus.datasets import (
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
@@ -24,22 +23,21 @@ from corpus.datasets import (
     part_name,
     read_manifest,
 )
-from ngram_agg import tables
-from ngram_agg.counts_files import counts_packing, read_counts, token_columns
-from ngram_agg.distributions import (
+from corpusmill.corpus.progress import Progress
+from corpusmill.ngram_agg import tables
+from corpusmill.ngram_agg.counts_files import counts_packing, read_counts, token_columns
+from corpusmill.ngram_agg.distributions import (
     DistributionOptions,
     distribution_row,
     scan_distributions,
     split_children,
     split_contexts,
 )
-from ngram_agg.packing import Packing
-from ngram_agg.partitions import Cut
-from ngram_agg.runs import CountsRun, merge_runs
-from pipelines.counts_merging import add_run
-from pipelines.launch import run_job
-from pipelines.options import RunOptions, parse_job
-from pipelines.progress import Progress, Stage
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.runs import CountsRun, merge_runs
+from corpusmill.pipelines.counts_merging import add_run
+from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -122,8 +120,8 @@ def build_pipeline(
     """The pipeline that writes the distributions into a folder that has been claimed."""
     import apache_beam as beam
 
-    from pipelines.counts_parts import SumRuns
-    from pipelines.transforms import SpreadOut, WriteManifest
+    from corpusmill.pipelines.counts_parts import SumRuns
+    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
 
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.input, plan.manifest)
@@ -253,45 +251,4 @@ def _finish(_: int, plan: DistributionsPlan) -> Manifest:
             "top_k": plan.options.tables.top_k,
             "min_count": plan.options.tables.min_count,
         },
-    )
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill distributions`"""
-    parser = make_parser(
-        "distributions",
-        "Writes the most frequent next tokens of every context of a counts dataset.",
-        "corpusmill distributions --input counts --output distributions --top-k 8",
-    )
-    keep = DistributionOptions()
-    add = parser.add_argument
-    add_folder(parser, "--input", "a counts dataset")
-    add_folder(parser, "--output", "the distributions dataset")
-    add(
-        "--top-k",
-        type=positive,
-        default=keep.top_k,
-        metavar="K",
-        help="next tokens kept for a context",
-    )
-    add(
-        "--min-count",
-        type=positive,
-        default=keep.min_count,
-        metavar="N",
-        help="contexts seen fewer times are dropped",
-    )
-    arguments, run = parse_job(parser, argv)
-    options = DistributionsOptions(
-        input=arguments.input,
-        output=arguments.output,
-        tables=DistributionOptions(arguments.top_k, arguments.min_count),
-    )
-    plan = make_plan(options)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_pipeline(options, run, plan),
-        (Stage("distributions", "n-grams", plan.ngrams),),
     )

@@ -4,7 +4,6 @@ One part of the output comes from one shard of the input, in the input's order, 
 nor bundles can change the data.
 """
 
-import argparse
 import dataclasses
 import json
 import time
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpus import storage
-from corpus.arguments import Parser, positive, share
-from corpus.datasets import (
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import (
     TOKENIZER_FOLDER,
     Completion,
     DatasetWriter,
@@ -28,11 +26,9 @@ from corpus.datasets import (
     hash_listing,
     part_name,
 )
-from corpus.documents import BadRecord
-from corpus.errors import DataError, UsageError
-from corpus.inputs import (
-    INPUT_FORMATS,
-    TEXT_UNITS,
+from corpusmill.corpus.documents import BadRecord
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.inputs import (
     InputFile,
     ReadOptions,
     Segment,
@@ -40,14 +36,14 @@ from corpus.inputs import (
     find_inputs,
     plan_shards,
 )
-from corpus.readers import read_segment
-from corpus.sampling import first_texts
-from corpus.tokenizers import Tokenizer, use_fastest
-from corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
-from pipelines.here import LocalJob
-from pipelines.launch import run_job
-from pipelines.options import RunOptions
-from pipelines.progress import Progress, Stage
+from corpusmill.corpus.progress import Progress, Stage
+from corpusmill.corpus.readers import read_segment
+from corpusmill.corpus.sampling import first_texts
+from corpusmill.corpus.tokenizers import Tokenizer, use_fastest
+from corpusmill.corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
+from corpusmill.pipelines.launching.here import LocalJob
+from corpusmill.pipelines.launching.launch import run_job
+from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -207,8 +203,8 @@ class EncodeJob:
         """The pipeline that writes the dataset into a folder that has been claimed."""
         import apache_beam as beam
 
-        from pipelines.model_work import Run
-        from pipelines.transforms import SpreadOut, WriteManifest
+        from corpusmill.pipelines.launching.model_work import Run
+        from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
 
         self._save_encoder()
         pipeline = run.new_pipeline()
@@ -468,61 +464,3 @@ def prepare_tokenizer(tokenizer: Tokenizer, documents: FoundDocuments) -> list[s
             " back from their ids (unknown tokens, dropped spaces or a normalizer)"
         )
     return lines
-
-
-def add_input_argument(parser: Parser, *, required: bool = True) -> None:
-    """`--input` of commands that read documents."""
-    parser.add_argument(
-        "--input",
-        action="append",
-        required=required,
-        metavar="GLOB",
-        help="files, a glob, a folder, a URL or hf:NAME; may be repeated",
-    )
-
-
-def add_document_arguments(parser: Parser) -> None:
-    """The options of commands that read documents, but for `--input`."""
-    add = parser.add_argument
-    add("--text-field", default="text", help="field or column with the text")
-    add("--id-field", help="field or column with the document id (default: file and offset)")
-    add("--input-format", default="auto", choices=INPUT_FORMATS, help="what the input files are")
-    add("--text-unit", default="line", choices=TEXT_UNITS, help="what is a document in text files")
-    add(
-        "--max-bad-records",
-        type=share,
-        default=0.001,
-        metavar="SHARE",
-        help="stop when more records than this are bad (default: 0.1%%)",
-    )
-    add(
-        "--max-document-mib",
-        type=positive,
-        default=512,
-        metavar="MIB",
-        help="longer documents are bad records",
-    )
-    add(
-        "--shard-mib",
-        type=positive,
-        default=64,
-        metavar="MIB",
-        help="input in one part of the output",
-    )
-
-
-def document_options(arguments: argparse.Namespace) -> DocumentOptions:
-    """What `add_document_arguments` and `--input` say."""
-    read = ReadOptions(
-        text_field=arguments.text_field,
-        id_field=arguments.id_field,
-        input_format=arguments.input_format,
-        text_unit=arguments.text_unit,
-        max_document_bytes=arguments.max_document_mib * _MIB,
-    )
-    return DocumentOptions(
-        input=tuple(arguments.input),
-        read=read,
-        max_bad_records=arguments.max_bad_records,
-        shard_mib=arguments.shard_mib,
-    )

@@ -2,28 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from corpus.arguments import add_folder, make_parser, positive_number
-from corpus.datasets import (
+from corpusmill.corpus.datasets import (
     TOKENIZER_FOLDER,
     DatasetWriter,
     Manifest,
     describe_differences,
     read_manifest,
 )
-from corpus.errors import DataError, UsageError
-from ngram_agg.counts_files import counts_packing
-from ngram_agg.target_options import TargetOptions, add_target_arguments, target_options
-from ngram_agg.targets import TargetTable
-from pipelines.here import LocalJob, expect_workers
-from pipelines.launch import run_job
-from pipelines.options import RunOptions, parse_job
-from pipelines.progress import Stage
-from pipelines.target_joins import TokenFiles, write_with_table
-from pipelines.target_tables import (
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.progress import Stage
+from corpusmill.ngram_agg.counts_files import counts_packing
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import TargetTable
+from corpusmill.pipelines.launching.here import LocalJob
+from corpusmill.pipelines.launching.options import RunOptions
+from corpusmill.pipelines.target_joins import TokenFiles, write_with_table
+from corpusmill.pipelines.target_tables import (
     TargetTables,
     make_one_table,
     open_one_table,
@@ -172,8 +169,8 @@ def build_pipeline(
     """The pipeline that writes the targets into a folder that has been claimed."""
     import apache_beam as beam
 
-    from pipelines.target_transforms import BuildTable, FindSources, JoinMany, JoinOne
-    from pipelines.transforms import SpreadOut, WriteManifest
+    from corpusmill.pipelines.target_transforms import BuildTable, FindSources, JoinMany, JoinOne
+    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
 
     plan = plan or make_plan(options)
     plan.writer.copy_tokenizer(options.tokens, plan.tokens)
@@ -206,7 +203,8 @@ class _WriteTargets:
         write_with_table(number, self.files, table)
 
 
-def _build(run: RunOptions, plan: EnrichPlan) -> "LocalJob | beam.Pipeline":
+def build_job(plan: EnrichPlan, run: RunOptions) -> "LocalJob | beam.Pipeline":
+    """What writes the targets into a folder that has been claimed: here, or on a runner."""
     if not (run.is_local and plan.is_one_table) or run.beam_arguments:
         return build_pipeline(plan.options, run, plan)
     plan.writer.copy_tokenizer(plan.options.tokens, plan.tokens)
@@ -237,44 +235,4 @@ def _finish(_: int, plan: EnrichPlan) -> Manifest:
             "slots": plan.options.targets.slots,
             **dataclasses.asdict(plan.options.targets),
         },
-    )
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill enrich`"""
-    parser = make_parser(
-        "enrich",
-        "Gives every position of a tokens dataset a compact target: a few weighted next tokens.",
-        "corpusmill enrich --tokens tokens --counts counts --output targets",
-    )
-    add = parser.add_argument
-    add_folder(parser, "--tokens", "a tokens dataset")
-    add_folder(parser, "--counts", "a counts dataset")
-    add_folder(parser, "--output", "the targets dataset")
-    add_target_arguments(parser)
-    add(
-        "--table-mib",
-        type=positive_number,
-        default=EnrichOptions.table_mib,
-        metavar="MIB",
-        help="what a worker's table may take; where one of all contexts takes more, there are"
-        " several (the output is the same)",
-    )
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, __name__)
-    longest = read_manifest(arguments.counts, "counts").properties["max_order"]
-    options = EnrichOptions(
-        tokens=arguments.tokens,
-        counts=arguments.counts,
-        output=arguments.output,
-        targets=target_options(arguments, longest),
-        table_mib=arguments.table_mib,
-    )
-    plan = make_plan(options)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: _build(run, plan),
-        plan.stages,
     )

@@ -1,25 +1,16 @@
 """documents -> examples of compressed text to learn from"""
 
 import dataclasses
-from collections.abc import Sequence
 from functools import partial
 
-from compress.codecs import Codec
-from compress.examples import ExampleOptions, make_examples
-from corpus.arguments import Parser, add_folder, integer, make_parser, positive
-from corpus.datasets import DatasetWriter
-from pipelines.codec_options import add_codec_arguments, chosen_codec
-from pipelines.compress import codec_config, describe_codec, load_encoder
-from pipelines.documents import (
+from corpusmill.compress.codecs import Codec
+from corpusmill.compress.datasets.examples import ExampleOptions, make_examples
+from corpusmill.corpus.datasets import DatasetWriter
+from corpusmill.pipelines.compress import codec_config, load_encoder
+from corpusmill.pipelines.documents import (
     EncodeJob,
     FoundDocuments,
-    add_document_arguments,
-    add_input_argument,
-    document_options,
-    find_documents,
 )
-from pipelines.here import expect_workers
-from pipelines.options import parse_job
 
 
 def make_job(
@@ -38,37 +29,3 @@ def make_job(
         partial(make_examples, options=options),
         cutting,
     )
-
-
-def _parser() -> Parser:
-    parser = make_parser(
-        "examples",
-        "Reads documents (JSONL, Parquet, text; also compressed) and writes examples of"
-        " compressed text for train and evaluate: documents, each with an end mark, are joined in"
-        " groups, cut into pieces of equally many bytes, compressed piece by piece and shuffled.",
-        "corpusmill examples --input 'wiki/*.jsonl' --codebook english.codebook --output examples",
-    )
-    add = parser.add_argument
-    add_input_argument(parser)
-    add_folder(parser, "--output", "the examples dataset")
-    add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
-    add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")
-    add("--length", type=positive, metavar="N", help="drop an example's ids beyond so many")
-    add("--seed", type=integer, default=0, metavar="N", help="of the shuffling")
-    add_codec_arguments(parser)
-    add_document_arguments(parser)
-    return parser
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill examples`"""
-    parser = _parser()
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, __name__)
-    options = ExampleOptions(
-        arguments.group, arguments.piece_bytes, arguments.length, arguments.seed
-    )
-    codec = chosen_codec(arguments)
-    documents = find_documents(document_options(arguments))
-    job = make_job(documents, codec, options, arguments.output)
-    job.run(run, describe_codec(codec))

@@ -1,19 +1,15 @@
 """counts datasets -> the counts dataset of them all"""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from corpus.arguments import add_folder, location, make_parser, positive
-from corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
-from corpus.errors import UsageError
-from ngram_agg.counts_files import counts_packing
-from ngram_agg.packing import Packing
-from ngram_agg.partitions import Cut
-from pipelines.counts_merging import CountsParts, finish_counts, partition_rows
-from pipelines.launch import run_job
-from pipelines.options import RunOptions, parse_job
-from pipelines.progress import Stage
+from corpusmill.corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
+from corpusmill.corpus.errors import UsageError
+from corpusmill.ngram_agg.counts_files import counts_packing
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.pipelines.counts_merging import CountsParts, finish_counts, partition_rows
+from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -88,8 +84,8 @@ def build_pipeline(
     options: MergeOptions, run: RunOptions = RunOptions(), plan: MergePlan | None = None
 ) -> "beam.Pipeline":
     """The pipeline that writes the sum into a folder that has been claimed."""
-    from pipelines.counts_parts import WriteCountsParts
-    from pipelines.transforms import SpreadOut, WriteManifest
+    from corpusmill.pipelines.counts_parts import WriteCountsParts
+    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
 
     plan = plan or make_plan(options)
     plan.parts.writer.copy_tokenizer(*next(iter(plan.manifests.items())))
@@ -109,40 +105,3 @@ def _identity(manifest: Manifest) -> dict[str, object]:
 
 def _finish(cuts: list[Cut], plan: MergePlan) -> Manifest:
     return finish_counts(cuts, plan.parts, plan.manifests)
-
-
-def main(argv: Sequence[str]) -> None:
-    """`corpusmill merge`"""
-    parser = make_parser(
-        "merge",
-        "Adds up counts datasets of the same tokenizer and order.",
-        "corpusmill merge --input counts-2024 --input counts-2025 --output counts",
-    )
-    add = parser.add_argument
-    add(
-        "--input",
-        action="append",
-        required=True,
-        type=location,
-        metavar="DIR",
-        help="folder or URL of a counts dataset; at least two",
-    )
-    add_folder(parser, "--output", "the counts dataset")
-    add(
-        "--partition-mib",
-        type=positive,
-        default=64,
-        metavar="MIB",
-        help="size in memory of the n-grams in one output file",
-    )
-    arguments, run = parse_job(parser, argv)
-    options = MergeOptions(tuple(arguments.input), arguments.output, arguments.partition_mib)
-    plan = make_plan(options)
-    stage = Stage("merge", "n-grams", plan.ngrams)
-    run_job(
-        plan.parts.writer,
-        run,
-        plan.describe(),
-        lambda: build_pipeline(options, run, plan),
-        (stage,),
-    )

@@ -22,16 +22,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from corpus import parquet, storage
-from corpus.datasets import Completion, Manifest
-from corpus.tokens import read_rows
-from ngram_agg import join_files
-from ngram_agg.partitions import Cut
-from ngram_agg.positions import PositionRows, joined_documents, read_positions
-from ngram_agg.targets import Targets, TargetTable, make_targets
-from ngram_agg.targets_files import TargetsWriter, heads_name
-from pipelines.progress import Progress
-from pipelines.target_tables import TargetTables, make_table, open_one_table
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.datasets import Completion, Manifest
+from corpusmill.corpus.progress import Progress
+from corpusmill.corpus.tokens import read_rows
+from corpusmill.ngram_agg import join_files
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.positions import PositionRows, joined_documents, read_positions
+from corpusmill.ngram_agg.targets import Targets, TargetTable, make_targets
+from corpusmill.ngram_agg.targets_files import TargetsWriter, heads_name
+from corpusmill.pipelines.target_tables import TargetTables, make_table, open_one_table
 
 # Row groups of tokens in a chunk, of a million tokens each, whose positions are in memory; fewer
 # where many tokens are drawn.

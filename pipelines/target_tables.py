@@ -12,28 +12,28 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from corpus import storage
-from corpus.datasets import Completion, DatasetWriter
-from ngram_agg.counts_files import read_counts, read_spilled, spill_runs
-from ngram_agg.full_tables import (
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import Completion, DatasetWriter
+from corpusmill.corpus.progress import Progress
+from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, spill_runs
+from corpusmill.ngram_agg.full_tables import (
     NextTokens,
     backward_contexts,
     backward_key,
     backward_run,
     read_contexts,
 )
-from ngram_agg.packing import Key, Packing
-from ngram_agg.partitions import Cut
-from ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
-from ngram_agg.target_options import TargetOptions
-from ngram_agg.targets import (
+from corpusmill.ngram_agg.packing import Key, Packing
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import (
     TargetTable,
     make_target_table,
     open_target_table,
     save_target_table,
 )
-from pipelines.counts_merging import SPILLED, CountsParts, merge_slices
-from pipelines.progress import Progress
+from corpusmill.pipelines.counts_merging import SPILLED, CountsParts, merge_slices
 
 _ONE_TABLE = "table-one"
 

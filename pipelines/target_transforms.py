@@ -1,14 +1,14 @@
-"""The transforms of `enrich`: see `pipelines.target_tables` and `pipelines.target_joins`."""
+"""The transforms of `enrich`: see `target_tables` and `target_joins`."""
 
 from typing import Any
 
 import apache_beam as beam
 
-from ngram_agg.partitions import Cut
-from ngram_agg.runs import CountsRun
-from pipelines.counts_merging import Slice, slices
-from pipelines.counts_parts import FindCuts, MergeRuns, SumRuns
-from pipelines.target_joins import (
+from corpusmill.ngram_agg.partitions import Cut
+from corpusmill.ngram_agg.runs import CountsRun
+from corpusmill.pipelines.counts_merging import Slice, slices
+from corpusmill.pipelines.counts_parts import FindCuts, MergeRuns, SumRuns
+from corpusmill.pipelines.target_joins import (
     Answered,
     Asked,
     Chunk,
@@ -19,14 +19,14 @@ from pipelines.target_joins import (
     write_answered,
     write_with_table,
 )
-from pipelines.target_tables import (
+from corpusmill.pipelines.target_tables import (
     TargetTables,
     spill_backward,
     split_pieces,
     to_tables,
     write_one_table,
 )
-from pipelines.transforms import SpreadOut
+from corpusmill.pipelines.transforms import SpreadOut
 
 
 class BuildTable(beam.PTransform):

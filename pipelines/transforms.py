@@ -5,7 +5,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from corpus.datasets import DatasetWriter, Manifest
+from corpusmill.corpus.datasets import DatasetWriter, Manifest
 
 
 class SpreadOut(beam.PTransform):

@@ -3,11 +3,12 @@
 import ast
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from corpusmill.pipelines.launching.dataflow import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,31 +16,46 @@ MAY_IMPORT = {
     "corpus": set(),
     "ngram_agg": {"corpus"},
     "compress": {"corpus", "ngram_agg"},
+    "report": {"compress", "corpus", "ngram_agg"},
     "trainer": {"compress", "corpus", "ngram_agg"},
     "pipelines": {"compress", "corpus", "ngram_agg"},
+    "commands": {"compress", "corpus", "ngram_agg", "pipelines", "report", "trainer"},
 }
 # Modules and packages outside which a library is not imported.
 ONLY_IN = {
-    "apache_beam": {"pipelines"},
+    "apache_beam": {"pipelines", "commands/run_options.py"},
     "torch": {"trainer", "compress/byte_models/torch_transformer.py"},
 }
 
 
 def imported_names(module: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and top-level name of each absolute import, wherever in the module it stands."""
+    """Line and name of each absolute import, wherever it stands: a package of ours, or a library.
+
+    An import of ours without `corpusmill.` before it is "bare NAME".
+    """
     for node in ast.walk(module):
         match node:
             case ast.Import(names=names):
                 for alias in names:
-                    yield node.lineno, alias.name.partition(".")[0]
+                    yield node.lineno, package_of(alias.name)
+            case ast.ImportFrom(module="corpusmill", names=names, level=0):
+                for alias in names:
+                    yield node.lineno, package_of(f"corpusmill.{alias.name}")
             case ast.ImportFrom(module=str(name), level=0):
-                yield node.lineno, name.partition(".")[0]
+                yield node.lineno, package_of(name)
             case ast.Call(
                 func=ast.Name(id="__import__" | "import_module")
                 | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(name)), *_],
             ):
-                yield node.lineno, name.partition(".")[0]
+                yield node.lineno, package_of(name)
+
+
+def package_of(name: str) -> str:
+    first, *rest = name.split(".")
+    if first in MAY_IMPORT:
+        return f"bare {first}"
+    return rest[0] if first == "corpusmill" and rest else first
 
 
 def violations(root: Path) -> list[str]:
@@ -49,7 +65,9 @@ def violations(root: Path) -> list[str]:
         for path in sorted((root / package).rglob("*.py")):
             file = path.relative_to(root).as_posix()
             for line, name in imported_names(ast.parse(path.read_bytes(), file)):
-                if name in MAY_IMPORT and name != package and name not in allowed:
+                if name.startswith("bare "):
+                    found.append(f"{file}:{line}: {name[5:]} is corpusmill.{name[5:]}")
+                elif name in MAY_IMPORT and name != package and name not in allowed:
                     found.append(f"{file}:{line}: {package} must not import {name}")
                 elif name in ONLY_IN and not {package, file} & ONLY_IN[name]:
                     found.append(f"{file}:{line}: {name} has no place here")
@@ -58,11 +76,12 @@ def violations(root: Path) -> list[str]:
 
 def packages_in_tree(root: Path) -> list[str]:
     """Dotted names of the packages of corpusmill, those inside others included."""
-    return sorted(
-        ".".join(path.parent.relative_to(root).parts)
+    inside = (
+        ".".join(("corpusmill", *path.parent.relative_to(root).parts))
         for package in MAY_IMPORT
         for path in (root / package).rglob("__init__.py")
     )
+    return ["corpusmill", *sorted(inside)]
 
 
 def plant(root: Path, file: str, source: str) -> None:
@@ -78,12 +97,25 @@ def test_imports_point_one_way() -> None:
 @pytest.mark.parametrize(
     ("file", "source", "expected"),
     [
-        ("corpus/a.py", "import ngram_agg.runs", "corpus must not import ngram_agg"),
-        ("corpus/deep/er.py", "from pipelines import cli", "corpus must not import pipelines"),
-        ("ngram_agg/a.py", "from compress.ac import x", "ngram_agg must not import compress"),
-        ("compress/a.py", "import numpy, pipelines.cli", "compress must not import pipelines"),
-        ("trainer/a.py", "import pipelines as p", "trainer must not import pipelines"),
-        ("pipelines/a.py", "from trainer import loss", "pipelines must not import trainer"),
+        ("corpus/a.py", "import corpusmill.ngram_agg.runs", "corpus must not import ngram_agg"),
+        (
+            "corpus/deep/er.py",
+            "from corpusmill.pipelines import a",
+            "corpus must not import pipelines",
+        ),
+        (
+            "ngram_agg/a.py",
+            "from corpusmill.compress.ac import x",
+            "ngram_agg must not import compress",
+        ),
+        (
+            "compress/a.py",
+            "import numpy, corpusmill.commands.cli",
+            "compress must not import commands",
+        ),
+        ("trainer/a.py", "import corpusmill.pipelines as p", "trainer must not import pipelines"),
+        ("pipelines/a.py", "from corpusmill import trainer", "pipelines must not import trainer"),
+        ("corpus/a.py", "from corpus import b", "corpus is corpusmill.corpus"),
         ("corpus/a.py", "from apache_beam import io", "apache_beam has no place here"),
         ("trainer/a.py", "import apache_beam as beam", "apache_beam has no place here"),
         ("compress/ac.py", "import torch.nn", "torch has no place here"),
@@ -95,7 +127,11 @@ def test_imports_point_one_way() -> None:
             "apache_beam has no place here",
         ),
         ("corpus/a.py", "importlib.import_module('torch.nn')", "torch has no place here"),
-        ("corpus/a.py", "import_module('ngram_agg')", "corpus must not import ngram_agg"),
+        (
+            "corpus/a.py",
+            "import_module('corpusmill.ngram_agg')",
+            "corpus must not import ngram_agg",
+        ),
         ("corpus/a.py", "__import__('apache_beam')", "apache_beam has no place here"),
     ],
 )
@@ -108,11 +144,17 @@ def test_violation_is_found(tmp_path: Path, file: str, source: str, expected: st
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("corpus/a.py", "import numpy\nfrom corpus import b\nfrom . import b"),
-        ("ngram_agg/a.py", "import corpus.storage"),
-        ("compress/a.py", "from ngram_agg import runs\nfrom corpus import errors"),
-        ("trainer/a.py", "import torch\nimport compress, ngram_agg, corpus"),
-        ("pipelines/a.py", "import apache_beam\nimport compress, ngram_agg, corpus"),
+        ("corpus/a.py", "import numpy\nfrom corpusmill.corpus import b\nfrom . import b"),
+        ("ngram_agg/a.py", "import corpusmill.corpus.storage"),
+        (
+            "compress/a.py",
+            "from corpusmill.ngram_agg import runs\nfrom corpusmill.corpus import errors",
+        ),
+        ("trainer/a.py", "import torch\nfrom corpusmill import compress, ngram_agg, corpus"),
+        (
+            "pipelines/a.py",
+            "import apache_beam\nfrom corpusmill import compress, ngram_agg, corpus",
+        ),
         ("tests/a.py", "import apache_beam, torch, pipelines, trainer"),
     ],
 )
@@ -125,10 +167,10 @@ def test_importing_everything_without_beam_loads_neither_beam_nor_torch() -> Non
     """But for the module that holds a network, which is imported when a device is asked for."""
     program = """
 import importlib, pkgutil, sys
-import compress, corpus, ngram_agg
+from corpusmill import compress, corpus, ngram_agg
 for package in compress, corpus, ngram_agg:
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name != "compress.byte_models.torch_transformer":
+        if module.name != "corpusmill.compress.byte_models.torch_transformer":
             importlib.import_module(module.name)
 print(*sorted({"apache_beam", "torch"} & sys.modules.keys()))
 """
@@ -142,9 +184,9 @@ def test_importing_the_jobs_does_not_load_torch() -> None:
     """But for those with a network: Beam's RunInference imports torch where it is installed."""
     program = """
 import importlib, pkgutil, sys
-import pipelines
-for module in pkgutil.walk_packages(pipelines.__path__, "pipelines."):
-    if module.name != "pipelines.networks":
+from corpusmill import pipelines
+for module in pkgutil.walk_packages(pipelines.__path__, "corpusmill.pipelines."):
+    if module.name != "corpusmill.pipelines.launching.networks":
         importlib.import_module(module.name)
 print("torch" in sys.modules)
 """
@@ -157,7 +199,7 @@ print("torch" in sys.modules)
 def test_help_does_not_wait_for_what_only_the_work_needs() -> None:
     program = """
 import contextlib, os, sys
-from pipelines import cli
+from corpusmill.commands import cli
 for command in cli.COMMANDS:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(open(os.devnull, "w")):
         assert cli.main([command, "--help"]) == 0
@@ -176,19 +218,25 @@ def test_setup_lists_the_packages_that_exist() -> None:
         for node in ast.parse((ROOT / "setup.py").read_bytes()).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGES"
     ]
-    assert sorted(listed) == packages_in_tree(ROOT)
-    # The marker of a package counts for the packages inside it.
-    outermost = [name for name in listed if "." not in name]
-    assert [name for name in outermost if not (ROOT / name / "py.typed").is_file()] == []
+    assert listed == packages_in_tree(ROOT)
+    # Its marker counts for the packages inside it.
+    assert (ROOT / "corpusmill" / "py.typed").is_file()
 
 
 def test_mypy_checks_the_packages_that_exist() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        checked = tomllib.load(file)["tool"]["mypy"]["files"]
-    assert sorted(checked) == [name for name in packages_in_tree(ROOT) if "." not in name]
+    [rooms] = [
+        line.removeprefix("ROOMS := ").split()
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if line.startswith("ROOMS := ")
+    ]
+    assert rooms == sorted(MAY_IMPORT) == list(PACKAGES)
 
 
 def test_packages_are_found_at_every_depth(tmp_path: Path) -> None:
     for file in ("corpus/__init__.py", "corpus/readers/__init__.py", "docs/__init__.py"):
         plant(tmp_path, file, "")
-    assert packages_in_tree(tmp_path) == ["corpus", "corpus.readers"]
+    assert packages_in_tree(tmp_path) == [
+        "corpusmill",
+        "corpusmill.corpus",
+        "corpusmill.corpus.readers",
+    ]

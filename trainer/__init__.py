@@ -1,6 +1,6 @@
 """PyTorch: streaming loader, losses, models, training and evaluation. No Beam.
 
-from trainer import DataOptions, Loader, TokenDataset, linear_cross_entropy
+from corpusmill.trainer import DataOptions, Loader, TokenDataset, linear_cross_entropy
 
 dataset = TokenDataset("data/tokens", DataOptions(batch_size=8, length=512), "data/targets")
 for batch in Loader(dataset, workers=1):
@@ -9,22 +9,22 @@ for batch in Loader(dataset, workers=1):
 
 from typing import TYPE_CHECKING
 
-from corpus.lazy import imported_when_asked
+from corpusmill.corpus.lazy import imported_when_asked
 
 if TYPE_CHECKING:
-    from ngram_agg.given_targets import write_targets
-    from trainer.data import Batch, DataOptions, Loader, TokenDataset
-    from trainer.distillation import model_distributions, sample_distribution
-    from trainer.losses import linear_cross_entropy, sparse_cross_entropy
+    from corpusmill.ngram_agg.given_targets import write_targets
+    from corpusmill.trainer.data import Batch, DataOptions, Loader, TokenDataset
+    from corpusmill.trainer.distillation import model_distributions, sample_distribution
+    from corpusmill.trainer.losses import linear_cross_entropy, sparse_cross_entropy
 
 # Imported when asked for: the commands' help doesn't wait for torch.
 __getattr__ = imported_when_asked(
     __name__,
     {
-        "ngram_agg.given_targets": ("write_targets",),
-        "trainer.data": ("Batch", "DataOptions", "Loader", "TokenDataset"),
-        "trainer.distillation": ("model_distributions", "sample_distribution"),
-        "trainer.losses": ("linear_cross_entropy", "sparse_cross_entropy"),
+        "corpusmill.ngram_agg.given_targets": ("write_targets",),
+        "corpusmill.trainer.data": ("Batch", "DataOptions", "Loader", "TokenDataset"),
+        "corpusmill.trainer.distillation": ("model_distributions", "sample_distribution"),
+        "corpusmill.trainer.losses": ("linear_cross_entropy", "sparse_cross_entropy"),
     },
 )
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.byte_strings import ByteStrings
-from corpus.errors import DataError, UsageError
-from trainer.data import IGNORED, Batch
-from trainer.options import STARTS
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.options import STARTS
 
 # Stands before the first byte. Tokens datasets of bytes end documents with it.
 START = 256

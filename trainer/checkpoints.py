@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from corpus import storage
-from corpus.errors import DataError, UsageError, one_line
-from trainer.runs import CONFIG
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.trainer.runs import CONFIG
 
 FOLDER = "checkpoints"
 RECORD = "checkpoint.json"

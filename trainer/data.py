@@ -29,17 +29,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from corpus import parquet, storage
-from corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
-from corpus.errors import CorpusmillError, DataError, DatasetError, UsageError
-from corpus.tokens import read_row_groups, row_group_rows, row_group_tokens
-from ngram_agg.full_tables import FullTable, full_distributions, load_full_table
-from ngram_agg.packing import Packing, token_dtype
-from ngram_agg.positions import Positions, positions_of, read_place
-from ngram_agg.ragged import offsets_of
-from ngram_agg.slots import Slots
-from ngram_agg.target_options import TargetOptions
-from ngram_agg.targets import (
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
+from corpusmill.corpus.errors import CorpusmillError, DataError, DatasetError, UsageError
+from corpusmill.corpus.tokens import read_row_groups, row_group_rows, row_group_tokens
+from corpusmill.ngram_agg.full_tables import FullTable, full_distributions, load_full_table
+from corpusmill.ngram_agg.packing import Packing, token_dtype
+from corpusmill.ngram_agg.positions import Positions, positions_of, read_place
+from corpusmill.ngram_agg.ragged import offsets_of
+from corpusmill.ngram_agg.slots import Slots
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import (
     NO_HEAD,
     Heads,
     Targets,
@@ -47,7 +47,7 @@ from ngram_agg.targets import (
     load_target_table,
     make_targets,
 )
-from ngram_agg.targets_files import TargetsReader
+from corpusmill.ngram_agg.targets_files import TargetsReader
 
 IGNORED = -100
 KINDS = ("tokens", "compressed", "examples")

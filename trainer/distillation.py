@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ngram_agg.given_targets import Part
-from trainer.data import IGNORED, Batch
-from trainer.models import Transformer
+from corpusmill.ngram_agg.given_targets import Part
+from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.models import Transformer
 
 
 def sample_distribution(logits: Tensor, head: int, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from corpus.errors import UsageError
+from corpusmill.corpus.errors import UsageError
 
 
 @dataclass(frozen=True)

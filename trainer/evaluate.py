@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corpus import storage
-from corpus.errors import DataError, UsageError
-from trainer.data import IGNORED, Batch, DataOptions, Loader, TokenDataset
-from trainer.distributed import Processes, joined
-from trainer.objective import Objective, matrix_type, on_device, predictions
-from trainer.opening import open_model
-from trainer.options import EvaluateOptions
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.trainer.data import IGNORED, Batch, DataOptions, Loader, TokenDataset
+from corpusmill.trainer.distributed import Processes, joined
+from corpusmill.trainer.objective import Objective, matrix_type, on_device, predictions
+from corpusmill.trainer.opening import open_model
+from corpusmill.trainer.options import EvaluateOptions
 
 
 @dataclass(frozen=True)

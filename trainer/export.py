@@ -8,13 +8,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from compress.export import expect_empty
-from corpus import storage
-from corpus.tokenizers import Special, Tokenizer, UnsupportedError, tokenizer_files
-from trainer.model_config import ModelConfig
-from trainer.models import ROTARY_BASE
-from trainer.opening import Trained, open_model
-from trainer.texts import Texts, open_texts
+from corpusmill.compress.codebooks.export import expect_empty
+from corpusmill.corpus import storage
+from corpusmill.corpus.tokenizers import Special, Tokenizer, UnsupportedError, tokenizer_files
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import ROTARY_BASE
+from corpusmill.trainer.opening import Trained, open_model
+from corpusmill.trainer.texts import Texts, open_texts
 
 # How the id that stands before a codec's is shown.
 START = "<start>"

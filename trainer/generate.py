@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corpus.errors import UsageError
-from trainer.distributed import joined
-from trainer.models import Cache, Transformer
-from trainer.opening import open_model
-from trainer.options import GenerateOptions
-from trainer.texts import open_texts
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.distributed import joined
+from corpusmill.trainer.models import Cache, Transformer
+from corpusmill.trainer.opening import open_model
+from corpusmill.trainer.options import GenerateOptions
+from corpusmill.trainer.texts import open_texts
 
 
 def generate(options: GenerateOptions) -> Iterator[str]:

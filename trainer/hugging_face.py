@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corpus import storage
-from corpus.datasets import Manifest, read_manifest
-from corpus.tokens import read_rows
-from ngram_agg.targets import WEIGHT_UNITS
-from ngram_agg.targets_files import TargetsReader
-from trainer.data import IGNORED, read_targets_manifest
-from trainer.losses import sparse_cross_entropy
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import Manifest, read_manifest
+from corpusmill.corpus.tokens import read_rows
+from corpusmill.ngram_agg.targets import WEIGHT_UNITS
+from corpusmill.ngram_agg.targets_files import TargetsReader
+from corpusmill.trainer.data import IGNORED, read_targets_manifest
+from corpusmill.trainer.losses import sparse_cross_entropy
 
 
 def target_rows(tokens: str, targets: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:

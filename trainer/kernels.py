@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainer.data import IGNORED
-from trainer.losses import Task
+from corpusmill.trainer.data import IGNORED
+from corpusmill.trainer.losses import Task
 
 _BLOCK = 4096
 _WARPS = 16

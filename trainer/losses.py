@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.data import IGNORED
+from corpusmill.trainer.data import IGNORED
 
 # Logits that are held at a time. Each chunk passes over the whole gradient of the weight once.
 _CHUNK = {"cpu": 2**23, "cuda": 2**27}
@@ -246,7 +246,7 @@ def _step_for(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tas
     """What turns logits into their gradient; Triton is optional."""
     if device.type == "cuda" and dtype != torch.float64:
         try:
-            from trainer import kernels
+            from corpusmill.trainer import kernels
         except ImportError:
             pass
         else:

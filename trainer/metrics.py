@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from corpus import storage
-from corpus.errors import CorpusmillError, DataError
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import CorpusmillError, DataError
 
 METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from corpus.errors import UsageError
+from corpusmill.corpus.errors import UsageError
 
 # Width, heads, layers, head size, MLP width; named after the parameters without embeddings.
 SIZES = {

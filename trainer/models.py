@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.model_config import ModelConfig
+from corpusmill.trainer.model_config import ModelConfig
 
 # GPUs multiply matrices of such sizes faster.
 _VOCABULARY_MULTIPLE = 64

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from corpus.errors import UsageError
-from trainer.data import IGNORED, Batch
-from trainer.losses import Loss, linear_cross_entropy, most_likely
-from trainer.models import Transformer
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.losses import Loss, linear_cross_entropy, most_likely
+from corpusmill.trainer.models import Transformer
 
 
 class Objective(nn.Module):

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from trainer import checkpoints
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
-from trainer.runs import RunConfig, read_config
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.runs import RunConfig, read_config
 
 
 class Trained(NamedTuple):

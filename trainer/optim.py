@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from corpus.errors import UsageError
-from trainer.options import OPTIMIZERS, SCHEDULES
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.options import OPTIMIZERS, SCHEDULES
 
 _WEIGHT_DECAY = {"adamw": 0.1, "adafactor": 0.0}
 _BETAS = (0.9, 0.95)

@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from corpus.errors import UsageError
-from ngram_agg.target_options import TargetOptions
-from trainer.model_config import SIZES, ModelConfig
+from corpusmill.corpus.errors import UsageError
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.trainer.model_config import SIZES, ModelConfig
 
 OBJECTIVES = ("next-token", "compact", "all-ngrams")
 MIX_SCHEDULES = ("constant", "linear-to-zero")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from corpus import storage
-from corpus.datasets import TOKENIZER_FOLDER, describe_differences
-from corpus.errors import DataError, UsageError, one_line
-from corpus.version import __version__
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER, describe_differences
+from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.corpus.version import __version__
 
 CONFIG = "config.json"
 FORMAT_VERSION = 1

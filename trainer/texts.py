@@ -5,14 +5,14 @@ from typing import Protocol
 
 import numpy as np
 
-from compress.byte_strings import ByteStrings
-from compress.codecs import Codec, SubwordCodec, open_codec
-from corpus import storage
-from corpus.datasets import TOKENIZER_FOLDER
-from corpus.errors import DataError, UsageError
-from corpus.tokenizers import TextStream, Tokenizer, load_tokenizer
-from trainer.data import start_id
-from trainer.runs import RunConfig
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codecs import Codec, SubwordCodec, open_codec
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokenizers import TextStream, Tokenizer, load_tokenizer
+from corpusmill.trainer.data import start_id
+from corpusmill.trainer.runs import RunConfig
 
 
 class Stream(Protocol):

@@ -10,18 +10,25 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from corpus import storage
-from trainer import checkpoints
-from trainer.data import Batch, DataOptions, Loader, TokenDataset, model_vocabulary, start_id
-from trainer.distributed import Processes, joined
-from trainer.evaluate import evaluate, evaluation_loader, expect_tokenizer
-from trainer.metrics import Meter, Report
-from trainer.model_config import ModelConfig
-from trainer.objective import precision_name
-from trainer.opening import Trained, open_model
-from trainer.options import TrainOptions
-from trainer.runs import RunConfig, claim
-from trainer.training import Trainer
+from corpusmill.corpus import storage
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.data import (
+    Batch,
+    DataOptions,
+    Loader,
+    TokenDataset,
+    model_vocabulary,
+    start_id,
+)
+from corpusmill.trainer.distributed import Processes, joined
+from corpusmill.trainer.evaluate import evaluate, evaluation_loader, expect_tokenizer
+from corpusmill.trainer.metrics import Meter, Report
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.objective import precision_name
+from corpusmill.trainer.opening import Trained, open_model
+from corpusmill.trainer.options import TrainOptions
+from corpusmill.trainer.runs import RunConfig, claim
+from corpusmill.trainer.training import Trainer
 
 # Reading a number from a GPU waits for all the work that is queued there, so it's done rarely.
 _STEPS_BETWEEN_READINGS = 10

@@ -7,22 +7,22 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from compress.byte_models import TransformerModel, save_model
-from compress.byte_strings import ByteStrings
-from compress.samples import check_bytes, documents_text, sample_text
-from corpus.datasets import read_manifest
-from corpus.tokenizers import describe_tokenizer, load_tokenizer
-from trainer import checkpoints
-from trainer.byte_runs import START, ByteRuns, RunOptions
-from trainer.data import Batch
-from trainer.distributed import Processes, joined
-from trainer.evaluate import evaluate
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
-from trainer.objective import Objective, precision_name
-from trainer.options import M1Options, TrainOptions
-from trainer.runs import RunConfig
-from trainer.train import carry_out
+from corpusmill.compress.byte_models import TransformerModel, save_model
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.datasets.samples import check_bytes, documents_text, sample_text
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
+from corpusmill.trainer.data import Batch
+from corpusmill.trainer.distributed import Processes, joined
+from corpusmill.trainer.evaluate import evaluate
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.objective import Objective, precision_name
+from corpusmill.trainer.options import M1Options, TrainOptions
+from corpusmill.trainer.runs import RunConfig
+from corpusmill.trainer.train import carry_out
 
 # More text is left aside: all of it is held in memory, and a small model learns no more from it.
 _TEXT_BYTES = 1 << 30

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.tensor import DTensor
 
-from corpus.errors import UsageError
-from trainer.checkpoints import Checkpoint
-from trainer.data import Batch
-from trainer.distributed import Processes, gradients_exchanged
-from trainer.metrics import Outcome
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
-from trainer.objective import Objective, matrix_type, on_device, predictions
-from trainer.optim import make_optimizer, make_schedule
-from trainer.options import TrainOptions
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.checkpoints import Checkpoint
+from corpusmill.trainer.data import Batch
+from corpusmill.trainer.distributed import Processes, gradients_exchanged
+from corpusmill.trainer.metrics import Outcome
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.objective import Objective, matrix_type, on_device, predictions
+from corpusmill.trainer.optim import make_optimizer, make_schedule
+from corpusmill.trainer.options import TrainOptions
 
 # That PyTorch looks for.
 _COMPILERS = ("g++", "clang++")

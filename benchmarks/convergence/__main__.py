@@ -23,8 +23,8 @@ import tokenizers
 from benchmarks import data, measure
 from benchmarks.convergence import gradients, loading, summary
 from benchmarks.convergence.rows import ROWS, Row
-from corpus.datasets import read_manifest
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import read_manifest
 
 _CORPUS = str(data.SHARED / "corpora" / "simplewiki.jsonl.gz")
 _VOCABULARY = 16_384

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from benchmarks.convergence.rows import Row
-from trainer import checkpoints
-from trainer.data import DataOptions, TokenDataset
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
-from trainer.objective import Objective, predictions
-from trainer.runs import read_config
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.objective import Objective, predictions
+from corpusmill.trainer.runs import read_config
 
 _BATCHES = 32
 _OPTIONS = DataOptions(batch_size=8, length=256, seed=1)

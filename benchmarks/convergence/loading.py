@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.convergence.rows import Row
-from trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.data import DataOptions, TokenDataset
 
 _OPTIONS = DataOptions(batch_size=16, length=256, seed=1)
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 
 from benchmarks import data, measure
-from pipelines import cli, quickstart
+from corpusmill.commands import cli, quickstart
 
 _DATASETS = ("tokens", "held-out", "targets", "byte-tokens")
 # Of so many documents one is held out, and of so many one is what the byte model codes.

@@ -22,13 +22,13 @@ from benchmarks import exact_m1, step
 from benchmarks.gpu import report
 from benchmarks.gpu.prepare import run, texts_of
 from benchmarks.gpu.report import Row
-from compress import ByteStrings, open_model
-from compress.byte_models import TransformerModel
-from compress.byte_models.torch_transformer import TorchTransformer
-from corpus.datasets import read_manifest
-from trainer.data import DataOptions, TokenDataset
-from trainer.metrics import read_metrics
-from trainer.objective import on_device
+from corpusmill.compress import ByteStrings, open_model
+from corpusmill.compress.byte_models import TransformerModel
+from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.metrics import read_metrics
+from corpusmill.trainer.objective import on_device
 
 ROOT = pathlib.Path(__file__).parents[2]
 _TESTS = ("tests/compress/test_torch_transformer.py", "tests/trainer/test_kernels.py")

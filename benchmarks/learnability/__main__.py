@@ -19,11 +19,11 @@ from benchmarks import measure
 from benchmarks.learnability import summary
 from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepare, run
 from benchmarks.learnability.rows import STUDIES, Row
-from corpus.datasets import read_manifest
-from trainer import checkpoints
-from trainer.data import model_vocabulary
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.data import model_vocabulary
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
 
 _CORPUS = str(shared.SHARED / "corpora" / "simplewiki.jsonl.gz")
 _VALIDATIONS = 8

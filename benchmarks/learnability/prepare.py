@@ -10,8 +10,8 @@ import fsspec
 
 from benchmarks.codebook import train_bpe
 from benchmarks.learnability.rows import CODEBOOKS, Row, Subword
-from compress import ngram_model, save_model
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.compress import ngram_model, save_model
 
 _ORDER = 5
 # Windows of 12 bits have codes for all bytes only of a model as coarse.

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from benchmarks.convergence.summary import LOOKS
 from benchmarks.learnability.prepare import HELD_OUT, TRAIN, data
 from benchmarks.learnability.rows import Row
-from corpus import parquet
-from corpus.datasets import read_manifest
-from corpus.tokens import read_row_groups, row_group_tokens
-from trainer.metrics import read_metrics
-from trainer.runs import read_config
+from corpusmill.corpus import parquet
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
+from corpusmill.trainer.metrics import read_metrics
+from corpusmill.trainer.runs import read_config
 
 EVALUATION = "evaluation.json"
 

@@ -3,19 +3,19 @@
 Every coder here asks a `ByteModel`, and codes with what it answers.
 """
 
-from compress.byte_models.base import ByteModel, ModelState
-from compress.byte_models.devices import DEVICES, on_device
-from compress.byte_models.loading import (
+from corpusmill.compress.byte_models.base import ByteModel, ModelState
+from corpusmill.compress.byte_models.devices import DEVICES, on_device
+from corpusmill.compress.byte_models.loading import (
     model_files,
     ngram_model,
     open_model,
     save_model,
     static_model,
 )
-from compress.byte_models.ngram import NgramModel
-from compress.byte_models.static import StaticModel
-from compress.byte_models.transformer import TransformerModel
-from compress.byte_models.window_starts import WindowStartsModel
+from corpusmill.compress.byte_models.ngram import NgramModel
+from corpusmill.compress.byte_models.static import StaticModel
+from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.compress.byte_models.window_starts import WindowStartsModel
 
 __all__ = [
     "DEVICES",

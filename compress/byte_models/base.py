@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.byte_strings import Bytes, ByteStrings, Offsets
-from ngram_agg.compiled import compiled
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets
+from corpusmill.ngram_agg.compiled import compiled
 
 Frequencies = npt.NDArray[np.uint32]
 Words = npt.NDArray[Any]

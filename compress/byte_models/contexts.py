@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.byte_models.base import Words, blend, quantize, uniform
-from compress.byte_strings import Bytes, Offsets, read_only
-from ngram_agg.compiled import compiled
-from ngram_agg.full_tables import FullTable
-from ngram_agg.hash_index import EMPTY, ROW, build_index
-from ngram_agg.hashing import mix
-from ngram_agg.packing import Packing
+from corpusmill.compress.byte_models.base import Words, blend, quantize, uniform
+from corpusmill.compress.byte_strings import Bytes, Offsets, read_only
+from corpusmill.ngram_agg.compiled import compiled
+from corpusmill.ngram_agg.full_tables import FullTable
+from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
+from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.packing import Packing
 
 # 8 MiB of frequencies.
 REMEMBERED = 1 << 13

@@ -1,8 +1,8 @@
 """What computes a byte model: this processor, or a device of PyTorch."""
 
-from compress.byte_models.base import ByteModel
-from compress.byte_models.transformer import TransformerModel
-from corpus.errors import UsageError
+from corpusmill.compress.byte_models.base import ByteModel
+from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.corpus.errors import UsageError
 
 DEVICES = ("cpu", "cuda")
 
@@ -23,7 +23,7 @@ def on_device(model: ByteModel, device: str) -> ByteModel:
     if not isinstance(model, TransformerModel):
         raise UsageError(f"--device {device} is for transformer byte models only, not {model.kind}")
     try:
-        from compress.byte_models.torch_transformer import TorchTransformer
+        from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
     except ImportError as error:
         raise UsageError(f"--device {device} needs PyTorch: install corpusmill[train]") from error
     return TorchTransformer(model, device)

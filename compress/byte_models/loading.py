@@ -15,18 +15,18 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from compress.byte_models.base import PRECISION, ByteModel
-from compress.byte_models.ngram import NgramModel
-from compress.byte_models.static import StaticModel
-from compress.byte_models.transformer import TransformerModel
-from corpus import storage
-from corpus.datasets import read_manifest
-from corpus.errors import DataError, DatasetError, UsageError, one_line
-from ngram_agg.counts_files import counts_packing, read_counts
-from ngram_agg.full_tables import FullTable, load_full_table
-from ngram_agg.packing import Packing
-from ngram_agg.saved_columns import Columns, open_columns, save_column
-from ngram_agg.table_checks import check_full_columns, check_types
+from corpusmill.compress.byte_models.base import PRECISION, ByteModel
+from corpusmill.compress.byte_models.ngram import NgramModel
+from corpusmill.compress.byte_models.static import StaticModel
+from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError, DatasetError, UsageError, one_line
+from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
+from corpusmill.ngram_agg.full_tables import FullTable, load_full_table
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.saved_columns import Columns, open_columns, save_column
+from corpusmill.ngram_agg.table_checks import check_full_columns, check_types
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"

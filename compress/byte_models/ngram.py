@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.byte_models.base import (
+from corpusmill.compress.byte_models.base import (
     LANES,
     PRECISION,
     Frequencies,
@@ -15,7 +15,7 @@ from compress.byte_models.base import (
     Words,
     check_precision,
 )
-from compress.byte_models.contexts import (
+from corpusmill.compress.byte_models.contexts import (
     REMEMBERED,
     Contexts,
     find_contexts,
@@ -23,9 +23,9 @@ from compress.byte_models.contexts import (
     mix_contexts,
     table_contexts,
 )
-from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from ngram_agg.compiled import compiled
-from ngram_agg.full_tables import FullTable
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
+from corpusmill.ngram_agg.compiled import compiled
+from corpusmill.ngram_agg.full_tables import FullTable
 
 _COLUMNS = ("high", "low", "offsets", "tokens", "cumulative", "slots")
 

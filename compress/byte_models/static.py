@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.byte_models.base import (
+from corpusmill.compress.byte_models.base import (
     LANES,
     PRECISION,
     Frequencies,
@@ -14,7 +14,7 @@ from compress.byte_models.base import (
     Words,
     check_precision,
 )
-from compress.byte_models.contexts import (
+from corpusmill.compress.byte_models.contexts import (
     REMEMBERED,
     Contexts,
     find_contexts,
@@ -23,7 +23,7 @@ from compress.byte_models.contexts import (
     only_context,
     table_contexts,
 )
-from compress.byte_strings import ByteStrings, read_only
+from corpusmill.compress.byte_strings import ByteStrings, read_only
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from compress.byte_models.base import ALL_BYTES, Frequencies
-from compress.byte_models.transformer import (
+from corpusmill.compress.byte_models.base import ALL_BYTES, Frequencies
+from corpusmill.compress.byte_models.transformer import (
     ACTIVATION_BITS,
     LARGEST_GATE,
     LIMIT,
@@ -27,9 +27,9 @@ from compress.byte_models.transformer import (
     TransformerModel,
     largest_input,
 )
-from compress.byte_models.transformer_state import START, PrefixTable, TransformerState
-from compress.byte_strings import ByteStrings, Offsets
-from corpus.errors import CorpusmillError, UsageError
+from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.corpus.errors import CorpusmillError, UsageError
 
 Array = npt.NDArray[Any]
 

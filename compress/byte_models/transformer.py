@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.byte_models.base import (
+from corpusmill.compress.byte_models.base import (
     ALL_BYTES,
     LANES,
     Frequencies,
@@ -29,9 +29,9 @@ from compress.byte_models.base import (
     check_precision,
     quantize,
 )
-from compress.byte_models.transformer_state import START, PrefixTable, TransformerState
-from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from ngram_agg.compiled import compiled
+from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
+from corpusmill.ngram_agg.compiled import compiled
 
 Array = npt.NDArray[Any]
 
@@ -107,7 +107,7 @@ class TransformerModel:
         """The exact model that is nearest to a network of floats.
 
         Args:
-          parameters: of `trainer.models.Transformer`, by name; 257 tokens or more.
+          parameters: of `corpusmill.trainer.models.Transformer`, by name; 257 tokens or more.
           heads: attention heads in a layer.
           length: C, even.
           precision: see the class.
@@ -549,7 +549,7 @@ def merged_weights(parameters: Mapping[str, Array], heads: int) -> dict[str, Arr
     """A network's weights as `TransformerModel.tensors` has them, but as floats.
 
     Args:
-      parameters: of `trainer.models.Transformer`, by name.
+      parameters: of `corpusmill.trainer.models.Transformer`, by name.
       heads: attention heads in a layer.
     """
     layers = sum(name.endswith("attention.query.weight") for name in parameters)

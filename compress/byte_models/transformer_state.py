@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress import tally
-from compress.byte_models.base import Frequencies
-from compress.byte_strings import Bytes, Offsets
+from corpusmill.compress.byte_models.base import Frequencies
+from corpusmill.compress.byte_strings import Bytes, Offsets
+from corpusmill.compress.coders import tally
 
 # The token that stands before every prefix.
 START = 256

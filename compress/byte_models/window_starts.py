@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.byte_models.base import (
+from corpusmill.compress.byte_models.base import (
     ALL_BYTES,
     LANES,
     MAX_PRECISION,
@@ -27,8 +27,8 @@ from compress.byte_models.base import (
     blend,
     quantize,
 )
-from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from ngram_agg.compiled import compiled
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
+from corpusmill.ngram_agg.compiled import compiled
 
 # No prefix that is longer is looked at: identical documents would make a trie as deep as they are.
 _MAX_DEPTH = 64

@@ -3,21 +3,22 @@
 A codec is kept as a folder of small files, which every compressed dataset has a copy of.
 """
 
-from compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
-from compress.codecs.base import Codec, sums_by_document
-from compress.codecs.baselines import BytesCodec, GzipCodec
-from compress.codecs.equal_info import EqualInfoCodec
-from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
-from compress.codecs.opening import (
+from corpusmill.compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
+from corpusmill.compress.codecs.base import Codec, sums_by_document
+from corpusmill.compress.codecs.baselines import BytesCodec, GzipCodec
+from corpusmill.compress.codecs.equal_info import EqualInfoCodec
+from corpusmill.compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from corpusmill.compress.codecs.opening import (
     BASELINES,
     codec_on_device,
+    device_of,
     expect_codec,
     open_codec,
     read_marker,
     runs_network,
 )
-from compress.codecs.padded import PaddedCodec
-from compress.codecs.subword import SubwordCodec
+from corpusmill.compress.codecs.padded import PaddedCodec
+from corpusmill.compress.codecs.subword import SubwordCodec
 
 __all__ = [
     "BASELINES",
@@ -32,6 +33,7 @@ __all__ = [
     "StaticArithmeticCodec",
     "SubwordCodec",
     "codec_on_device",
+    "device_of",
     "expect_codec",
     "open_codec",
     "read_marker",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress import arithmetic as coding
-from compress.byte_models import NgramModel, StaticModel
-from compress.byte_models.contexts import Contexts
-from compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from compress.codebook import Ids
-from compress.codecs.modelled import Known, ModelCodec
-from compress.lanes import Lanes, by_document
-from corpus.errors import DataError, UsageError
+from corpusmill.compress.byte_models import NgramModel, StaticModel
+from corpusmill.compress.byte_models.contexts import Contexts
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.codecs.modelled import Known, ModelCodec
+from corpusmill.compress.coders import arithmetic as coding
+from corpusmill.compress.coders.lanes import Lanes, by_document
+from corpusmill.corpus.errors import DataError, UsageError
 
 # Bytes of a document whose intervals are found at a time.
 _CHUNK = 1 << 16
@@ -24,7 +24,7 @@ _NOTHING = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class ArithmeticCodec(ModelCodec):
-    """A document as the digits of one number, cut into ids (`compress.arithmetic`)."""
+    """A document as the digits of one number, cut into ids (`compress.coders.arithmetic`)."""
 
     kind = "ac"
 

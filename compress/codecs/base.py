@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from compress.byte_strings import ByteStrings, Offsets
-from compress.codebook import Ids
-from corpus import storage
-from corpus.tokenizers.backends import UnsupportedError
-from corpus.tokenizers.base import MARKER
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.corpus import storage
+from corpusmill.corpus.tokenizers.backends import UnsupportedError
+from corpusmill.corpus.tokenizers.base import MARKER
 
 
 class Codec(abc.ABC):
@@ -108,7 +108,7 @@ class Codec(abc.ABC):
     def check(  # noqa: B027  (most have one way only)
         self, doc_ids: Sequence[str], texts: Sequence[str]
     ) -> None:
-        """See `corpus.tokens.TextEncoder`."""
+        """See `corpusmill.corpus.tokens.TextEncoder`."""
 
     @abc.abstractmethod
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:

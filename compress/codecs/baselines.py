@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from compress.byte_strings import ByteStrings, Offsets
-from compress.codebook import Ids
-from compress.codecs.base import Codec, sums_by_document
-from corpus.errors import DataError
-from corpus.tokenizers.byte_letters import byte_definition
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.codecs.base import Codec, sums_by_document
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.tokenizers.byte_letters import byte_definition
 
 # Deflate, no name, no time, unknown system: the same on every machine.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"

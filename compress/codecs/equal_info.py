@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress import window_coding as coding
-from compress.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
-from compress.byte_models import NgramModel, StaticModel
-from compress.byte_models.contexts import Contexts
-from compress.byte_strings import ByteStrings, Offsets, read_only
-from compress.codebook import Ids
-from compress.codecs.modelled import Known, ModelCodec
-from compress.lanes import Lanes, by_document
-from compress.windows import WindowCode
-from corpus.errors import DataError, UsageError
+from corpusmill.compress.byte_models import ByteModel, NgramModel, StaticModel
+from corpusmill.compress.byte_models.contexts import Contexts
+from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.codecs.modelled import Known, ModelCodec
+from corpusmill.compress.coders import equal_info as coding
+from corpusmill.compress.coders.apportionment import divide_seats
+from corpusmill.compress.coders.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
+from corpusmill.compress.coders.lanes import Lanes, by_document
+from corpusmill.corpus.errors import DataError, UsageError
 
 MIN_WINDOW_BITS = 9
 MAX_WINDOW_BITS = 128
@@ -52,8 +52,7 @@ class EqualInfoCodec(ModelCodec):
                 f" {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS}"
             )
         check_sizes(self.window_bits, self.token_bits)
-        # Its checks are this codec's.
-        WindowCode(self.model, self.window_bits, self.reset)
+        check_windows(self.model, self.window_bits, self.reset)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -217,3 +216,32 @@ class EqualInfoCodec(ModelCodec):
         bits = super()._bits_of_whole_text(ids)
         inside = bits % self.window_bits
         return np.where(inside < self.token_bits, bits - inside, bits)
+
+
+def check_windows(model: ByteModel, window_bits: int, reset: int | None) -> None:
+    """Raises UsageError where the model can't code windows of so many bits."""
+    if reset is not None and reset < 1:
+        raise UsageError(f"the model cannot start afresh after {reset} windows")
+    if reset != 1 and window_bits < model.precision:
+        raise UsageError(
+            f"windows of {window_bits} bits may have no code for some bytes unless the model starts"
+            f" afresh with every window: its frequencies add up to 2^{model.precision}; use windows"
+            f" of at least {model.precision} bits"
+        )
+    if not _first_shares(model, window_bits).all():
+        raise UsageError(
+            f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
+            f" add up to 2^{model.precision}; use longer windows"
+        )
+
+
+def _first_shares(model: ByteModel, window_bits: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Something in proportion to the codes of windows that begin with each byte, 0 for none."""
+    frequencies = model.frequencies(ByteStrings.of([b""]))[0]
+    if 1 << window_bits > int(coding.WEBSTER_SEATS):
+        # More codes than the frequencies add up to.
+        return np.asarray(frequencies)
+    sums = np.concatenate([[0], frequencies.cumsum()]).astype(np.uint32)
+    shares = np.zeros(256, np.uint64)
+    divide_seats(sums, model.precision, np.uint64(1 << window_bits), shares)
+    return shares

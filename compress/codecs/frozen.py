@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from compress.byte_strings import ByteStrings, Offsets
-from compress.codebook import Codebook, Ids
-from compress.codecs.base import Codec, sums_by_document
-from corpus.errors import DataError, UsageError
-from corpus.tokenizers.backends import UnsupportedError
-from corpus.tokenizers.byte_letters import byte_level, letters_of
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.compress.codebooks.codebook import Codebook, Ids
+from corpusmill.compress.codecs.base import Codec, sums_by_document
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokenizers.backends import UnsupportedError
+from corpusmill.corpus.tokenizers.byte_letters import byte_level, letters_of
 
 CODEBOOK_FILE = "tokenizer.codebook"
 # Of letters in what WordPiece takes for a word.

@@ -10,13 +10,13 @@ from functools import cached_property, partial
 import numpy as np
 import numpy.typing as npt
 
-from compress.bits import TOKEN_BITS
-from compress.byte_models import ByteModel, model_files
-from compress.byte_strings import ByteStrings, Offsets
-from compress.codebook import Ids
-from compress.codecs.base import Codec
-from compress.lanes import with_fewer_lanes
-from corpus.errors import UsageError
+from corpusmill.compress.byte_models import ByteModel, model_files
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.codecs.base import Codec
+from corpusmill.compress.coders.bits import TOKEN_BITS
+from corpusmill.compress.coders.lanes import with_fewer_lanes
+from corpusmill.corpus.errors import UsageError
 
 # For each byte of a text, how many bits of its document's ids tell it.
 Known = npt.NDArray[np.int64]

@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from compress.byte_models import TransformerModel, on_device, open_model
-from compress.codebook import Codebook
-from compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
-from compress.codecs.base import Codec
-from compress.codecs.baselines import BytesCodec, GzipCodec
-from compress.codecs.equal_info import EqualInfoCodec
-from compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
-from compress.codecs.modelled import ModelCodec
-from compress.codecs.padded import PaddedCodec
-from compress.codecs.subword import SubwordCodec
-from corpus import storage
-from corpus.errors import DataError, UsageError, one_line
-from corpus.tokenizers import load_tokenizer
-from corpus.tokenizers.base import MARKER
+from corpusmill.compress.byte_models import TransformerModel, on_device, open_model
+from corpusmill.compress.codebooks.codebook import Codebook
+from corpusmill.compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
+from corpusmill.compress.codecs.base import Codec
+from corpusmill.compress.codecs.baselines import BytesCodec, GzipCodec
+from corpusmill.compress.codecs.equal_info import EqualInfoCodec
+from corpusmill.compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from corpusmill.compress.codecs.modelled import ModelCodec
+from corpusmill.compress.codecs.padded import PaddedCodec
+from corpusmill.compress.codecs.subword import SubwordCodec
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.corpus.tokenizers import load_tokenizer
+from corpusmill.corpus.tokenizers.base import MARKER
 
 BASELINES: dict[str, type[Codec]] = {codec.kind: codec for codec in (BytesCodec, GzipCodec)}
 
@@ -139,3 +139,8 @@ def codec_on_device(codec: Codec, device: str) -> Codec:
     if not isinstance(codec, ModelCodec):
         raise UsageError(f"--device {device} is for codecs with a byte model, not {codec.kind}")
     return dataclasses.replace(codec, model=on_device(codec.model, device))
+
+
+def device_of(codec: Codec, device: str) -> str | None:
+    """What computes the network of a codec, if it has one."""
+    return device if runs_network(codec) else None

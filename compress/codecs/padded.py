@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress import padded_coding as coding
-from compress.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
-from compress.byte_strings import ByteStrings, Offsets, read_only
-from compress.codebook import Ids
-from compress.codecs.modelled import Known, ModelCodec
-from compress.lanes import Lanes, by_document
-from corpus.errors import DataError, UsageError
+from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.codecs.modelled import Known, ModelCodec
+from corpusmill.compress.coders import padded as coding
+from corpusmill.compress.coders.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
+from corpusmill.compress.coders.lanes import Lanes, by_document
+from corpusmill.corpus.errors import DataError, UsageError
 
 PADDINGS = ("zeros", "delay")
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from compress.byte_strings import ByteStrings, Offsets
-from compress.codebook import Ids
-from compress.codecs.base import Codec
-from corpus import storage
-from corpus.errors import DataError
-from corpus.tokenizers import Special, TextStream, Tokenizer, with_special
-from corpus.tokenizers.base import MARKER
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.codecs.base import Codec
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.tokenizers import Special, TextStream, Tokenizer, with_special
+from corpusmill.corpus.tokenizers.base import MARKER
 
 # Of a document that is refused, in its message.
 _SHOWN = 60

@@ -4,12 +4,12 @@ Text never yields special tokens: `<|endoftext|>` in a document is tokenized as 
 characters that it is. Long texts are tokenized in pieces: see `corpus.tokenizers.pieces`.
 """
 
-from corpus.tokenizers.backends import UnsupportedError
-from corpus.tokenizers.base import Tokenizer, describe_tokenizer
-from corpus.tokenizers.certify import use_backend, use_fastest
-from corpus.tokenizers.hub import Special, tokenizer_files, with_special
-from corpus.tokenizers.loading import load_tokenizer
-from corpus.tokenizers.streaming import TextStream
+from corpusmill.corpus.tokenizers.backends import UnsupportedError
+from corpusmill.corpus.tokenizers.base import Tokenizer, describe_tokenizer
+from corpusmill.corpus.tokenizers.certify import use_backend, use_fastest
+from corpusmill.corpus.tokenizers.hub import Special, tokenizer_files, with_special
+from corpusmill.corpus.tokenizers.loading import load_tokenizer
+from corpusmill.corpus.tokenizers.streaming import TextStream
 
 __all__ = [
     "Special",

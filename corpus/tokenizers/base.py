@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus.errors import DataError, UsageError
+from corpusmill.corpus.errors import DataError, UsageError
 
 MARKER = "corpusmill.json"
 NEW_END = "<end>"
@@ -71,7 +71,7 @@ class Tokenizer(abc.ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Libraries' objects can't be pickled; the files that they were made from can."""
-        from corpus.tokenizers.loading import restore_tokenizer
+        from corpusmill.corpus.tokenizers.loading import restore_tokenizer
 
         return restore_tokenizer, (self.files, self.backend)
 

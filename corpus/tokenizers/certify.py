@@ -9,11 +9,11 @@ while the job runs on a few documents of each shard.
 import os
 from collections.abc import Iterable
 
-from corpus.errors import CorpusmillError, DataError, UsageError
-from corpus.tokenizers.awkward import awkward_texts, in_contexts
-from corpus.tokenizers.backends import Backend, UnsupportedError, first_difference
-from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer
-from corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
+from corpusmill.corpus.tokenizers.awkward import awkward_texts, in_contexts
+from corpusmill.corpus.tokenizers.backends import Backend, UnsupportedError, first_difference
+from corpusmill.corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer
+from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
 
 # Of a text that is encoded differently, in a message.
 _SHOWN = 40

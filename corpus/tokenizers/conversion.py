@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from corpus.tokenizers.backends import UnsupportedError
+from corpusmill.corpus.tokenizers.backends import UnsupportedError
 
 _BPE = 2
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6

@@ -1,7 +1,7 @@
 """The library `fastokens`: byte-pair encoding, tens of times faster than others.
 
 It has not been proven to give the ids of `tokenizers` for every definition, so nothing relies on it
-before `corpus.tokenizers.certify` has compared the two.
+before `corpusmill.corpus.tokenizers.certify` has compared the two.
 """
 
 import functools
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from corpus.errors import DataError, one_line
-from corpus.tokenizers.backends import (
+from corpusmill.corpus.errors import DataError, one_line
+from corpusmill.corpus.tokenizers.backends import (
     Backend,
     Encode,
     Ids,
@@ -21,7 +21,7 @@ from corpus.tokenizers.backends import (
     UnsupportedError,
     make_backend,
 )
-from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE
+from corpusmill.corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE
 
 LIBRARY = "fastokens"
 # A worker is one process on one core; threads that wait for work would spin.

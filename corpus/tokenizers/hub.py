@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from corpus.tokenizers.awkward import awkward_texts
-from corpus.tokenizers.backends import UnsupportedError
+from corpusmill.corpus.tokenizers.awkward import awkward_texts
+from corpusmill.corpus.tokenizers.backends import UnsupportedError
 
 # Characters of a text that is compared: a codebook's longest strings are looked for in all of it.
 _COMPARED = 100

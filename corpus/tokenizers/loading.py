@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 
-from corpus import storage
-from corpus.errors import UsageError, one_line
-from corpus.tokenizers.base import MARKER, EndOfDocument, Tokenizer
-from corpus.tokenizers.certify import use_backend
-from corpus.tokenizers.hugging_face import load_bpe, load_hugging_face
-from corpus.tokenizers.raw_bytes import ByteTokenizer
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import UsageError, one_line
+from corpusmill.corpus.tokenizers.base import MARKER, EndOfDocument, Tokenizer
+from corpusmill.corpus.tokenizers.certify import use_backend
+from corpusmill.corpus.tokenizers.hugging_face import load_bpe, load_hugging_face
+from corpusmill.corpus.tokenizers.raw_bytes import ByteTokenizer
 
 _ACCEPTED = (
     "accepted are a tokenizer.json, a SentencePiece .model, VOCAB.json,MERGES.txt,"
@@ -18,7 +18,7 @@ _ACCEPTED = (
 
 def _load_sentence_piece(files: Mapping[str, bytes], end: EndOfDocument) -> Tokenizer:
     # Its libraries are for such models alone.
-    from corpus.tokenizers.sentence_piece import SentencePieceTokenizer
+    from corpusmill.corpus.tokenizers.sentence_piece import SentencePieceTokenizer
 
     return SentencePieceTokenizer(files, end)
 

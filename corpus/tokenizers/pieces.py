@@ -25,9 +25,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus.errors import DataError
-from corpus.tokenizers.backends import Backend, Ids, first_difference
-from corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer, Tokens, text_buffers
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.tokenizers.backends import Backend, Ids, first_difference
+from corpusmill.corpus.tokenizers.base import (
+    BACKEND_VARIABLE,
+    REFERENCE,
+    Tokenizer,
+    Tokens,
+    text_buffers,
+)
 
 PIECE_BYTES = 1 << 20
 

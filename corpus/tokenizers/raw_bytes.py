@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus.tokenizers.base import (
+from corpusmill.corpus.tokenizers.base import (
     NEW_END,
     EndOfDocument,
     Tokenizer,
     Tokens,
     text_buffers,
 )
-from corpus.tokenizers.byte_letters import byte_definition
+from corpusmill.corpus.tokenizers.byte_letters import byte_definition
 
 
 class ByteTokenizer(Tokenizer):

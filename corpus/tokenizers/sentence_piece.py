@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import sentencepiece
 
-from corpus.tokenizers.backends import Backend, Encode, flat, make_backend
-from corpus.tokenizers.base import NEW_END, EndOfDocument, entry_bytes
-from corpus.tokenizers.conversion import converted
-from corpus.tokenizers.fast import fast_backend
-from corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.tokenizers.backends import Backend, Encode, flat, make_backend
+from corpusmill.corpus.tokenizers.base import NEW_END, EndOfDocument, entry_bytes
+from corpusmill.corpus.tokenizers.conversion import converted
+from corpusmill.corpus.tokenizers.fast import fast_backend
+from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
 
 # normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
 # the field, because concatenated protocol buffers merge.

@@ -7,7 +7,7 @@ import argparse
 import shlex
 import sys
 
-from pipelines import cli
+from corpusmill.commands import cli
 
 
 def command_line(arguments: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.quickstart import train_tokenizer
+from corpusmill.commands.quickstart import train_tokenizer
 from tests.cloud import servers
 from tests.cloud.servers import Place
 from tests.golden.make import HERE as GOLDEN

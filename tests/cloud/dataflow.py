@@ -210,7 +210,9 @@ class Workers:
             run(*pip, "--no-index", "--force-reinstall", "--no-deps", folder / name)
             run(*pip, "--no-index", folder / name)
         # Beam's worker pool starts `python`, whatever it runs itself.
-        found = run("python", "-c", "import corpus; print(corpus.__file__)", programs=programs)
+        found = run(
+            "python", "-c", "import corpusmill; print(corpusmill.__file__)", programs=programs
+        )
         assert found.startswith(str(site)), found
         return programs
 

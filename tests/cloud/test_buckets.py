@@ -9,13 +9,13 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from corpus import storage
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus import storage
+from corpusmill.trainer.metrics import read_metrics
 from tests.cloud.conftest import steps
 from tests.cloud.faults import UPLOAD, Fault, proxy
 from tests.cloud.servers import Place
 from tests.integration.samples import assert_same_data, run
-from trainer.metrics import read_metrics
 
 SECONDS = 120
 # The codebook is a file; a training run has times in it.
@@ -96,7 +96,7 @@ def test_a_killed_job_makes_what_is_missing(made, store, job, tmp_path):
     with proxy(store.address) as slow:
         slow.faults.append(Fault("slow", *UPLOAD))
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *command],
+            [sys.executable, "-m", "corpusmill.commands.cli", *command],
             env={**os.environ, **store.at(slow.address)},
             start_new_session=True,
         )

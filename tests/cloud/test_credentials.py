@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from apache_beam.internal import pickler
 
-from pipelines import cli
+from corpusmill.commands import cli
 from tests.cloud.conftest import steps
 from tests.cloud.secrets import holds, plant
 
@@ -33,7 +33,7 @@ def test_neither_logs_nor_data_hold_them(protocol, gcs, s3, job, secret, monkeyp
     for dataset in ("tokens", "counts"):
         command = [*map(str, steps(place)[dataset]), "--output", str(place / dataset)]
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", *command],
+            [sys.executable, "-m", "corpusmill.commands.cli", *command],
             env={**os.environ, "CORPUSMILL_LOG": "DEBUG"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

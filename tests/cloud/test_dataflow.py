@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from corpus.datasets import DatasetWriter
-from pipelines import cli
-from pipelines.dataflow import job_name, write_wheel
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import DatasetWriter
+from corpusmill.pipelines.launching.dataflow import job_name, write_wheel
 from tests.cloud import dataflow
 from tests.cloud.conftest import steps
 from tests.cloud.dataflow import Workers, options_of, packages_of, pipeline_of, read

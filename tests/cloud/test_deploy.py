@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from pipelines import cli
-from pipelines.options import parse_job
+from corpusmill.commands import cli
+from corpusmill.commands.run_options import parse_job
 from tests.cloud.servers import ROOT
 
 FOLDER = ROOT / "deploy" / "dataflow"

@@ -3,9 +3,9 @@
 import fsspec
 import pytest
 
-from corpus import storage
-from corpus.errors import StorageError
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import StorageError
 from tests.cloud.conftest import steps
 from tests.cloud.faults import UPLOAD, Fault, proxy
 from tests.integration.samples import assert_same_data, run

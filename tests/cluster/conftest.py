@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.datasets import read_manifest
+from corpusmill.corpus.datasets import read_manifest
 from tests.cloud.servers import free_port
 from tests.cluster.engines import (
     BIN,

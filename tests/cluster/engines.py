@@ -34,7 +34,13 @@ class Engine:
 
     def start(self, *arguments):
         """A command in a process group of its own."""
-        command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments), *self.options]
+        command = [
+            sys.executable,
+            "-m",
+            "corpusmill.commands.cli",
+            *map(str, arguments),
+            *self.options,
+        ]
         return subprocess.Popen(
             command,
             start_new_session=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.datasets import read_manifest
+from corpusmill.corpus.datasets import read_manifest
 from tests.cluster.conftest import commands
 from tests.cluster.engines import ROOT
 from tests.integration.samples import assert_same_data

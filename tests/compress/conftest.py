@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipelines import cli
+from corpusmill.commands import cli
 from tests.compress.samples import wiki
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "", "the cat and the dög"] * 3

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from compress import ByteModel
+from corpusmill.compress import ByteModel
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import json
 import numpy as np
 from hypothesis import strategies as st
 
-from compress.byte_models import NgramModel, StaticModel, TransformerModel
-from compress.byte_strings import ByteStrings
-from ngram_agg.full_tables import build_table, forward_contexts
-from ngram_agg.runs import count_ngrams
+from corpusmill.compress.byte_models import NgramModel, StaticModel, TransformerModel
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
+from corpusmill.ngram_agg.runs import count_ngrams
 
 TEXT = [
     b"the cat sat on the mat and the dog sat on the log",

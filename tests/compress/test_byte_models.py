@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.byte_models import (
+from corpusmill.compress.byte_models import (
     WindowStartsModel,
     ngram_model,
     open_model,
     save_model,
     static_model,
 )
-from compress.byte_strings import ByteStrings
-from corpus.errors import DataError, DatasetError, UsageError
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.corpus.errors import DataError, DatasetError, UsageError
 from tests.compress.samples import DATA, HARD, TEXT, frequencies, ngram, static
 
 UNIT = 1 << 32

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import CodebookCodec, CodebookTokenizer, encode_stream, walks
-from compress.byte_strings import ByteStrings
-from compress.codebook import PARSES, Codebook
-from compress.freeze import FreezeOptions, freeze
-from compress.windows import WindowCode
-from corpus.errors import DataError, UsageError
+from corpusmill.compress import CodebookCodec, CodebookTokenizer, encode_stream
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks import walks
+from corpusmill.compress.codebooks.codebook import PARSES, Codebook
+from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze
+from corpusmill.corpus.errors import DataError, UsageError
 from tests.compress.oracles import word_starts_of
 from tests.compress.samples import DATA, HARD, TEXT, ngram, static
+from tests.compress.windows import WindowCode
 
 MADE_OF = {"model": "a test's", "tokens": None}
 KINDS = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import (
+from corpusmill.compress import (
     ArithmeticCodec,
     ByteStrings,
     CodebookCodec,
@@ -16,9 +16,9 @@ from compress import (
     StaticArithmeticCodec,
     open_codec,
 )
-from compress.codecs import BASELINES, CODEBOOK_FILE, BytesCodec, GzipCodec, expect_codec
-from corpus import storage
-from corpus.errors import DataError, UsageError
+from corpusmill.compress.codecs import BASELINES, CODEBOOK_FILE, BytesCodec, GzipCodec, expect_codec
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, UsageError
 from tests.codebooks import small_book
 from tests.compress.samples import ngram, static
 

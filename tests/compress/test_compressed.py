@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import CodebookCodec
-from compress.codecs import GzipCodec
-from compress.compressed import CodecEncoder, read_documents
-from corpus import tokens
-from corpus.documents import DOCUMENT_SCHEMA
-from corpus.errors import DataError
+from corpusmill.compress import CodebookCodec
+from corpusmill.compress.codecs import GzipCodec
+from corpusmill.compress.datasets.compressed import CodecEncoder, read_documents
+from corpusmill.corpus import tokens
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA
+from corpusmill.corpus.errors import DataError
 from tests.codebooks import small_book
 
 CODECS = [CodebookCodec(small_book()), GzipCodec()]

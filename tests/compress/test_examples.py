@@ -7,14 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import ByteStrings, CodebookCodec
-from compress import examples as module
-from compress.codecs import BytesCodec, GzipCodec
-from compress.compressed import CodecEncoder, read_documents
-from compress.examples import ExampleOptions, check_trimmed, cut_pieces, make_examples
-from corpus.documents import DOCUMENT_SCHEMA
-from corpus.errors import DataError, UsageError
-from corpus.tokens import TokensWriter
+from corpusmill.compress import ByteStrings, CodebookCodec
+from corpusmill.compress.codecs import BytesCodec, GzipCodec
+from corpusmill.compress.datasets import examples as module
+from corpusmill.compress.datasets.compressed import CodecEncoder, read_documents
+from corpusmill.compress.datasets.examples import (
+    ExampleOptions,
+    check_trimmed,
+    cut_pieces,
+    make_examples,
+)
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokens import TokensWriter
 from tests.codebooks import HARD_TEXTS, small_book
 
 CODECS = [CodebookCodec(small_book()), CodebookCodec(small_book(), "flexible"), BytesCodec()]

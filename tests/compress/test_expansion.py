@@ -5,14 +5,14 @@ import heapq
 import numpy as np
 import pytest
 
-from compress import expansion
-from compress import trie as trie_module
-from compress.double_array import ROOT_BASE, build_double_array
-from compress.expansion import expand_coder, expand_optimal
-from compress.trie import NO_PARENT
-from compress.windows import WindowCode
-from corpus.errors import UsageError
+from corpusmill.compress.codebooks import expansion
+from corpusmill.compress.codebooks import trie as trie_module
+from corpusmill.compress.codebooks.double_array import ROOT_BASE, build_double_array
+from corpusmill.compress.codebooks.expansion import expand_coder, expand_optimal
+from corpusmill.compress.codebooks.trie import NO_PARENT
+from corpusmill.corpus.errors import UsageError
 from tests.compress.samples import frequencies, ngram, static
+from tests.compress.windows import WindowCode
 
 MODELS = {
     "ngram": lambda precision: ngram(precision=precision),

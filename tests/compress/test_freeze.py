@@ -4,11 +4,11 @@ import fsspec
 import numpy as np
 import pytest
 
-from compress import checkpoints, expansion
-from compress.byte_strings import ByteStrings
-from compress.checkpoints import Checkpoint
-from compress.freeze import FreezeOptions, freeze
-from corpus.errors import DataError, UsageError
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks import checkpoints, expansion
+from corpusmill.compress.codebooks.checkpoints import Checkpoint
+from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze
+from corpusmill.corpus.errors import DataError, UsageError
 from tests.compress.samples import HARD, TEXT, ngram, static
 
 FITTED = ByteStrings.of(TEXT * 3 + HARD)

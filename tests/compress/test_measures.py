@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import ByteStrings, CodebookCodec
-from compress.codecs import BytesCodec, GzipCodec
-from compress.measures import (
+from corpusmill.compress import ByteStrings, CodebookCodec
+from corpusmill.compress.codecs import BytesCodec, GzipCodec
+from corpusmill.compress.datasets.measures import (
     EDITS,
     LONGEST,
     SEGMENT_BITS,

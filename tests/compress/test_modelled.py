@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import (
+from corpusmill.compress import (
     ArithmeticCodec,
     ByteStrings,
     CodebookCodec,
@@ -18,16 +18,16 @@ from compress import (
     PaddedCodec,
     StaticArithmeticCodec,
     SubwordCodec,
-    WindowCode,
     freeze,
 )
-from compress.bits import ids_to_boundary, pack, unpack
-from compress.window_coding import scaled
-from corpus.errors import DataError, UsageError
-from corpus.tokenizers import load_tokenizer
+from corpusmill.compress.coders.bits import ids_to_boundary, pack, unpack
+from corpusmill.compress.coders.equal_info import scaled
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokenizers import load_tokenizer
 from tests.compress.models import Opaque
 from tests.compress.samples import DATA, HARD, TEXT, frequencies, ngram, static
 from tests.compress.test_codecs import MODELLED, WINDOWED, name_of
+from tests.compress.windows import WindowCode
 
 
 def encoded(codec, document):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import decode_stream, encode_stream
-from compress.codebook import PARSES
-from corpus.errors import DataError
+from corpusmill.compress import decode_stream, encode_stream
+from corpusmill.compress.codebooks.codebook import PARSES
+from corpusmill.corpus.errors import DataError
 from tests.codebooks import ENGLISH, HARD_TEXTS, small_book, small_used_book
 
 DATA = st.one_of(

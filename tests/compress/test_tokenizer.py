@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import CodebookTokenizer
-from compress.codecs import BytesCodec
-from corpus import storage
-from corpus.errors import DataError, UsageError
+from corpusmill.compress import CodebookTokenizer
+from corpusmill.compress.codecs import BytesCodec
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, UsageError
 from tests.codebooks import HARD_TEXTS, small_book
 
 PLAIN = CodebookTokenizer(small_book())

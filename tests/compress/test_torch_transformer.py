@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import ArithmeticCodec, ByteStrings, EqualInfoCodec
-from compress.byte_models import on_device, open_model, torch_transformer
-from compress.byte_models.torch_transformer import TorchTransformer
-from compress.byte_models.transformer import LIMIT
-from compress.byte_models.transformer_state import START
-from compress.codecs import PaddedCodec, codec_on_device, open_codec
-from compress.compressed import read_documents
-from compress.tally import tally
-from corpus.errors import CorpusmillError, DataError, UsageError
+from corpusmill.compress import ArithmeticCodec, ByteStrings, EqualInfoCodec
+from corpusmill.compress.byte_models import on_device, open_model, torch_transformer
+from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
+from corpusmill.compress.byte_models.transformer import LIMIT
+from corpusmill.compress.byte_models.transformer_state import START
+from corpusmill.compress.codecs import PaddedCodec, codec_on_device, open_codec
+from corpusmill.compress.coders.tally import tally
+from corpusmill.compress.datasets.compressed import read_documents
+from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
 from tests.compress.samples import HARD, TEXT, ngram, tiny_transformer
 from tests.compress.test_transformer import LENGTH, oracle
 from tests.golden.make import CODEC_FOLDER, HERE
@@ -256,8 +256,8 @@ def test_prefixes_in_the_table_are_not_computed():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_full_table_is_no_error(device, monkeypatch):
-    monkeypatch.setattr("compress.byte_models.transformer_state._TABLE_BYTES", 7000)
-    monkeypatch.setattr("compress.byte_models.transformer_state._VISITS", 0)
+    monkeypatch.setattr("corpusmill.compress.byte_models.transformer_state._TABLE_BYTES", 7000)
+    monkeypatch.setattr("corpusmill.compress.byte_models.transformer_state._VISITS", 0)
     documents = ByteStrings.of(DOCUMENTS)
     codec = EqualInfoCodec(TorchTransformer(model_of(), device), 16, 32)
     expected = EqualInfoCodec(model_of(), 16, 32).encode_batch(documents)[0]

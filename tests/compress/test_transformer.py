@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import FreezeOptions, freeze
-from compress.byte_models import TransformerModel, open_model, save_model
-from compress.byte_models.transformer import TransformerState
-from compress.byte_strings import ByteStrings
-from corpus.errors import DataError
+from corpusmill.compress import FreezeOptions, freeze
+from corpusmill.compress.byte_models import TransformerModel, open_model, save_model
+from corpusmill.compress.byte_models.transformer import TransformerState
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.corpus.errors import DataError
 from tests.compress.samples import HARD, frequencies, tiny_transformer
 
 LENGTH = 8
@@ -150,8 +150,10 @@ def test_the_batch_makes_no_difference(monkeypatch):
     expected = tiny_transformer(64).frequencies(ByteStrings.of(prefixes))
     order = generator.permutation(len(prefixes))
     for block, most_remembered in ((70, 0), (129, 3), (4096, 1 << 20)):
-        monkeypatch.setattr("compress.byte_models.transformer._BLOCK", block)
-        monkeypatch.setattr("compress.byte_models.transformer._MOST_REMEMBERED", most_remembered)
+        monkeypatch.setattr("corpusmill.compress.byte_models.transformer._BLOCK", block)
+        monkeypatch.setattr(
+            "corpusmill.compress.byte_models.transformer._MOST_REMEMBERED", most_remembered
+        )
         model = tiny_transformer(64)
         for part in np.array_split(order, 7):
             found = model.frequencies(ByteStrings.of(prefixes[row] for row in part))
@@ -178,7 +180,7 @@ def test_a_state_says_what_prefixes_say(data):
 
 
 def test_a_state_of_long_texts_is_computed_in_blocks(monkeypatch):
-    monkeypatch.setattr("compress.byte_models.transformer._BLOCK", 10)
+    monkeypatch.setattr("corpusmill.compress.byte_models.transformer._BLOCK", 10)
     model = tiny_transformer(LENGTH)
     texts = np.random.default_rng(2).integers(0, 256, (25, 3 * LENGTH), np.uint8)
     state: TransformerState = model.start(len(texts))

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import used
-from compress.byte_strings import ByteStrings
-from compress.codebook import BOUNDARIES, PARSES
-from compress.trie import Trie
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks import used
+from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
+from corpusmill.compress.codebooks.trie import Trie
 from tests.compress.oracles import characters_of, word_starts_of
 from tests.compress.samples import HARD, TEXT
 

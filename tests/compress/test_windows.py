@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.windows import WindowCode, apportion
-from corpus.errors import DataError, UsageError
+from corpusmill.corpus.errors import DataError, UsageError
 from tests.compress.samples import DATA, HARD, ngram, static
+from tests.compress.windows import WindowCode, apportion
 
 MODELS = {"static": static(), "ngram": ngram()}
 

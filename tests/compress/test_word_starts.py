@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from compress.byte_strings import ByteStrings
-from compress.word_starts import CONTEXT_BYTES, character_starts, word_starts
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks.word_starts import CONTEXT_BYTES, character_starts, word_starts
 from tests.compress.oracles import characters_of, word_starts_of
 
 CHARACTERS = "ab1 \n\t_'.\x85\xa0\u0301\u3000猫かé½²🐈\U00030000\U0010ffff"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from compress import worth
-from compress.byte_strings import ByteStrings
-from compress.codebook import PARSES, Codebook
-from compress.expansion import most_probable
-from compress.freeze import FreezeOptions, freeze, window_starts_model
-from compress.trie import NO_PARENT
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks import worth
+from corpusmill.compress.codebooks.codebook import PARSES, Codebook
+from corpusmill.compress.codebooks.expansion import most_probable
+from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze, window_starts_model
+from corpusmill.compress.codebooks.trie import NO_PARENT
 from tests.compress.samples import DATA, HARD, TEXT, ngram
 
 BOOK = freeze(ngram(), FreezeOptions("optimal", 12), {}, ByteStrings.of(TEXT * 3 + HARD))

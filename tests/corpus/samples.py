@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from corpus.inputs import ReadOptions, find_inputs
+from corpusmill.corpus.inputs import ReadOptions, find_inputs
 
 JSON_LINE = b'{"text": "a"}\n'
 

@@ -18,13 +18,13 @@ import tokenizers
 from hypothesis import given, settings
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
-from corpus.errors import CorpusmillError, DataError, UsageError
-from corpus.tokenizers import load_tokenizer, use_backend, use_fastest
-from corpus.tokenizers.awkward import awkward_texts
-from corpus.tokenizers.backends import make_backend
-from corpus.tokenizers.base import BACKEND_VARIABLE
-from corpus.tokenizers.conversion import converted
-from corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
+from corpusmill.corpus.tokenizers import load_tokenizer, use_backend, use_fastest
+from corpusmill.corpus.tokenizers.awkward import awkward_texts
+from corpusmill.corpus.tokenizers.backends import make_backend
+from corpusmill.corpus.tokenizers.base import BACKEND_VARIABLE
+from corpusmill.corpus.tokenizers.conversion import converted
+from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
 from tests.corpus.test_tokenizers import trained_sentencepiece
 
 KINDS = ("gpt2", "gptneox", "mistral")
@@ -112,7 +112,7 @@ class TestCertified:
     def test_what_follows_a_cut_has_the_reference_s_ids(
         self, both: Any, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 40)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 40)
         assert_same_ids(both[kind], [" ".join(awkward_texts()[:60])])
 
     def test_pickles_and_workers_encode_by_the_same(self, both: Any, specs: dict[str, str]) -> None:

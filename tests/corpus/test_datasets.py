@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from corpus import datasets, storage
-from corpus.datasets import Completion, DatasetWriter, damaged_files, read_manifest
-from corpus.errors import CorpusmillError, DataError, DatasetError, UsageError
+from corpusmill.corpus import datasets, storage
+from corpusmill.corpus.datasets import Completion, DatasetWriter, damaged_files, read_manifest
+from corpusmill.corpus.errors import CorpusmillError, DataError, DatasetError, UsageError
 
 TOKENIZER = {"vocabulary_size": 257, "end_of_document": 256}
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 import zstandard
 
-from corpus.errors import UsageError
-from corpus.formats import DamagedStreamError, decompressed
-from corpus.inputs import ReadOptions, find_inputs
+from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.formats import DamagedStreamError, decompressed
+from corpusmill.corpus.inputs import ReadOptions, find_inputs
 from tests.corpus.samples import JSON_LINE, PACKERS, arrow_bytes, parquet_bytes, zstd
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from corpus.errors import UsageError
-from corpus.inputs import ReadOptions, find_inputs
+from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.inputs import ReadOptions, find_inputs
 from tests.corpus.samples import JSON_LINE, found, write
 
 

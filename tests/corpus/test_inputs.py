@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from corpus.errors import UsageError
-from corpus.inputs import (
+from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.inputs import (
     InputFile,
     ReadOptions,
     Segment,
@@ -109,7 +109,7 @@ class TestFindInputs:
         def refuse(url: str) -> None:
             raise PermissionError(13, "Permission denied", url)
 
-        monkeypatch.setattr("corpus.storage.open_input", refuse)
+        monkeypatch.setattr("corpusmill.corpus.storage.open_input", refuse)
         with pytest.raises(UsageError, match=r"cannot read input .*/x.*Permission denied"):
             found(tmp_path)
 

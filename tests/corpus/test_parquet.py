@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus import parquet
+from corpusmill.corpus import parquet
 
 SCHEMA = pa.schema(
     [

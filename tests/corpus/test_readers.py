@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 
-from corpus.documents import DOCUMENT_SCHEMA, BadRecord
-from corpus.errors import UsageError
-from corpus.inputs import ReadOptions, Segment, find_inputs, plan_shards
-from corpus.readers import BATCH_BYTES, BATCH_DOCUMENTS, read_segment
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA, BadRecord
+from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.inputs import ReadOptions, Segment, find_inputs, plan_shards
+from corpusmill.corpus.readers import BATCH_BYTES, BATCH_DOCUMENTS, read_segment
 from tests.corpus import samples
 
 Documents = list[tuple[str, str]]
@@ -165,7 +165,7 @@ class TestJsonLines:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = segment_of(tmp_path / "x", b'{"text": "a"}\n' * 100, "jsonl")
-        monkeypatch.setattr("corpus.readers._count_newlines", None)
+        monkeypatch.setattr("corpusmill.corpus.readers._count_newlines", None)
         assert len(read(*cut(whole, [500]))[0]) == 100
 
     def test_a_long_line_is_told_once_and_not_held(self, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ class TestJsonLines:
                 consumed += len(data)
                 return data
 
-        monkeypatch.setattr("corpus.storage.open_input", Counted)
+        monkeypatch.setattr("corpusmill.corpus.storage.open_input", Counted)
         segments = cut(whole, list(range(0, whole.end, 1_000_000)))
         assert faults(read(*segments, max_document_bytes=10)[1]) == [(1, 0)]
         assert consumed < 1.5 * whole.end
@@ -471,7 +471,7 @@ class TestTables:
                 raise ConnectionResetError("peer is gone")
 
         monkeypatch.setattr(
-            "corpus.storage.open_arrow",
+            "corpusmill.corpus.storage.open_arrow",
             lambda url: pa.PythonFile(Unreachable(Path(url).read_bytes()), mode="r"),
         )
         with pytest.raises(ConnectionResetError):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpus.inputs import ReadOptions, find_inputs
-from corpus.sampling import sample_documents
+from corpusmill.corpus.inputs import ReadOptions, find_inputs
+from corpusmill.corpus.sampling import sample_documents
 
 TEXTS = [f"document {number} " + "é" * (number % 50) for number in range(20_000)]
 LINES = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXTS)

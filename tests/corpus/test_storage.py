@@ -6,8 +6,8 @@ import os
 import fsspec
 import pytest
 
-from corpus import storage
-from corpus.errors import StorageError, UsageError
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import StorageError, UsageError
 
 SECRET = "a-secret"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.tokenizers import TextStream, load_tokenizer
+from corpusmill.corpus.tokenizers import TextStream, load_tokenizer
 from tests.integration.conftest import byte_level_bpe
 
 TEXTS = ["", "a", "thé à la crème, 猫は好き 🐈‍⬛ ", "e\u0301\n\n  x"]

@@ -17,11 +17,11 @@ import tokenizers
 from hypothesis import given, settings
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from corpus.errors import DataError, UsageError
-from corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
-from corpus.tokenizers.backends import flat, make_backend
-from corpus.tokenizers.base import MARKER
-from corpus.tokenizers.pieces import PIECE_BYTES, split_text
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
+from corpusmill.corpus.tokenizers.backends import flat, make_backend
+from corpusmill.corpus.tokenizers.base import MARKER
+from corpusmill.corpus.tokenizers.pieces import PIECE_BYTES, split_text
 
 KINDS = ("bytes", "gpt2", "gptneox", "mistral")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -235,7 +235,7 @@ class TestLongTexts:
         text = "\n\n".join(wiki)[:5_000_000]
         assert len(list(split_text(memoryview(text.encode())))) == 5
         in_pieces = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 1 << 40)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 1 << 40)
         np.testing.assert_array_equal(in_pieces, tokenizer.encode(text))
 
     @pytest.mark.parametrize("kind", ["gpt2", "gptneox", "mistral"])
@@ -246,7 +246,7 @@ class TestLongTexts:
         tokenizer = load(kind)
         texts = arrow(*wiki[:50], "", " ".join(wiki[50:70]))
         tokens, lengths = tokenizer.encode_batch(texts)
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 300)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 300)
         assert len(list(split_text(memoryview(wiki[0].encode())))) > 5
         found_tokens, found_lengths = tokenizer.encode_batch(texts)
         np.testing.assert_array_equal(tokens, found_tokens)
@@ -272,7 +272,7 @@ class TestLongTexts:
         tokenizer = load_tokenizer(saved(tmp_path / "t.json", small))
         text = "\n".join(wiki[:60])
         whole = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 200)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 200)
         np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     @pytest.mark.parametrize("kind", ["gpt2", "mistral"])
@@ -286,7 +286,7 @@ class TestLongTexts:
     @given(text=st.text(st.sampled_from("ab é字😀 \n\u00a0"), max_size=80), size=st.integers(4, 12))
     def test_cuts(self, text: str, size: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", size)
+            patch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", size)
             pieces = list(split_text(memoryview(text.encode())))
         assert "".join(pieces) == text
         assert all(len(piece.encode()) <= size for piece in pieces)
@@ -303,7 +303,7 @@ class TestLongTexts:
         ],
     )
     def test_where_cuts_are(self, text: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 10)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 10)
         assert next(split_text(memoryview(text.encode()))) == first
 
     def test_short_texts_are_one_piece(self) -> None:
@@ -327,7 +327,7 @@ class TestLongTexts:
         tokenizer = load_tokenizer(str(tmp_path / "m.model"))
         text = "the quick brown fox jumps over three lazy dogs"
         whole = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 12)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 12)
         np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ class TestLongTexts:
         text = " ".join(words * 5)
         whole = tokenizer.encode(text)
         assert len(set(whole.tolist())) >= 4
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 17)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 17)
         np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
     def test_a_byte_level_prefix_is_put_once(
@@ -374,7 +374,7 @@ class TestLongTexts:
         tokenizer = load_tokenizer(str(tmp_path))
         text = "Hello字字字字字字字 world"
         whole = tokenizer.encode(text)
-        monkeypatch.setattr("corpus.tokenizers.pieces.PIECE_BYTES", 11)
+        monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 11)
         assert tokenizer.decode(tokenizer.encode(text)) == tokenizer.decode(whole) == f" {text}"
 
 
@@ -563,9 +563,8 @@ class TestLoading:
     def test_bytes_need_no_library_state_in_a_new_process(self, tmp_path: Path) -> None:
         """A worker loads a tokenizer by its folder alone."""
         folder = save(tmp_path / "t", load_tokenizer("bytes"))
-        code = (
-            f"from corpus.tokenizers import load_tokenizer as l; print(l({folder!r}).encode('a'))"
-        )
+        load = "from corpusmill.corpus.tokenizers import load_tokenizer"
+        code = f"{load}; print(load_tokenizer({folder!r}).encode('a'))"
         root = Path(__file__).parents[2]
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus import parquet, tokens
-from corpus.documents import DOCUMENT_SCHEMA
-from corpus.tokenizers import load_tokenizer
+from corpusmill.corpus import parquet, tokens
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA
+from corpusmill.corpus.tokenizers import load_tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from compress import FreezeOptions, freeze, ngram_model, static_model
-from compress.byte_models import save_model
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.compress import FreezeOptions, freeze, ngram_model, static_model
+from corpusmill.compress.byte_models import save_model
 from tests.codebooks import small_used_book
 from tests.compress.samples import tiny_transformer
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from compress.codebook import Codebook
-from compress.codecs import open_codec
-from compress.compressed import read_documents
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.compress.codebooks.codebook import Codebook
+from corpusmill.compress.codecs import open_codec
+from corpusmill.compress.datasets.compressed import read_documents
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.golden import decoders
 from tests.golden.make import CODEBOOKS, CODEC_FOLDER, CODECS, HERE, USED_CODEBOOK

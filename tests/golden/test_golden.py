@@ -8,9 +8,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from compress import ByteStrings, Codebook, open_codec
-from compress.byte_models import open_model, save_model
-from compress.compressed import read_documents
+from corpusmill.compress import ByteStrings, Codebook, open_codec
+from corpusmill.compress.byte_models import open_model, save_model
+from corpusmill.compress.datasets.compressed import read_documents
 from tests.compress.samples import HARD, frequencies
 from tests.golden.make import CODEC_FOLDER, CODECS, HERE, KINDS, make
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from corpus.datasets import read_manifest
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import read_manifest
 
 
 def run(*arguments):

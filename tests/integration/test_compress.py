@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import Codebook, CodebookTokenizer
-from corpus.datasets import read_manifest
-from corpus.tokens import MAX_ROW_TOKENS
+from corpusmill.compress import Codebook, CodebookTokenizer
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.tokens import MAX_ROW_TOKENS
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.integration.samples import assert_same_data, random_texts, run, write_jsonl
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from corpus.datasets import read_manifest
+from corpusmill.corpus.datasets import read_manifest
 from tests.integration.samples import assert_same_data, random_texts, run, write_jsonl
 
 # Several input files, shards, runs and partitions, so that there is something to get out of order.

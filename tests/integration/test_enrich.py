@@ -15,13 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from corpus.datasets import read_manifest
-from corpus.errors import DataError
-from ngram_agg.positions import hash_strings
-from ngram_agg.target_options import TargetOptions
-from ngram_agg.targets import WEIGHT_UNITS
-from ngram_agg.targets_files import TargetsReader
-from pipelines import cli, target_joins
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.positions import hash_strings
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import WEIGHT_UNITS
+from corpusmill.ngram_agg.targets_files import TargetsReader
+from corpusmill.pipelines import target_joins
+from corpusmill.trainer.data import DataOptions, Loader, TokenDataset
 from tests.integration.samples import (
     assert_same_data,
     documents_of,
@@ -33,7 +35,6 @@ from tests.integration.samples import (
 from tests.integration.test_resume import kill_after_first_part, start
 from tests.ngram_agg import test_targets as oracle
 from tests.targets import in_slots, names, read_rows
-from trainer.data import DataOptions, Loader, TokenDataset
 
 MAX_ORDER = 4
 REPOSITORY = Path(__file__).parents[2]
@@ -169,8 +170,8 @@ def test_the_loader_computes_the_targets_that_enrich_writes(options, job, tmp_pa
     """Bit by bit, also in the middle of documents that go on in another row group."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # A document of several row groups.
-    monkeypatch.setattr("corpus.tokens.ROW_GROUP_TOKENS", 1000)
-    monkeypatch.setattr("corpus.tokens.MAX_ROW_TOKENS", 700)
+    monkeypatch.setattr("corpusmill.corpus.tokens.ROW_GROUP_TOKENS", 1000)
+    monkeypatch.setattr("corpusmill.corpus.tokens.MAX_ROW_TOKENS", 700)
     write_jsonl(tmp_path / "in.jsonl", ["", *random_texts(3, words=2000, documents=2), "end"])
     run(
         *("tokenize", "--input", tmp_path / "in.jsonl", "--tokenizer", "bytes"),

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 
-from corpus.datasets import TOKENIZER_FOLDER, read_manifest
-from corpus.tokenizers import load_tokenizer
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER, read_manifest
+from corpusmill.corpus.tokenizers import load_tokenizer
 from tests.integration.samples import documents_of, random_texts, run, write_jsonl
 from tests.oracle import count_contexts, count_ngrams, distributions, distributions_of, flat
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from corpus.datasets import read_manifest
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.hugging_face import CompactCollator, compact_loss, target_rows
+from corpusmill.trainer.losses import sparse_cross_entropy
 from examples import bare_loop, distil, hugging_face
 from tests.integration.samples import random_texts, run, write_jsonl
-from trainer.data import DataOptions, TokenDataset
-from trainer.hugging_face import CompactCollator, compact_loss, target_rows
-from trainer.losses import sparse_cross_entropy
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import Codebook
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.compress import Codebook
+from corpusmill.trainer.opening import open_model
+from corpusmill.trainer.texts import open_texts
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.integration.conftest import SENTENCES
 from tests.integration.samples import run, write_jsonl
-from trainer.opening import open_model
-from trainer.texts import open_texts
 
 KINDS = ("bytes", "new-end", "own-end", "sentencepiece", "codebook", "raw", "subword")
 TEXTS = ["", "a", " a  b\n\nc", "<|endoftext|><end><start>", *SENTENCES]

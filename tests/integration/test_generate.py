@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.trainer.generate import Reader, choose, generate
+from corpusmill.trainer.opening import open_model
+from corpusmill.trainer.options import GenerateOptions
+from corpusmill.trainer.texts import open_texts
 from tests.integration.conftest import SENTENCES
-from trainer.generate import Reader, choose, generate
-from trainer.opening import open_model
-from trainer.options import GenerateOptions
-from trainer.texts import open_texts
 
 KINDS = ("bytes", "new-end", "own-end", "sentencepiece", "codebook", "raw", "subword")
 

@@ -22,7 +22,7 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 def start(*arguments):
     """A command in a process group of its own, as a shell starts it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
+        [sys.executable, "-m", "corpusmill.commands.cli", *map(str, arguments)],
         start_new_session=True,
         env=ONE_THREAD,
         text=True,

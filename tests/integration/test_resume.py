@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import cli
+from corpusmill.commands import cli
 from tests.codebooks import small_book
 from tests.integration.samples import file_hashes, random_texts, run, write_jsonl
 
 SECONDS_TO_WAIT = 120
 
 
-def start(*arguments, program=("-m", "pipelines.cli")):
+def start(*arguments, program=("-m", "corpusmill.commands.cli")):
     """A command in a process group of its own, so that its workers can be killed with it."""
     command = [sys.executable, *program, *map(str, arguments)]
     return subprocess.Popen(
@@ -148,8 +148,8 @@ def is_within_round_1(path):
 # Keeps the work after every batch, not every minute.
 EAGER_FREEZE = """
 import sys
-from compress import checkpoints
-from pipelines import cli
+from corpusmill.compress import checkpoints
+from corpusmill.pipelines import cli
 checkpoints._SECONDS_BETWEEN = checkpoints._MOST_OF_TIME = 0
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -159,7 +159,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("moment", "program", "stage"),
     [
-        (is_after_round_1, ["-m", "pipelines.cli"], "round 2 of 6"),
+        (is_after_round_1, ["-m", "corpusmill.commands.cli"], "round 2 of 6"),
         (is_within_round_1, ["-c", EAGER_FREEZE], "round 1 of 6"),
     ],
 )

@@ -14,11 +14,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from corpus.datasets import read_manifest
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.metrics import read_metrics
 from tests.trainer.samples import random_files, write_targets, write_tokens
-from trainer import checkpoints
-from trainer.metrics import read_metrics
 
 SECONDS_TO_WAIT = 120
 TIMES = ("seconds", "tokens_per_second")
@@ -48,7 +48,7 @@ def compact(data):
 
 
 def start(arguments, launcher=()):
-    command = [sys.executable, *map(str, launcher), "-m", "pipelines.cli", *arguments]
+    command = [sys.executable, *map(str, launcher), "-m", "corpusmill.commands.cli", *arguments]
     return subprocess.Popen(
         command,
         start_new_session=True,

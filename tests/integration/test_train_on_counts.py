@@ -5,13 +5,13 @@ import tempfile
 import pytest
 import torch
 
-from corpus.errors import DatasetError, UsageError
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus.errors import DatasetError, UsageError
+from corpusmill.trainer.data import IGNORED, DataOptions, Loader, TokenDataset
+from corpusmill.trainer.metrics import read_metrics
 from tests.integration.samples import documents_of, random_texts, run, write_jsonl
 from tests.oracle import count_contexts
 from tests.trainer import samples
-from trainer.data import IGNORED, DataOptions, Loader, TokenDataset
-from trainer.metrics import read_metrics
 
 MAX_ORDER = 2
 

@@ -4,11 +4,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.metrics import read_metrics
+from corpusmill.trainer.opening import open_model
 from tests.trainer.samples import END, TOKENIZER, random_files, write_targets, write_tokens
-from trainer import checkpoints
-from trainer.metrics import read_metrics
-from trainer.opening import open_model
 
 SMALL = ["--width", 32, "--heads", 2, "--layers", 1, "--mlp-width", 48]
 USUAL = ["--batch-size", 2, "--length", 16, "--device", "cpu", "--steps", 2]

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.errors import UsageError
-from ngram_agg import DistributionOptions, count_ngrams, merge_runs, scan_distributions
-from ngram_agg.distributions import distribution_row, split_children, split_contexts
-from ngram_agg.partitions import partition_bounds, partition_cuts, sample_stream
+from corpusmill.corpus.errors import UsageError
+from corpusmill.ngram_agg import DistributionOptions, count_ngrams, merge_runs, scan_distributions
+from corpusmill.ngram_agg.distributions import distribution_row, split_children, split_contexts
+from corpusmill.ngram_agg.partitions import partition_bounds, partition_cuts, sample_stream
 from tests.ngram_agg.strategies import corpora
 from tests.oracle import distributions, documents_of
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.datasets import read_manifest
-from corpus.errors import DataError, UsageError
-from ngram_agg.given_targets import targets_of, write_targets
-from ngram_agg.packing import Packing
-from ngram_agg.targets_files import TargetsReader
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.ngram_agg.given_targets import targets_of, write_targets
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.targets_files import TargetsReader
 from tests.trainer import samples
 
 HEAD, DRAWS = 3, 2

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngram_agg.growth import Growth
+from corpusmill.ngram_agg.growth import Growth
 
 SIZES = [1000 * 2**i for i in range(5)]
 

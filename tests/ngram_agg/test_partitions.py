@@ -2,8 +2,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngram_agg import count_ngrams, merge_runs
-from ngram_agg.partitions import merge_samples, partition_bounds, partition_cuts, sample_stream
+from corpusmill.ngram_agg import count_ngrams, merge_runs
+from corpusmill.ngram_agg.partitions import (
+    merge_samples,
+    partition_bounds,
+    partition_cuts,
+    sample_stream,
+)
 from tests.ngram_agg.strategies import corpora
 
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from corpus.errors import DataError, UsageError
-from ngram_agg import Packing, count_ngrams, merge_runs, merge_streams
-from ngram_agg.packing import pack_one
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.ngram_agg import Packing, count_ngrams, merge_runs, merge_streams
+from corpusmill.ngram_agg.packing import pack_one
 from tests.ngram_agg.strategies import corpora
 from tests.oracle import count_contexts, documents_of, flat
 

@@ -4,16 +4,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from corpus.datasets import Completion, DatasetWriter
-from corpus.errors import DataError, DatasetError, UsageError
-from ngram_agg import (
+from corpusmill.corpus.datasets import Completion, DatasetWriter
+from corpusmill.corpus.errors import DataError, DatasetError, UsageError
+from corpusmill.ngram_agg import (
     DistributionOptions,
     count_ngrams,
     open_distributions,
     scan_distributions,
     tables,
 )
-from ngram_agg.distributions import distribution_row
+from corpusmill.ngram_agg.distributions import distribution_row
 from tests.oracle import distributions, documents_of
 
 VOCABULARY, END, MAX_ORDER, TOP_K = 300, 299, 3, 4

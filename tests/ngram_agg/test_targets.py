@@ -8,27 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.errors import DataError, UsageError
-from ngram_agg.full_tables import (
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.ngram_agg.full_tables import (
     backward_contexts,
     backward_run,
     build_table,
     forward_contexts,
     full_distributions,
 )
-from ngram_agg.packing import Packing
-from ngram_agg.positions import (
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.positions import (
     Place,
     find_documents,
     find_positions,
     hash_strings,
     start_of_file,
 )
-from ngram_agg.runs import count_ngrams, merge_runs
-from ngram_agg.saved_columns import save_columns
-from ngram_agg.slots import Slots
-from ngram_agg.target_options import TargetOptions
-from ngram_agg.targets import (
+from corpusmill.ngram_agg.runs import count_ngrams, merge_runs
+from corpusmill.ngram_agg.saved_columns import save_columns
+from corpusmill.ngram_agg.slots import Slots
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import (
     NO_CONTEXT,
     NO_HEAD,
     WEIGHT_UNITS,

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.datasets import Manifest
-from corpus.errors import DataError
-from ngram_agg import targets_files
-from ngram_agg.packing import Packing
-from ngram_agg.target_options import TargetOptions
-from ngram_agg.targets import Targets, make_targets
-from ngram_agg.targets_files import TargetsReader, TargetsWriter
+from corpusmill.corpus.datasets import Manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg import targets_files
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.targets import Targets, make_targets
+from corpusmill.ngram_agg.targets_files import TargetsReader, TargetsWriter
 from tests.ngram_agg.test_targets import (
     END,
     documents_strategy,

@@ -2,7 +2,7 @@
 
 import json
 
-from pipelines import cli
+from corpusmill.commands import cli
 
 
 def command(*arguments):

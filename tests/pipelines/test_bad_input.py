@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 
-from corpus.datasets import Completion, DatasetWriter, read_manifest
-from corpus.tokenizers.pieces import PieceTokenizer
-from corpus.tokens import TokensWriter, tokens_schema
+from corpusmill.corpus.datasets import Completion, DatasetWriter, read_manifest
+from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.tokens import TokensWriter, tokens_schema
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
 GOOD = b'{"text": "good"}\n'
@@ -196,7 +196,7 @@ def test_verify_names_a_damaged_file(kind, damage, job, tmp_path, capsys):
 def run_on_a_small_disk(arguments, limit):
     """Runs a command in a process whose files may not grow beyond `limit` bytes."""
     code = (
-        "import resource, signal, sys; from pipelines import cli;"
+        "import resource, signal, sys; from corpusmill.commands import cli;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         "sys.exit(cli.main(sys.argv[1:]))"

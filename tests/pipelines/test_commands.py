@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from corpus.datasets import DatasetWriter, read_manifest
-from ngram_agg import CountsRun, Packing, count_ngrams, merge_runs
-from ngram_agg.counts_files import read_spilled, spill_runs
-from ngram_agg.distributions import DistributionOptions, distribution_row
-from ngram_agg.partitions import sample_stream
-from ngram_agg.tables import rows_to_batch
-from pipelines import cli, coders, counts_merging, counts_parts
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import DatasetWriter, read_manifest
+from corpusmill.ngram_agg import CountsRun, Packing, count_ngrams, merge_runs
+from corpusmill.ngram_agg.counts_files import read_spilled, spill_runs
+from corpusmill.ngram_agg.distributions import DistributionOptions, distribution_row
+from corpusmill.ngram_agg.partitions import sample_stream
+from corpusmill.ngram_agg.tables import rows_to_batch
+from corpusmill.pipelines import coders, counts_merging, counts_parts
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
 
@@ -112,7 +113,7 @@ def test_many_runs_are_merged_by_the_combiner(tmp_path):
 
 
 def test_a_spilled_run_is_read_from_any_key_to_any_other(tmp_path, monkeypatch):
-    monkeypatch.setattr("ngram_agg.counts_files._SPILL_ROWS", 3)
+    monkeypatch.setattr("corpusmill.ngram_agg.counts_files._SPILL_ROWS", 3)
     packing, run = next(some_runs(1))
     spill_runs(str(tmp_path / "run.arrow"), packing, [run[:10], run[10:]])
     keys = [run.key(row) for row in range(0, len(run), 4)]

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compress import save_model
-from compress.codecs import CODEBOOK_FILE
-from corpus import storage
-from corpus.datasets import TOKENIZER_FOLDER, FileRecord, read_manifest
-from corpus.tokenizers.hugging_face import _BYTE_OF
-from corpus.tokens import tokens_schema
+from corpusmill.compress import save_model
+from corpusmill.compress.codecs import CODEBOOK_FILE
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER, FileRecord, read_manifest
+from corpusmill.corpus.tokenizers.hugging_face import _BYTE_OF
+from corpusmill.corpus.tokens import tokens_schema
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.compress.samples import ngram
 from tests.pipelines.samples import command, tokenize, write_jsonl
@@ -324,8 +324,10 @@ def test_a_stream_that_is_cut_off_is_an_error(codebook, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_endless_streams_are_piped_until_the_reader_has_enough(codebook):
-    compress = f"{sys.executable} -m pipelines.cli compress --codebook {codebook} --stdin"
-    decompress = f"{sys.executable} -m pipelines.cli decompress --codebook {codebook} --stdin"
+    compress = f"{sys.executable} -m corpusmill.commands.cli compress --codebook {codebook} --stdin"
+    decompress = (
+        f"{sys.executable} -m corpusmill.commands.cli decompress --codebook {codebook} --stdin"
+    )
     line = f"yes 'the cat sat' | {compress} | {decompress} | head -n 200000 | tail -n 1"
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, check=True, timeout=120

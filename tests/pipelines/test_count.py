@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus import tokens
-from corpus.documents import DOCUMENT_SCHEMA
-from corpus.tokenizers import load_tokenizer
-from ngram_agg import Packing, count_ngrams, merge_runs
-from pipelines.count import cut_stretches, token_blocks
+from corpusmill.corpus import tokens
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA
+from corpusmill.corpus.tokenizers import load_tokenizer
+from corpusmill.ngram_agg import Packing, count_ngrams, merge_runs
+from corpusmill.pipelines.count import cut_stretches, token_blocks
 
 
 @given(

@@ -3,7 +3,8 @@
 import pytest
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 
-from pipelines import cli, dataflow
+from corpusmill.commands import cli
+from corpusmill.pipelines.launching import dataflow
 
 OPTIONS = ["--runner=DataflowRunner", "--project=p-1", "--region=r", "--temp_location=gs://b/t"]
 NO_ACCOUNT = "--no_auth"

@@ -21,8 +21,8 @@ from apache_beam.portability.api import (
     beam_provision_api_pb2_grpc,
 )
 
-from corpus.errors import UsageError
-from pipelines import engines
+from corpusmill.corpus.errors import UsageError
+from corpusmill.pipelines.launching import engines
 from tests.cloud.servers import free_port
 from tests.pipelines.samples import command
 
@@ -180,7 +180,7 @@ class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
 def pool():
     """What starts workers, and the address of a runner's service."""
     port = free_port()
-    program = [sys.executable, "-m", "pipelines.worker", "--pool", str(port)]
+    program = [sys.executable, "-m", "corpusmill.pipelines.launching.worker", "--pool", str(port)]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with grpc.insecure_channel(f"localhost:{port}") as channel:

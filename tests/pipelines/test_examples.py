@@ -5,7 +5,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from corpus.datasets import part_name, read_manifest
+from corpusmill.corpus.datasets import part_name, read_manifest
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.pipelines.samples import command, write_jsonl
 from tests.pipelines.test_bad_input import dead_letters, error_of

@@ -2,10 +2,17 @@
 
 import pytest
 
-from compress import Codebook, FreezeOptions, freeze, ngram_model, save_model, static_model
-from compress.samples import sample_text
-from corpus.datasets import read_manifest
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.compress import (
+    Codebook,
+    FreezeOptions,
+    freeze,
+    ngram_model,
+    save_model,
+    static_model,
+)
+from corpusmill.compress.datasets.samples import sample_text
+from corpusmill.corpus.datasets import read_manifest
 from tests.pipelines.conftest import TEXTS
 from tests.pipelines.samples import command, write_jsonl
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from corpus.errors import CorpusmillError, DataError
-from pipelines.here import LocalJob
+from corpusmill.corpus.errors import CorpusmillError, DataError
+from corpusmill.pipelines.launching.here import LocalJob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,8 @@ def test_a_worker_that_dies_ends_the_job(tmp_path):
 )
 def test_workers_end_with_the_process_that_started_them(tmp_path, number, code):
     program = (
-        "from pipelines.here import LocalJob; from tests.pipelines.test_here import Note\n"
+        "from corpusmill.pipelines.launching.here import LocalJob\n"
+        "from tests.pipelines.test_here import Note\n"
         f"LocalJob(Note({str(tmp_path)!r}), ['wait', 'wait2', 'wait'], 2, None).run()"
     )
     process = psutil.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)

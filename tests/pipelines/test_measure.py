@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compress import Codebook, samples
-from compress.codecs import open_codec
-from corpus import tokens
-from corpus.datasets import read_manifest
-from corpus.tokens import tokens_schema
-from pipelines.measure import measure
+from corpusmill.commands.measure import measure
+from corpusmill.compress import Codebook
+from corpusmill.compress.codecs import open_codec
+from corpusmill.compress.datasets import samples
+from corpusmill.corpus import tokens
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.tokens import tokens_schema
 from tests.codebooks import ENGLISH, HARD_TEXTS, small_book
 from tests.pipelines.samples import command, tokenize, write_jsonl
 from tests.pipelines.test_bad_input import error_of

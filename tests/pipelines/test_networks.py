@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from compress import ArithmeticCodec, EqualInfoCodec, open_model
-from compress.codecs import expect_codec
-from corpus.datasets import TOKENIZER_FOLDER, read_manifest
-from corpus.errors import DataError
-from pipelines.compress import make_job
-from pipelines.decompress import DecompressFiles, build_pipeline, make_plan
-from pipelines.documents import DocumentOptions, find_documents
-from pipelines.networks import GPU, NAMESPACE, NetworkHandler
-from pipelines.options import RunOptions
+from corpusmill.compress import ArithmeticCodec, EqualInfoCodec, open_model
+from corpusmill.compress.codecs import expect_codec
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER, read_manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.pipelines.compress import make_job
+from corpusmill.pipelines.decompress import DecompressFiles, build_pipeline, make_plan
+from corpusmill.pipelines.documents import DocumentOptions, find_documents
+from corpusmill.pipelines.launching.networks import GPU, NAMESPACE, NetworkHandler
+from corpusmill.pipelines.launching.options import RunOptions
 from tests.compress.samples import TEXT
 from tests.golden.make import HERE
 from tests.integration.samples import assert_same_data

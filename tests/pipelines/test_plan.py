@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from corpus.datasets import read_manifest
-from corpus.sampling import Sample
-from pipelines.enrich import EnrichOptions
-from pipelines.plan import Estimates, PlanOptions, measure
+from corpusmill.commands.plan import Estimates, PlanOptions, measure
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.sampling import Sample
+from corpusmill.pipelines.enrich import EnrichOptions
 from tests.pipelines.samples import command, write_jsonl
 
 # Words as frequent as in real text, of the letters of their rank.

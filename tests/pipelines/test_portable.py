@@ -10,9 +10,9 @@ from apache_beam.portability.common_urns import (
 )
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from corpus import storage
-from ngram_agg.target_options import TargetOptions
-from pipelines import count, distributions, enrich, merge
+from corpusmill.corpus import storage
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.pipelines import count, distributions, enrich, merge
 from tests.pipelines.samples import command
 
 SPLITTABLE = deprecated_primitives.READ.urn, "beam:transform:sdf_"

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.datasets import Completion, DatasetWriter, part_name, read_manifest
-from corpus.tokens import tokens_schema
+from corpusmill.corpus.datasets import Completion, DatasetWriter, part_name, read_manifest
+from corpusmill.corpus.tokens import tokens_schema
 
 END = 0
 VOCABULARY = 1000

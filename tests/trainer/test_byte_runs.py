@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from compress.byte_strings import ByteStrings
-from corpus.errors import DataError, UsageError
-from trainer.byte_runs import START, ByteRuns, RunOptions
-from trainer.data import IGNORED
-from trainer.options import STARTS
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
+from corpusmill.trainer.data import IGNORED
+from corpusmill.trainer.options import STARTS
 
 DOCUMENTS = [b"abcdefghijklmnopqrstuvwxyz", b"", b"0", b"ABCDE"]
 TEXT = ByteStrings.of(DOCUMENTS)

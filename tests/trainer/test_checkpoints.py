@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from corpus import storage
-from corpus.errors import DataError, UsageError
-from trainer import checkpoints
-from trainer.checkpoints import Checkpoint
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.checkpoints import Checkpoint
 
 
 def checkpoint(step=3):

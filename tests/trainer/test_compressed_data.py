@@ -8,15 +8,15 @@ import random
 import pytest
 import torch
 
-from corpus.datasets import read_manifest
-from corpus.errors import DataError, DatasetError, UsageError
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError, DatasetError, UsageError
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.data import IGNORED, DataOptions, Loader, TokenDataset
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
 from tests.trainer import samples
 from tests.trainer.test_data import all_sequences
-from trainer import checkpoints
-from trainer.data import IGNORED, DataOptions, Loader, TokenDataset
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
 
 CODEC = {
     "kind": "codec",

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from corpus import tokens as tokens_files
-from corpus.datasets import read_manifest
-from corpus.errors import DataError, DatasetError, UsageError
+from corpusmill.corpus import tokens as tokens_files
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError, DatasetError, UsageError
+from corpusmill.trainer.data import IGNORED, DataOptions, Loader, TokenDataset
 from tests.integration.samples import documents_of
 from tests.trainer import samples
-from trainer.data import IGNORED, DataOptions, Loader, TokenDataset
 
 # Row groups shorter than a sequence, of one token, and of many sequences.
 SIZES = [[40, 3, 90], [1, 64], [130, 8, 8, 50], [77]]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer import samples
-from trainer import (
+from corpusmill.trainer import (
     DataOptions,
     Loader,
     TokenDataset,
@@ -16,8 +15,9 @@ from trainer import (
     sample_distribution,
     write_targets,
 )
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from tests.trainer import samples
 
 HEAD, DRAWS = 4, 2
 
@@ -79,7 +79,7 @@ def test_the_loader_gives_each_position_the_teachers_distribution(teacher, tmp_p
 
 def test_the_reader_comes_without_beam():
     program = (
-        "import sys; from trainer import TokenDataset, write_targets, linear_cross_entropy;"
+        "import sys; from corpusmill.trainer import TokenDataset, write_targets, linear_cross_entropy;"
         " print('apache_beam' in sys.modules)"
     )
     done = subprocess.run(

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.data import DataOptions
+from corpusmill.trainer.distributed import Processes
+from corpusmill.trainer.evaluate import Evaluation, evaluate, evaluation_loader, results, summary
+from corpusmill.trainer.metrics import read_metrics
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.objective import Objective
 from tests.trainer import samples
-from trainer import checkpoints
-from trainer.data import DataOptions
-from trainer.distributed import Processes
-from trainer.evaluate import Evaluation, evaluate, evaluation_loader, results, summary
-from trainer.metrics import read_metrics
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
-from trainer.objective import Objective
 
 CPU = Processes(torch.device("cpu"))
 LENGTH = 16

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from trainer.data import IGNORED
-from trainer.losses import Task, linear_cross_entropy, replace_by_gradient
+from corpusmill.trainer.data import IGNORED
+from corpusmill.trainer.losses import Task, linear_cross_entropy, replace_by_gradient
 
 ROOT = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.bfloat16)
@@ -40,7 +40,7 @@ def task(vocabulary, device="cpu", mix=0.6, z_loss=0.01):
 
 def check(device, dtype, vocabulary):
     """Compares both steps."""
-    from trainer import kernels
+    from corpusmill.trainer import kernels
 
     for mix, z_loss in ((0.6, 0.01), (0.0, 0.0), (1.0, 0.0)):
         generator = torch.Generator().manual_seed(1)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from trainer.data import IGNORED
-from trainer.losses import linear_cross_entropy, most_likely, sparse_cross_entropy
+from corpusmill.trainer.data import IGNORED
+from corpusmill.trainer.losses import linear_cross_entropy, most_likely, sparse_cross_entropy
 
 WIDTH, VOCABULARY = 5, 11
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from corpus import storage
-from corpus.errors import CorpusmillError
-from trainer.metrics import Meter, MetricsLog, Outcome, Progress, read_metrics
+from corpusmill.corpus import storage
+from corpusmill.corpus.errors import CorpusmillError
+from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, Progress, read_metrics
 
 
 def outcome(loss=2.0, norm=1.0, predictions=10):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from corpus.errors import UsageError
-from trainer.losses import linear_cross_entropy
-from trainer.model_config import SIZES, ModelConfig
-from trainer.models import Cache, Transformer
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.losses import linear_cross_entropy
+from corpusmill.trainer.model_config import SIZES, ModelConfig
+from corpusmill.trainer.models import Cache, Transformer
 
 SMALL = ModelConfig(vocabulary_size=100, width=16, heads=2, layers=2, head_size=8, mlp_width=32)
 

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.errors import UsageError
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
-from trainer.optim import make_optimizer, make_schedule
-from trainer.options import OPTIMIZERS, SCHEDULES
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.optim import make_optimizer, make_schedule
+from corpusmill.trainer.options import OPTIMIZERS, SCHEDULES
 
 SMALL = ModelConfig(vocabulary_size=64, width=8, heads=1, layers=1, head_size=8, mlp_width=8)
 

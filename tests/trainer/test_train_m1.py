@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from compress.byte_models import open_model
-from compress.byte_models.transformer import TransformerModel
-from compress.byte_strings import ByteStrings
-from pipelines import cli
+from corpusmill.commands import cli
+from corpusmill.compress.byte_models import open_model
+from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.byte_runs import START
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.models import Transformer
 from tests.compress.samples import wiki
-from trainer import checkpoints
-from trainer.byte_runs import START
-from trainer.model_config import ModelConfig
-from trainer.models import Transformer
 
 SMALL = ["--batch-size", "4", "--length", "16", "--warmup", "2", "--device", "cpu"]
 
@@ -34,7 +34,7 @@ def train(output, *options):
 
 
 def test_a_trained_model_predicts_as_its_network_does(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("trainer.train_m1._VALIDATION_BYTES", 1 << 12)
+    monkeypatch.setattr("corpusmill.trainer.train_m1._VALIDATION_BYTES", 1 << 12)
     options = ["--tokens", data / "train", "--validate", data / "held", "--steps", 8]
     assert train(tmp_path, *options, "--learning-rate", 1e-2) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from corpus.errors import UsageError
+from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer import checkpoints
+from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.distributed import Processes
+from corpusmill.trainer.model_config import ModelConfig
+from corpusmill.trainer.objective import matrix_type
+from corpusmill.trainer.options import TrainOptions
+from corpusmill.trainer.training import Trainer
 from tests.trainer.samples import VOCABULARY
-from trainer import checkpoints
-from trainer.data import IGNORED, Batch
-from trainer.distributed import Processes
-from trainer.model_config import ModelConfig
-from trainer.objective import matrix_type
-from trainer.options import TrainOptions
-from trainer.training import Trainer
 
 CPU = Processes(torch.device("cpu"))
 LENGTH = 8

@@ -41,8 +41,8 @@ def make_files(folder):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from compress import save_model
-    from pipelines import cli
+    from corpusmill.commands import cli
+    from corpusmill.compress import save_model
     from tests.codebooks import small_book
     from tests.compress.samples import static, tiny_transformer
 
@@ -194,7 +194,7 @@ def _restructured(path, data, source):
     else:
         holder[key] = new
     if path.name == "manifest.json":
-        from corpus.datasets import FileRecord, Manifest
+        from corpusmill.corpus.datasets import FileRecord, Manifest
 
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             fields = {name: each for name, each in value.items() if name != "content_hash"}
@@ -322,7 +322,7 @@ def prepare(number, files, place):
 
 def run_case(number, files):
     """What is wrong with a case: (a short name, all there is to know); None where nothing is."""
-    from pipelines import cli
+    from corpusmill.commands import cli
 
     tempfile.tempdir = None
     with tempfile.TemporaryDirectory() as folder:

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from compress.byte_models import open_model
-from compress.byte_strings import ByteStrings
-from compress.codebook import PARSES, Codebook
-from compress.codecs import ArithmeticCodec
-from corpus.errors import CorpusmillError
-from ngram_agg.counts_files import read_counts, read_spilled
-from ngram_agg.packing import Packing
-from ngram_agg.runs import merge_streams
-from ngram_agg.tables import open_distributions
+from corpusmill.compress.byte_models import open_model
+from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.compress.codebooks.codebook import PARSES, Codebook
+from corpusmill.compress.codecs import ArithmeticCodec
+from corpusmill.corpus.errors import CorpusmillError
+from corpusmill.ngram_agg.counts_files import read_counts, read_spilled
+from corpusmill.ngram_agg.packing import Packing
+from corpusmill.ngram_agg.runs import merge_streams
+from corpusmill.ngram_agg.tables import open_distributions
 from tests.compress.test_byte_models import blended, quantized
 
 DATA = [

@@ -14,16 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compress import save_model
-from compress.byte_models import NgramModel
-from compress.codebook import Codebook, _sections
-from corpus.datasets import Completion, DatasetWriter
-from ngram_agg import DistributionOptions, count_ngrams, open_distributions, scan_distributions
-from ngram_agg import tables as distribution_tables
-from ngram_agg.counts_files import spill_runs, write_counts
-from ngram_agg.distributions import distribution_row
-from ngram_agg.full_tables import FullTable
-from ngram_agg.runs import CountsRun
+from corpusmill.compress import save_model
+from corpusmill.compress.byte_models import NgramModel
+from corpusmill.compress.codebooks.codebook import Codebook, _sections
+from corpusmill.corpus.datasets import Completion, DatasetWriter
+from corpusmill.ngram_agg import (
+    DistributionOptions,
+    count_ngrams,
+    open_distributions,
+    scan_distributions,
+)
+from corpusmill.ngram_agg import tables as distribution_tables
+from corpusmill.ngram_agg.counts_files import spill_runs, write_counts
+from corpusmill.ngram_agg.distributions import distribution_row
+from corpusmill.ngram_agg.full_tables import FullTable
+from corpusmill.ngram_agg.runs import CountsRun
 from tests.codebooks import small_book, small_used_book
 from tests.compress.samples import ngram
 from tests.untrusted.reading import PACKING

@@ -1,0 +1,80 @@
+"""documents -> compressed dataset, or a stream of bytes -> ids"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from corpusmill.commands.arguments import Parser, add_folder, make_parser
+from corpusmill.commands.codec_options import (
+    add_codec_arguments,
+    add_device_argument,
+    check_device,
+    chosen_codec,
+    describe_codec,
+)
+from corpusmill.commands.document_options import (
+    add_document_arguments,
+    add_input_argument,
+    document_options,
+)
+from corpusmill.commands.run_options import parse_job
+from corpusmill.commands.streams import pipe
+from corpusmill.compress.codebooks.codebook import Codebook
+from corpusmill.compress.codebooks.streams import encode_stream
+from corpusmill.compress.codecs import (
+    CodebookCodec,
+    SubwordCodec,
+)
+from corpusmill.pipelines.compress import make_job
+from corpusmill.pipelines.documents import find_documents, prepare_tokenizer
+from corpusmill.pipelines.launching.here import expect_workers
+
+
+def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Iterator[bytes]:
+    """The ids of a stream as raw little-endian integers."""
+    little_endian = book.dtype.newbyteorder("<")
+    for ids in encode_stream(book, chunks, parse):
+        yield ids.astype(little_endian, copy=False).tobytes()
+
+
+def _parser() -> Parser:
+    parser = make_parser(
+        "compress",
+        "Reads documents (JSONL, Parquet, text; also compressed) and writes a compressed dataset;"
+        " or turns a stream of any bytes into raw little-endian ids, as one document.",
+        "corpusmill compress --input 'wiki/*.jsonl.gz' --codebook english.codebook --output small\n"
+        "  corpusmill compress --codebook english.codebook --stdin < text > ids",
+    )
+    add = parser.add_argument
+    add_input_argument(parser, required=False)
+    add_folder(parser, "--output", "the compressed dataset", required=False)
+    add_codec_arguments(parser)
+    add_device_argument(parser)
+    add("--stdin", action="store_true", help="read standard input, write to standard output")
+    add_document_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill compress`"""
+    parser = _parser()
+    arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, make_job.__module__)
+    if arguments.stdin:
+        if arguments.input or arguments.output:
+            parser.error("--stdin goes without --input and --output")
+        codec = chosen_codec(arguments)
+        if not isinstance(codec, CodebookCodec):
+            parser.error(f"--stdin is for --codec codebook only, not {codec.kind}")
+        if codec.token_bits is not None:
+            parser.error("--stdin writes whole codes, without --token-bits")
+        pipe(partial(_encode, book=codec.book, parse=codec.parse))
+        return
+    if not (arguments.input and arguments.output):
+        parser.error("the following arguments are required: --input and --output, or --stdin")
+    codec = chosen_codec(arguments)
+    check_device(codec, arguments.device, run)
+    documents = find_documents(document_options(arguments))
+    description = describe_codec(codec)
+    if isinstance(codec, SubwordCodec):
+        description += prepare_tokenizer(codec.tokenizer, documents)
+    make_job(documents, codec, arguments.output, arguments.device).run(run, description)

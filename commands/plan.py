@@ -1,0 +1,390 @@
+"""What a corpus will take: the jobs run on a sample of it at several sizes, and extrapolated."""
+
+import contextlib
+import importlib
+import io
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from corpusmill.commands.arguments import integer, make_parser, parse_known, positive
+from corpusmill.commands.document_options import (
+    add_document_arguments,
+    add_input_argument,
+    document_options,
+)
+from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import Manifest, read_manifest
+from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.sampling import Sample, sample_documents
+from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
+from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
+from corpusmill.ngram_agg.growth import Growth, Range
+from corpusmill.ngram_agg.packing import Packing, token_dtype
+from corpusmill.ngram_agg.partitions import MOST_PARTITIONS
+from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.pipelines.count import CountOptions
+from corpusmill.pipelines.counts_merging import FAN_IN, partition_rows
+from corpusmill.pipelines.documents import FoundDocuments, find_documents
+from corpusmill.pipelines.enrich import (
+    MANY_TABLES_TIME,
+    SPILLED_BYTES_PER_POSITION,
+    WORKER_BYTES,
+    EnrichOptions,
+    bytes_per_ngram,
+)
+
+# The sample is measured whole, halved, and so on: 5 sizes, each twice the one before.
+_HALVINGS = 4
+_LEAST_DOCUMENTS = 64
+# What a worker of `count` takes besides its tokens: python -m benchmarks.memory.
+_WORKER_BYTES = 400 << 20
+_BYTES_PER_TOKEN = 40
+# An uncompressed row of a spilled run: a key of 64 bits, a high word of up to 64, a count.
+_SPILLED_ROW = 17
+# A slice of a run as it travels to its partition: a name and two cuts.
+_SLICE_BYTES = 150
+# Beyond so many range reads their latency and price are what a job is about.
+_MANY_READS = 10_000_000
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What to plan for.
+
+    Attributes:
+      tokenizer: as `tokenize` takes it.
+      max_order: as `count` takes it, and so are the others.
+    """
+
+    tokenizer: str
+    max_order: int = CountOptions.max_order
+    run_tokens: int = CountOptions.run_tokens
+    partition_mib: int = CountOptions.partition_mib
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the jobs made of a part of the sample.
+
+    Attributes:
+      manifests: of the datasets, by kind.
+      distinct: distinct n-grams of 1 to max_order + 1 tokens.
+    """
+
+    manifests: dict[str, Manifest]
+    distinct: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return int(self.manifests["tokens"].properties["tokens"])
+
+    def bytes_of(self, kind: str) -> int:
+        return sum(file.bytes for file in self.manifests[kind].data_files)
+
+    def counter(self, kind: str, name: str) -> float:
+        return float(self.manifests[kind].counters[name])
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the whole corpus will take, from measurements of parts of it.
+
+    Attributes:
+      measured: parts, each twice the one before.
+      tokens: of the whole corpus.
+      options: what is planned for.
+    """
+
+    measured: Sequence[Measurement]
+    tokens: float
+    options: PlanOptions
+
+    @property
+    def most(self) -> Measurement:
+        return self.measured[-1]
+
+    def grown(self, values: Sequence[float], tokens: float | None = None) -> Range:
+        sizes = [part.tokens for part in self.measured]
+        return Growth(sizes, values).at(max(tokens or self.tokens, sizes[-1]))
+
+    def distinct(self) -> list[Range]:
+        """Distinct n-grams of 1, 2, ... tokens."""
+        return [
+            self.grown(values)
+            for values in zip(*(part.distinct for part in self.measured), strict=True)
+        ]
+
+    def dataset_bytes(self, kind: str) -> Range:
+        sizes = [part.bytes_of(kind) for part in self.measured]
+        linear = self.most.bytes_of(kind) * self.tokens / self.most.tokens
+        if kind == "tokens":
+            return _both(linear)
+        if kind == "targets":
+            # The more text, the more positions have a known context, and tokens drawn for them.
+            return Range(linear, min(self._targets(sizes), self._largest_targets()))
+        return self.grown(sizes)
+
+    def _targets(self, sizes: Sequence[float]) -> float:
+        tokens = [part.tokens for part in self.measured]
+        return Growth(tokens, sizes).at(max(self.tokens, tokens[-1]), steepest=2).high
+
+    def _largest_targets(self) -> float:
+        """Every position a number and all draws, every head all its tokens, uncompressed."""
+        manifest = self.most.manifests["targets"]
+        properties = manifest.properties
+        id_bytes = np.dtype(token_dtype(manifest.tokenizer["vocabulary_size"])).itemsize
+        heads = self.most.counter("targets", "heads") / self.most.tokens
+        head_bytes = properties["head"] * (id_bytes + 2) + 3
+        return self.tokens * (4 + properties["tail_draws"] * id_bytes + heads * head_bytes)
+
+    def contexts(self) -> Range:
+        """Contexts in the distribution tables."""
+        return self.grown([part.counter("distributions", "contexts") for part in self.measured])
+
+    @property
+    def runs(self) -> int:
+        """Spilled runs of the count job."""
+        return max(1, round(self.tokens / self.options.run_tokens))
+
+    def spilled_rows(self) -> Range:
+        """N-grams in all spilled runs."""
+        per_run = min(self.tokens, self.options.run_tokens)
+        longest = [part.distinct[-1] for part in self.measured]
+        if per_run <= self.most.tokens:
+            sizes = [part.tokens for part in self.measured]
+            rows = float(np.exp(np.interp(np.log(per_run), np.log(sizes), np.log(longest))))
+            return Range(rows, rows).times(self.tokens / per_run)
+        return self.grown(longest, per_run).times(self.tokens / per_run)
+
+    def partitions(self) -> Range:
+        rows = partition_rows(self.options.partition_mib)
+        low, high = self.distinct()[-1].times(1 / rows)
+        return Range(*(min(MOST_PARTITIONS, max(1, round(each))) for each in (low, high)))
+
+    def merges(self) -> int:
+        """How often each n-gram is merged: runs meet `FAN_IN` at a time."""
+        return max(1, int(np.ceil(np.log(self.runs) / np.log(FAN_IN))))
+
+    def target_tables(self) -> Range:
+        """Bytes of one table of all contexts for `enrich`."""
+        return self.grown([part.counter("targets", "table_bytes") for part in self.measured])
+
+    @property
+    def is_one_table(self) -> bool:
+        """Whether a worker of `enrich` is expected to hold all contexts."""
+        ngrams = self.distinct()[-1].high
+        return ngrams * bytes_per_ngram(TargetOptions.min_count) <= EnrichOptions.table_mib * 2**20
+
+    def enrich_memory(self) -> float:
+        """Bytes of a worker of `enrich`."""
+        return WORKER_BYTES + min(self.target_tables().high, EnrichOptions.table_mib * 2**20)
+
+    def enrich_scratch(self) -> Range:
+        """Bytes of what `enrich` keeps while it works."""
+        tables = self.target_tables()
+        if self.is_one_table:
+            return tables
+        # Contexts are turned round: all n-grams but those of a single token.
+        low, high = np.sum(self.distinct()[1:], axis=0) * _SPILLED_ROW
+        asked = self.tokens * SPILLED_BYTES_PER_POSITION
+        return Range(tables.low + low + asked, tables.high + high + asked)
+
+    def core_hours(self) -> dict[str, Range]:
+        """Processor time of each job on cores like this one, storage as fast as here."""
+        by_token = self.tokens / self.most.tokens / 3600
+        merged = self.most.counter("counts", "merge_seconds")
+        merged /= self.most.counter("counts", "ngrams_merged") * 3600
+        tables = self.most.counter("distributions", "seconds")
+        tables /= self.most.distinct[-1] * 3600
+        targets = sum(
+            self.most.counter("targets", f"{name}_seconds") for name in ("table", "target")
+        )
+        return {
+            "tokenize": _both(self.most.counter("tokens", "seconds") * by_token),
+            "count": _both(self.most.counter("counts", "count_seconds") * by_token),
+            "merge the counts": self.spilled_rows().times(merged * self.merges()),
+            "distributions": self.distinct()[-1].times(tables),
+            "enrich": _both(targets * by_token * (1 if self.is_one_table else MANY_TABLES_TIME)),
+        }
+
+
+def _both(value: float) -> Range:
+    return Range(value, value)
+
+
+def measure(sample: Sample, options: PlanOptions) -> Iterator[Measurement]:
+    """Runs the jobs on parts of a sample, in a folder for temporary files, the smallest first."""
+    order = np.random.default_rng(0).permutation(len(sample.texts))
+    for halvings in range(_HALVINGS, -1, -1):
+        texts = [sample.texts[i] for i in order[: len(order) >> halvings]]
+        size = sum(map(len, texts)) / 2**20
+        print(f"measuring {size:,.1f} MiB of text", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            yield _measure_part(texts, options, folder)
+
+
+def _measure_part(texts: Sequence[str], options: PlanOptions, folder: str) -> Measurement:
+    place = {
+        kind: os.path.join(folder, kind)
+        for kind in ("tokens", "counts", "distributions", "targets")
+    }
+    documents = os.path.join(folder, "documents.jsonl")
+    with open(documents, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+    max_order = str(options.max_order)
+    jobs = (
+        ("tokenize", ["--input", documents, "--tokenizer", options.tokenizer]),
+        ("count", ["--input", place["tokens"], "--max-order", max_order]),
+        ("distributions", ["--input", place["counts"]]),
+        ("enrich", ["--tokens", place["tokens"], "--counts", place["counts"]]),
+    )
+    # What the jobs say of themselves is about the sample.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for (name, arguments), output in zip(jobs, place.values(), strict=True):
+            job = importlib.import_module(f"corpusmill.commands.{name}")
+            job.main([*arguments, "--output", output])
+    manifests = {kind: read_manifest(output) for kind, output in place.items()}
+    return Measurement(manifests, _distinct_by_length(place["counts"], manifests["counts"]))
+
+
+def _distinct_by_length(counts: str, manifest: Manifest) -> tuple[int, ...]:
+    """Distinct n-grams of 1, 2, ... tokens in a counts dataset."""
+    packing = counts_packing(manifest)
+    distinct = np.zeros(packing.length, np.int64)
+    previous: list[Any] = [None] * packing.length
+    for file in manifest.data_files:
+        for run in read_counts(storage.join(counts, file.name), packing):
+            for length in range(1, packing.length + 1):
+                shorter = run.shortened(length)
+                goes_on = shorter.key(0) == previous[length - 1]
+                distinct[length - 1] += len(shorter) - goes_on
+                previous[length - 1] = shorter.key(len(shorter) - 1)
+    return tuple(distinct.tolist())
+
+
+def report(estimates: Estimates, found: FoundDocuments, sample: Sample, text: float) -> list[str]:
+    """The lines that `corpusmill plan` prints."""
+    most, options = estimates.most, estimates.options
+    rows: list[tuple[str, float | None, Range]] = [
+        ("GiB of text", sample.text_bytes / 2**30, _both(text / 2**30)),
+        ("million tokens", most.tokens / 1e6, _both(estimates.tokens / 1e6)),
+    ]
+    rows += [
+        (f"million distinct {length}-grams", part / 1e6, whole.times(1e-6))
+        for length, (part, whole) in enumerate(
+            zip(most.distinct, estimates.distinct(), strict=True), 1
+        )
+    ]
+    contexts = most.counter("distributions", "contexts") / 1e6
+    rows.append(("million contexts in tables", contexts, estimates.contexts().times(1e-6)))
+    rows += [
+        (
+            f"{kind} dataset, GiB",
+            most.bytes_of(kind) / 2**30,
+            estimates.dataset_bytes(kind).times(2**-30),
+        )
+        for kind in most.manifests
+    ]
+    partitions = estimates.partitions()
+    reads = partitions.times(estimates.runs)
+    spilled = estimates.spilled_rows().times(_SPILLED_ROW * estimates.merges() / 2**30)
+    memory = _WORKER_BYTES + _BYTES_PER_TOKEN * min(options.run_tokens, estimates.tokens)
+    rows += [
+        ("scratch of count, GiB", None, spilled),
+        ("spilled runs", None, _both(estimates.runs)),
+        ("partitions", None, partitions),
+        ("range reads of spilled runs", None, reads),
+        ("shuffled by the runner, GiB", None, reads.times(_SLICE_BYTES / 2**30)),
+        ("memory of a worker of count, GiB", None, _both(memory / 2**30)),
+        ("tables of enrich, GiB", None, estimates.target_tables().times(2**-30)),
+        ("scratch of enrich, GiB", None, estimates.enrich_scratch().times(2**-30)),
+        ("memory of a worker of enrich, GiB", None, _both(estimates.enrich_memory() / 2**30)),
+    ]
+    rows += [(f"core hours: {name}", None, hours) for name, hours in estimates.core_hours().items()]
+    lines = [found.describe(), f"{'':<34}{'sample':>12}{'all of it':>24}"]
+    lines += [f"{name:<34}{_number(part):>12}{_range(whole):>24}" for name, part, whole in rows]
+    if reads.high > _MANY_READS:
+        factor = int(np.ceil(reads.high / _MANY_READS))
+        lines.append(
+            f"{reads.high:,.0f} range reads are many: count with --run-tokens"
+            f" {options.run_tokens * min(factor, 8)} and more memory a worker, or with a"
+            " larger --partition-mib"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
+
+
+def _range(values: Range) -> str:
+    low, high = map(_number, values)
+    return low if low == high else f"{low} to {high}"
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill plan`"""
+    parser = make_parser(
+        "plan",
+        "Says what tokenize, count, distributions and enrich will make of a corpus and take for it:"
+        " they are run here on a sample at five sizes, and what they made is extrapolated.",
+        "corpusmill plan --input 'gs://bucket/crawl/*.jsonl.gz' --tokenizer tokenizer.json",
+    )
+    keep = PlanOptions
+    add = parser.add_argument
+    add_input_argument(parser)
+    add("--tokenizer", required=True, help="as tokenize takes it")
+    add("--max-order", type=integer, default=keep.max_order, metavar="N", help="as count takes it")
+    add("--run-tokens", type=positive, default=keep.run_tokens, metavar="N", help="as count does")
+    add(
+        "--partition-mib",
+        type=positive,
+        default=keep.partition_mib,
+        metavar="MIB",
+        help="as count takes it",
+    )
+    add(
+        "--sample-mib",
+        type=positive,
+        default=16,
+        metavar="MIB",
+        help="how much of the input is measured, as stored",
+    )
+    add(
+        "--text-gib",
+        type=float,
+        metavar="GIB",
+        help="text of the whole corpus, where the input is only a part of it",
+    )
+    add_document_arguments(parser)
+    arguments, _ = parse_known(parser, argv)
+    if arguments.text_gib is not None and not 0 < arguments.text_gib < math.inf:
+        parser.error(f"--text-gib {arguments.text_gib} is not a number above 0")
+    # An order that doesn't fit the vocabulary fails here.
+    Packing.of(describe_tokenizer(load_tokenizer(arguments.tokenizer)), arguments.max_order + 1)
+    options = PlanOptions(
+        arguments.tokenizer, arguments.max_order, arguments.run_tokens, arguments.partition_mib
+    )
+    found = find_documents(document_options(arguments))
+    sample = sample_documents(found.files, found.options.read, arguments.sample_mib << 20)
+    if len(sample.texts) < _LEAST_DOCUMENTS:
+        raise DataError(
+            f"the sample has {len(sample.texts)} documents, {_LEAST_DOCUMENTS} are needed: give a"
+            " larger --sample-mib"
+        )
+    text = found.size * sample.text_bytes / sample.stored_bytes
+    if arguments.text_gib is not None:
+        text = arguments.text_gib * 2**30
+    measured = list(measure(sample, options))
+    tokens = measured[-1].tokens * text / sample.text_bytes
+    print("\n".join(report(Estimates(measured, tokens, options), found, sample, text)))

@@ -1,0 +1,59 @@
+"""How a job runs, on its command line.
+
+A command's own options come first; what is left belongs to Beam and is checked against Beam's
+option classes, because Beam itself ignores a misspelt option in silence.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from corpusmill.commands.arguments import Parser, integer, parse_known
+from corpusmill.pipelines.launching.options import LOCAL_RUNNER, RunOptions
+
+
+def _add_run_arguments(parser: Parser) -> None:
+    group = parser.add_argument_group(
+        "running",
+        f"any option of Beam works too; without --runner the job runs here ({LOCAL_RUNNER})",
+    )
+    group.add_argument("--workers", type=integer, default=1, help="local processes")
+    group.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+
+
+def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions]:
+    """Parses a job's command line.
+
+    Raises:
+      UsageError: an option is missing, bad or unknown to both the command and Beam.
+    """
+    _add_run_arguments(parser)
+    arguments, rest = parse_known(parser, argv, _beam_option_names)
+    return arguments, RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
+
+
+def _beam_option_names() -> set[str]:
+    from apache_beam.options.pipeline_options import (
+        AzureOptions,
+        HadoopFileSystemOptions,
+        S3Options,
+    )
+
+    # Of Beam's own filesystems. Ours are fsspec's, which find credentials in the environment; an
+    # option would hand them to the runner, where a job's description shows them.
+    not_ours = (AzureOptions, HadoopFileSystemOptions, S3Options)
+    names: set[str] = set()
+    for options in PipelineOptions.__subclasses__():
+        if options in not_ours:
+            continue
+        add: Callable[[argparse.ArgumentParser], None] | None = getattr(
+            options, "_add_argparse_args", None
+        )
+        parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+        if add is not None:
+            add(parser)
+        names.update(name for action in parser._actions for name in action.option_strings)
+    return names

@@ -1,0 +1,55 @@
+"""documents -> tokens dataset"""
+
+from collections.abc import Sequence
+
+from corpusmill.commands.arguments import add_folder, make_parser
+from corpusmill.commands.document_options import (
+    add_document_arguments,
+    add_input_argument,
+    document_options,
+)
+from corpusmill.commands.run_options import parse_job
+from corpusmill.corpus.tokenizers import Tokenizer, load_tokenizer
+from corpusmill.pipelines.documents import find_documents, prepare_tokenizer
+from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.pipelines.tokenize import make_job
+
+
+def main(argv: Sequence[str]) -> None:
+    """`corpusmill tokenize`"""
+    parser = make_parser(
+        "tokenize",
+        "Reads documents (JSONL, Parquet, text; also compressed) and writes a tokens dataset.",
+        "corpusmill tokenize --input 'wiki/*.jsonl.gz' --tokenizer tokenizer.json --output tokens",
+    )
+    add = parser.add_argument
+    add_input_argument(parser)
+    add(
+        "--tokenizer",
+        required=True,
+        help="tokenizer.json, SentencePiece .model, VOCAB.json,MERGES.txt, a folder with one of"
+        " these, or bytes",
+    )
+    add_folder(parser, "--output", "the tokens dataset")
+    add(
+        "--end-of-document",
+        metavar="TOKEN",
+        help="token that ends documents (default: the tokenizer's own)",
+    )
+    add_document_arguments(parser)
+    arguments, run = parse_job(parser, argv)
+    expect_workers(run.workers, make_job.__module__)
+    tokenizer = load_tokenizer(arguments.tokenizer, arguments.end_of_document)
+    documents = find_documents(document_options(arguments))
+    notes = prepare_tokenizer(tokenizer, documents)
+    job = make_job(documents, tokenizer, arguments.output)
+    job.run(run, [_describe(tokenizer), *notes])
+
+
+def _describe(tokenizer: Tokenizer) -> str:
+    end = tokenizer.token_text(tokenizer.end_of_document)
+    guess = " (by its name; --end-of-document names another)" if tokenizer.end_is_guess else ""
+    return (
+        f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} ids; documents end with"
+        f" {end}{guess}"
+    )

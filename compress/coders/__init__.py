@@ -1,0 +1,1 @@
+"""Compiled coders, one for each codec of the same name, and what they share."""

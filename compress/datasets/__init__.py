@@ -1,0 +1,1 @@
+"""Datasets of ids: written from text, sampled and measured."""

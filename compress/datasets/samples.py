@@ -1,0 +1,155 @@
+"""Samples of text, for what is fitted on it, and of ids, for what is measured on them."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from corpusmill.compress.byte_strings import ByteStrings, Offsets
+from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.datasets import Manifest
+from corpusmill.corpus.documents import BadRecord
+from corpusmill.corpus.errors import DataError, DatasetError
+from corpusmill.corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
+from corpusmill.corpus.readers import read_segment
+from corpusmill.corpus.tokenizers.base import text_buffers
+from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_tokens
+
+_END = 256
+_SAMPLED_GROUPS = 16
+
+
+def check_bytes(folder: str, manifest: Manifest) -> None:
+    """Raises DatasetError where a dataset's tokens aren't bytes."""
+    tokenizer = manifest.tokenizer
+    if (tokenizer["kind"], tokenizer["end_of_document"]) != ("bytes", _END):
+        raise DatasetError(
+            f"{folder} has {tokenizer['kind']} tokens; bytes are needed: make the tokens with"
+            " --tokenizer bytes"
+        )
+
+
+def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings:
+    """Text from everywhere in a tokens dataset of bytes.
+
+    Args:
+      folder: path or URL of the dataset.
+      manifest: of the dataset.
+      most_bytes: about how much is read of it, in row groups of a MiB that lie equally far apart.
+
+    Returns:
+      Documents; some are parts of documents, because row groups end anywhere.
+    """
+    groups = _row_groups(folder, manifest)
+    wanted = max(1, most_bytes // ROW_GROUP_TOKENS)
+    step = max(1, -(-len(groups) // wanted))
+    tokens = np.concatenate(list(_read(groups[::step])))
+    is_end = tokens == _END
+    ends = np.flatnonzero(is_end)
+    # The bytes before each end; what follows the last one is a document too.
+    lengths = np.diff(np.concatenate([[-1], ends, [len(tokens)]])) - 1
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return ByteStrings(tokens[~is_end].astype(np.uint8), offsets)
+
+
+def _row_groups(folder: str, manifest: Manifest) -> list[tuple[str, int]]:
+    """Places and numbers of all row groups of a dataset."""
+    return [
+        (url, group)
+        for url in (storage.join(folder, file.name) for file in manifest.data_files)
+        for group in range(len(row_group_tokens(url)))
+    ]
+
+
+def documents_text(patterns: Sequence[str], most_bytes: int) -> ByteStrings:
+    """The text of documents as `corpusmill tokenize` reads them, with its defaults.
+
+    Args:
+      patterns: as `corpusmill.corpus.inputs.find_inputs` takes them.
+      most_bytes: once so much is read, the rest is left.
+
+    Raises:
+      UsageError: a pattern matches nothing, or a file can't be read.
+      DataError: a record is no document.
+    """
+    parts, lengths, size = [np.empty(0, np.uint8)], [np.zeros(1, np.int64)], 0
+    for text in _texts(patterns):
+        parts.append(text.data)
+        lengths.append(text.lengths())
+        size += len(text.data)
+        if size >= most_bytes:
+            break
+    return ByteStrings(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
+
+
+def _texts(patterns: Sequence[str]) -> Iterator[ByteStrings]:
+    options = ReadOptions()
+    files = find_inputs(patterns, options)
+    check_columns(files, options)
+    for segment in (segment for shard in plan_shards(files, options) for segment in shard):
+        for documents, bad_records in read_segment(segment, options):
+            _refuse(bad_records)
+            offsets, data = text_buffers(documents.column("text"))
+            # A copy, so that the batch can let go of its memory.
+            text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].copy()
+            yield ByteStrings(text, offsets - offsets[0])
+
+
+def _refuse(bad_records: Sequence[BadRecord]) -> None:
+    if bad_records:
+        bad = bad_records[0]
+        raise DataError(
+            f"{bad.source}, line {bad.line}: {bad.reason}; make a tokens dataset with --tokenizer"
+            " bytes, which sets bad records aside"
+        )
+
+
+def _read(groups: list[tuple[str, int]]) -> Iterator[np.typing.NDArray[np.generic]]:
+    for url, group in groups:
+        yield from read_row_groups(url, group, group + 1)
+        # A document may end here or not: the next group is from elsewhere.
+        yield np.full(1, _END, np.uint16)
+
+
+def sample_ids(folder: str, manifest: Manifest, most_bytes: int) -> tuple[Ids, Offsets]:
+    """Documents from everywhere in a dataset whose rows have `tokens` and `byte_length`.
+
+    Args:
+      folder: path or URL of the dataset.
+      manifest: of the dataset.
+      most_bytes: about how much text they have: the same amount from each of at most 16 row groups
+        that lie equally far apart, and at least one document of each.
+
+    Returns:
+      Ids of documents one after the other, and int64 [documents + 1]: document i has the ids from
+      offsets[i] to offsets[i + 1]. Documents of several rows and empty ones are not among them.
+
+    Raises:
+      DataError: a file can't be read.
+    """
+    groups = _row_groups(folder, manifest)
+    chosen = groups[:: max(1, -(-len(groups) // _SAMPLED_GROUPS))]
+    parts = [_read_whole(url, group, most_bytes // len(chosen)) for url, group in chosen]
+    lengths = np.concatenate([lengths for _, lengths in parts])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return np.concatenate([ids for ids, _ in parts]), offsets
+
+
+def _read_whole(url: str, group: int, most_bytes: int) -> tuple[Ids, Offsets]:
+    """The ids of the first documents that lie in a row of a row group, and how many each has."""
+    with parquet.naming(url), parquet.open_reader(url) as file:
+        table = file.read_row_group(group, columns=["tokens", "byte_length"], use_threads=False)
+        # If the row before ends its document can be told from its length, unless that is empty.
+        before = 1
+        if group:
+            rows = file.read_row_group(group - 1, columns=["byte_length"], use_threads=False)
+            before = rows.column("byte_length")[-1].as_py()
+    lengths = parquet.column_values(table, "byte_length").astype(np.int64)
+    ids_of_rows = np.diff(parquet.list_offsets(table, "tokens"))
+    ids = parquet.column_values(table, "tokens")
+    # The row after one with ids and without a length goes on with its document.
+    goes_on = np.append(before == 0, (lengths == 0) & (ids_of_rows > 0))[:-1]
+    whole = (lengths > 0) & ~goes_on
+    known = np.cumsum(lengths * whole)
+    whole &= (known <= most_bytes) | (known == lengths)
+    return ids[np.repeat(whole, ids_of_rows)], ids_of_rows[whole]

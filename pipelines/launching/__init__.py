@@ -1,0 +1,1 @@
+"""How a job is run: here, on an engine or on Dataflow, and the workers that do it."""

@@ -1,1 +1,0 @@
-"""What `corpusmill report` is made of: numbers are gathered, drawn, and put on a page."""

@@ -1,0 +1,1 @@
+"""The page of `corpusmill report`: numbers are gathered, drawn, and put on it."""
