@@ -24,12 +24,11 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from benchmarks import data, measure
-from corpusmill.commands import quickstart
+from corpusmill.commands import compress, count, quickstart, tokenize
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
 from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokenizers.hugging_face import _BYTE_OF
-from corpusmill.pipelines import compress, count, tokenize
 
 _MAX_ORDER = 5
 _VOCABULARY = 1 << 16

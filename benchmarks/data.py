@@ -19,11 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks import measure
-from corpusmill.commands import quickstart
+from corpusmill.commands import quickstart, tokenize
 from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, part_name, read_manifest
 from corpusmill.corpus.tokens import TokensWriter, read_row_groups, row_group_tokens, tokens_schema
 from corpusmill.ngram_agg.packing import Packing
-from corpusmill.pipelines import tokenize
 
 Tokens = npt.NDArray[np.uint16]
 

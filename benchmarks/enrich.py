@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from benchmarks import data, measure
 from benchmarks.chain import Step, best
+from corpusmill.commands import count, tokenize
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
 from corpusmill.ngram_agg.full_tables import context_lengths, read_contexts
@@ -21,7 +22,6 @@ from corpusmill.ngram_agg.packing import Packing, Tokens, unpack_columns
 from corpusmill.ngram_agg.positions import Positions, read_positions
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import TargetTable, make_target_table, make_targets
-from corpusmill.pipelines import count, tokenize
 
 _TINY = "a tiny text\n"
 # Of the estimated size of one table: about thirty tables.

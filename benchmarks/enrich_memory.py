@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from benchmarks import data, measure
+from corpusmill.commands import count, tokenize
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.pipelines import count, tokenize
 
 _TIMES = (1, 4, 16)
 _TABLE_MIB = 2

@@ -13,10 +13,10 @@ import torch
 
 from benchmarks import measure
 from benchmarks.enrich import prepare
+from corpusmill.commands import enrich
 from corpusmill.corpus import parquet
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.pipelines import enrich
 from corpusmill.trainer.data import DataOptions, TokenDataset
 
 _COLUMNS = {"tokens": ["tokens", "byte_length"]}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import data, measure
+from corpusmill.commands import count, distributions
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.ngram_agg import open_distributions
-from corpusmill.pipelines import count, distributions
 
 
 def main(argv: Sequence[str]) -> None:

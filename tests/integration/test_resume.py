@@ -149,7 +149,7 @@ def is_within_round_1(path):
 EAGER_FREEZE = """
 import sys
 from corpusmill.compress import checkpoints
-from corpusmill.pipelines import cli
+from corpusmill.commands import cli
 checkpoints._SECONDS_BETWEEN = checkpoints._MOST_OF_TIME = 0
 sys.exit(cli.main(sys.argv[1:]))
 """

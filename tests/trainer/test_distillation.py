@@ -79,7 +79,8 @@ def test_the_loader_gives_each_position_the_teachers_distribution(teacher, tmp_p
 
 def test_the_reader_comes_without_beam():
     program = (
-        "import sys; from corpusmill.trainer import TokenDataset, write_targets, linear_cross_entropy;"
+        "import sys;"
+        " from corpusmill.trainer import TokenDataset, write_targets, linear_cross_entropy;"
         " print('apache_beam' in sys.modules)"
     )
     done = subprocess.run(
