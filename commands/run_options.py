@@ -7,8 +7,6 @@ option classes, because Beam itself ignores a misspelt option in silence.
 import argparse
 from collections.abc import Callable, Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from corpusmill.commands.arguments import Parser, integer, parse_known
 from corpusmill.pipelines.launching.options import LOCAL_RUNNER, RunOptions
 
@@ -39,6 +37,7 @@ def _beam_option_names() -> set[str]:
     from apache_beam.options.pipeline_options import (
         AzureOptions,
         HadoopFileSystemOptions,
+        PipelineOptions,
         S3Options,
     )
 

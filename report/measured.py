@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from corpusmill.commands.measure import Measures
-from corpusmill.commands.names import short_names
+from corpusmill.compress.datasets.measured import Measures
 from corpusmill.compress.datasets.measures import EDITS, LONGEST, SEGMENT_BITS, Recovery
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.report import charts
 from corpusmill.report.charts import Chart, Line, Scale, format_share
+from corpusmill.report.names import short_names
 from corpusmill.report.page import Section, Table
 
 # Less than so many bits is noise.

@@ -148,7 +148,7 @@ def is_within_round_1(path):
 # Keeps the work after every batch, not every minute.
 EAGER_FREEZE = """
 import sys
-from corpusmill.compress import checkpoints
+from corpusmill.compress.codebooks import checkpoints
 from corpusmill.commands import cli
 checkpoints._SECONDS_BETWEEN = checkpoints._MOST_OF_TIME = 0
 sys.exit(cli.main(sys.argv[1:]))

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpusmill.commands.measure import measure
 from corpusmill.compress import Codebook
 from corpusmill.compress.codecs import open_codec
 from corpusmill.compress.datasets import samples
+from corpusmill.compress.datasets.measured import measure
 from corpusmill.corpus import tokens
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokens import tokens_schema

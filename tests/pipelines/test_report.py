@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.commands.names import short_names
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg import count_ngrams
 from corpusmill.report import charts, curves, numbers, page
+from corpusmill.report.names import short_names
 from tests.pipelines.conftest import TEXTS
 from tests.pipelines.samples import command, write_jsonl
 from tests.targets import in_slots, names, read_rows
