@@ -171,8 +171,9 @@ def test_quickstart_answers_and_can_be_repeated(tmp_path, capsys):
 
 
 def test_without_torch_training_says_what_to_install(monkeypatch, capsys):
-    for module in [name for name in sys.modules if name.split(".")[0] in ("torch", "trainer")]:
-        monkeypatch.delitem(sys.modules, module)
+    for module in list(sys.modules):
+        if f"{module}.".startswith(("torch.", "corpusmill.trainer.")):
+            monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert command("train", "--tokens", "tokens", "--output", "run", "--steps", 1) == 2
     error = capsys.readouterr().err
