@@ -44,7 +44,7 @@ COMMANDS_FOR = {
         "export": "a model, a codebook -> a Hugging Face folder",
     },
     "a look": {
-        "quickstart": "an embedded corpus -> both jobs, from text to a report",
+        "quickstart": "an embedded corpus -> tokens, counts, distributions, targets",
         "report": "datasets and training runs -> one HTML page",
         "verify": "a dataset -> whether its files are what its manifest says",
     },
@@ -95,9 +95,14 @@ def _run(argv: Sequence[str]) -> int:
     command, rest = _command(argv)
     if command is not None:
         with _missing_extras():
-            name = command.replace("-", "_")
-            importlib.import_module(f"corpusmill.commands.{name}").main(rest)
+            run_command(command, rest)
     return 0
+
+
+def run_command(command: str, argv: Sequence[str]) -> None:
+    """Imports what the command needs, and does it; raises what it raises."""
+    module = importlib.import_module(f"corpusmill.commands.{command.replace('-', '_')}")
+    module.main(argv)
 
 
 def _failed(error: BaseException) -> int:

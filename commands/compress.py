@@ -20,10 +20,7 @@ from corpusmill.commands.run_options import parse_job
 from corpusmill.commands.streams import pipe
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.streams import encode_stream
-from corpusmill.compress.codecs import (
-    CodebookCodec,
-    SubwordCodec,
-)
+from corpusmill.compress.codecs import CodebookCodec, SubwordCodec
 from corpusmill.pipelines.compress import make_job
 from corpusmill.pipelines.documents import find_documents, prepare_tokenizer
 from corpusmill.pipelines.launching.here import expect_workers

@@ -3,11 +3,7 @@
 import argparse
 
 from corpusmill.commands.arguments import Parser, positive, share
-from corpusmill.corpus.inputs import (
-    INPUT_FORMATS,
-    TEXT_UNITS,
-    ReadOptions,
-)
+from corpusmill.corpus.inputs import INPUT_FORMATS, TEXT_UNITS, ReadOptions
 from corpusmill.pipelines.documents import DocumentOptions
 
 _MIB = 1 << 20

@@ -8,18 +8,13 @@ from typing import Any
 from corpusmill.commands.arguments import make_parser, parse_known, positive
 from corpusmill.commands.output_files import check_output_file, write_output_file
 from corpusmill.compress.datasets.measured import Measures, measure
-from corpusmill.compress.datasets.measures import (
-    EDITS,
-    SEGMENT_BITS,
-    Texts,
-)
+from corpusmill.compress.datasets.measures import EDITS, SEGMENT_BITS, Texts
 from corpusmill.corpus.datasets import Manifest, read_manifest
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.progress import shown_stages
 from corpusmill.report.names import short_names
 
 KINDS = ("compressed", "examples", "tokens")
-
 
 _MIB = 1 << 20
 _DIVERGENCES_PRINTED = (1, 2, 4, 8, 12, 16)

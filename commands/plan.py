@@ -1,7 +1,6 @@
 """What a corpus will take: the jobs run on a sample of it at several sizes, and extrapolated."""
 
 import contextlib
-import importlib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from corpusmill.commands.arguments import integer, make_parser, parse_known, positive
+from corpusmill.commands.cli import run_command
 from corpusmill.commands.document_options import (
     add_document_arguments,
     add_input_argument,
@@ -249,8 +249,7 @@ def _measure_part(texts: Sequence[str], options: PlanOptions, folder: str) -> Me
     # What the jobs say of themselves is about the sample.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for (name, arguments), output in zip(jobs, place.values(), strict=True):
-            job = importlib.import_module(f"corpusmill.commands.{name}")
-            job.main([*arguments, "--output", output])
+            run_command(name, [*arguments, "--output", output])
     manifests = {kind: read_manifest(output) for kind, output in place.items()}
     return Measurement(manifests, _distinct_by_length(place["counts"], manifests["counts"]))
 

@@ -1,7 +1,6 @@
 """Everything, small, on an embedded corpus: the documentation of Python's standard library."""
 
 import ast
-import importlib
 import json
 import pathlib
 import pydoc_data.topics
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import tokenizers
 
 from corpusmill.commands.arguments import make_parser
+from corpusmill.commands.cli import run_command
 from corpusmill.corpus import storage
 
 _VOCABULARY = 8192
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         ["verify", targets],
     ):
         print(f"\n$ corpusmill {shlex.join(command)}", flush=True)
-        importlib.import_module(f"corpusmill.commands.{command[0]}").main(command[1:])
+        run_command(command[0], command[1:])
 
 
 def embedded_corpus() -> Iterator[tuple[str, str]]:

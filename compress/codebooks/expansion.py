@@ -15,7 +15,7 @@ from corpusmill.compress.byte_models.base import ByteModel, Frequencies
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets
 from corpusmill.compress.codebooks.trie import NO_PARENT, Trie, Words, renumbered
 from corpusmill.compress.coders.apportionment import divide_seats
-from corpusmill.corpus.errors import UsageError
+from corpusmill.compress.coders.equal_info import no_codes
 from corpusmill.ngram_agg.compiled import compiled
 
 Progress = Callable[[int], None]
@@ -175,10 +175,7 @@ def _first_division(model: ByteModel, window_bits: int) -> dict[str, Words]:
     root = np.full(1, -1), np.full(1, size + 1), _root(model)
     first, counts = _divide(*root, model.precision, parents, last_bytes)
     if len(first) < 256:
-        raise UsageError(
-            f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
-            f" add up to 2^{model.precision}; use longer windows"
-        )
+        raise no_codes(window_bits, model.precision)
     inner = counts > 1
     return dict(zip(_CODER_STATE, (parents, last_bytes, first[inner], counts[inner]), strict=True))
 

@@ -229,10 +229,7 @@ def check_windows(model: ByteModel, window_bits: int, reset: int | None) -> None
             f" of at least {model.precision} bits"
         )
     if not _first_shares(model, window_bits).all():
-        raise UsageError(
-            f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
-            f" add up to 2^{model.precision}; use longer windows"
-        )
+        raise coding.no_codes(window_bits, model.precision)
 
 
 def _first_shares(model: ByteModel, window_bits: int) -> npt.NDArray[np.unsignedinteger[Any]]:

@@ -14,6 +14,7 @@ from corpusmill.compress.byte_models.base import Words
 from corpusmill.compress.byte_models.contexts import Contexts, place_of_sums
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.coders.apportionment import divide_seats
+from corpusmill.corpus.errors import UsageError
 from corpusmill.ngram_agg.compiled import compiled
 
 Flags = npt.NDArray[np.bool_]
@@ -33,6 +34,14 @@ REGISTERS = 6
 
 # Above so many codes they are divided by rounding cumulative frequencies.
 WEBSTER_SEATS = np.uint64(1 << 32)
+
+
+def no_codes(window_bits: int, precision: int) -> UsageError:
+    """What is wrong where the empty string has too few codes for every byte to have one."""
+    return UsageError(
+        f"windows of {window_bits} bits have no code for some bytes: the model's frequencies"
+        f" add up to 2^{precision}; use longer windows"
+    )
 
 
 @compiled

@@ -175,7 +175,6 @@ def write_wheel(folder: Path) -> Path:
 
 def _modules() -> Iterator[tuple[str, bytes]]:
     """Names and bytes of all files, where each package may lie in a folder of its own."""
-    written = set()
     for package in (_DISTRIBUTION, *(f"{_DISTRIBUTION}.{name}" for name in PACKAGES)):
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -183,8 +182,7 @@ def _modules() -> Iterator[tuple[str, bytes]]:
         root = Path(spec.origin).parent
         for path in sorted(root.rglob("*")):
             name = f"{package.replace('.', '/')}/{path.relative_to(root).as_posix()}"
-            if path.is_file() and "__pycache__" not in path.parts and name not in written:
-                written.add(name)
+            if path.is_file() and "__pycache__" not in path.parts:
                 yield name, path.read_bytes()
 
 
