@@ -1,18 +1,15 @@
 """`count` and `distributions` through Beam against the kernel, and against a naive pipeline.
 
-Also: two worker processes against one, and where the time goes.
+Also: two worker processes without Beam against one, and where the time goes.
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks import data, kernel, measure
 from corpusmill.corpus import storage
@@ -26,32 +23,17 @@ from corpusmill.pipelines.launching.options import RunOptions
 
 _TINY = 20_000
 _MAX_ORDER = 4
+_BEAM = RunOptions(beam_arguments=("--runner=FnApiRunner",))
 
 
-class WorkerProcesses(RunOptions):
-    """As `--workers`, but one worker is a process of its own, too."""
-
-    def new_pipeline(self) -> beam.Pipeline:
-        options = PipelineOptions([])
-        options.view_as(DirectOptions).direct_num_workers = self.workers
-        command = f"{shlex.quote(sys.executable)} -m corpusmill.pipelines.launching.worker"
-        environment = SubprocessSDKEnvironment.from_command_string(command)
-        return beam.Pipeline(runner=FnApiRunner(environment), options=options)
-
-
-def run_jobs(tokens: str, run: RunOptions = RunOptions(), **sizes: int) -> tuple[float, float]:
+def run_jobs(tokens: str, run: RunOptions = _BEAM, **sizes: int) -> tuple[float, float]:
     """Seconds of `count` and of `distributions` into a new folder."""
     with tempfile.TemporaryDirectory() as folder, measure.silence():
         counts = f"{folder}/counts"
-        first = count.CountOptions(tokens, counts, _MAX_ORDER, **sizes)
-        counting = measure.seconds(lambda: _run(count, first, run), 1)
-        second = distributions.DistributionsOptions(counts, f"{folder}/tables")
-        return counting, measure.seconds(lambda: _run(distributions, second, run), 1)
-
-
-def _run(job: object, options: object, run: RunOptions) -> None:
-    plan = job.make_plan(options)
-    run_job(plan.writer, run, [], lambda: job.build_pipeline(options, run, plan), ())
+        first = count.CountJob(tokens, counts, _MAX_ORDER, **sizes)
+        counting = measure.seconds(lambda: run_job(first, run), 1)
+        second = distributions.DistributionsJob(counts, f"{folder}/tables")
+        return counting, measure.seconds(lambda: run_job(second, run), 1)
 
 
 def best_of(repeat: int, work: Callable[[], tuple[float, float]]) -> tuple[float, float]:
@@ -92,9 +74,9 @@ def naive_seconds(tokens: data.Tokens, packing: Packing) -> float:
 
 def steps(dataset: str, packing: Packing, repeat: int) -> dict[str, float]:
     """Seconds of what the two jobs do, step by step, without Beam."""
-    plan = count.make_plan(count.CountOptions(dataset, "", _MAX_ORDER))
-    files = [file.name for file in plan.manifest.data_files]
-    run_tokens = plan.options.run_tokens
+    job = count.CountJob(dataset, "", _MAX_ORDER)
+    files = [file.name for file in job.manifest.data_files]
+    run_tokens = job.run_tokens
     clock = measure.Clock()
     with tempfile.TemporaryDirectory() as folder:
         spilled: list[str] = []
@@ -164,7 +146,7 @@ def compare_workers(arguments: argparse.Namespace, tiny: str) -> float:
     dataset = data.tokens_dataset(arguments.workers_tokens, arguments.corpus)
     rows = []
     for workers in (1, 2):
-        run = WorkerProcesses(workers)
+        run = RunOptions(workers)
         start = best_of(arguments.repeat, lambda run=run: run_jobs(tiny, run))
         jobs = best_of(arguments.repeat, lambda run=run: run_jobs(dataset, run))
         rows.append((f"{workers}", sum(start), sum(jobs), sum(jobs) - sum(start)))

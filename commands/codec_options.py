@@ -124,27 +124,17 @@ def add_device_argument(parser: Parser) -> None:
     )
 
 
-def describe_codec(codec: Codec) -> list[str]:
-    """The lines that a job says about it."""
-    options = [f"{name} {value}" for name, value in codec.options.items() if value is not None]
-    known = ", ".join([codec.kind, *options, f"{codec.vocab_size:,} ids", codec.content_hash])
-    lines = [f"codec: {known.replace('_', ' ')}"]
-    if not codec.is_lossless:
-        lines.append("this codec loses text: many documents will not come back")
-    return lines
-
-
 def check_device(codec: Codec, device: str, run: RunOptions) -> None:
     """Raises UsageError where the codec has nothing for a device to do, or there is none here.
 
-    The machines of another runner are asked when they load the model.
+    The machines of a runner are asked when they load the model.
     """
     if device != "cpu" and not runs_network(codec):
         raise UsageError(
             f"--device {device} is for codecs with a transformer byte model only, not"
             f" {', '.join(map(str, (codec.kind, *codec.options.values())))}"
         )
-    if run.is_local:
+    if run.is_here:
         codec_on_device(codec, device)
 
 

@@ -9,7 +9,6 @@ from corpusmill.commands.codec_options import (
     add_device_argument,
     check_device,
     chosen_codec,
-    describe_codec,
 )
 from corpusmill.commands.document_options import (
     add_document_arguments,
@@ -20,10 +19,10 @@ from corpusmill.commands.run_options import parse_job
 from corpusmill.commands.streams import pipe
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.streams import encode_stream
-from corpusmill.compress.codecs import CodebookCodec, SubwordCodec
+from corpusmill.compress.codecs import CodebookCodec
 from corpusmill.pipelines.compress import make_job
-from corpusmill.pipelines.documents import find_documents, prepare_tokenizer
-from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.pipelines.documents import find_documents
+from corpusmill.pipelines.launching.launch import run_job
 
 
 def _encode(chunks: Iterator[bytes], book: Codebook, parse: str | None) -> Iterator[bytes]:
@@ -54,8 +53,7 @@ def _parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     """`corpusmill compress`"""
     parser = _parser()
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, make_job.__module__)
+    arguments, run = parse_job(parser, argv, make_job)
     if arguments.stdin:
         if arguments.input or arguments.output:
             parser.error("--stdin goes without --input and --output")
@@ -71,7 +69,4 @@ def main(argv: Sequence[str]) -> None:
     codec = chosen_codec(arguments)
     check_device(codec, arguments.device, run)
     documents = find_documents(document_options(arguments))
-    description = describe_codec(codec)
-    if isinstance(codec, SubwordCodec):
-        description += prepare_tokenizer(codec.tokenizer, documents)
-    make_job(documents, codec, arguments.output, arguments.device).run(run, description)
+    run_job(make_job(documents, codec, arguments.output, arguments.device), run)

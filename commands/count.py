@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from corpusmill.commands.arguments import add_folder, integer, make_parser, positive
 from corpusmill.commands.run_options import parse_job
-from corpusmill.corpus.progress import Stage
-from corpusmill.pipelines.count import CountOptions, build_pipeline, make_plan
+from corpusmill.pipelines.count import CountJob
 from corpusmill.pipelines.launching.launch import run_job
 
 
@@ -19,34 +18,33 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add_folder(parser, "--input", "a tokens dataset")
     add_folder(parser, "--output", "the counts dataset")
-    add("--max-order", type=integer, default=3, metavar="N", help="tokens in the longest context")
+    add(
+        "--max-order",
+        type=integer,
+        default=CountJob.max_order,
+        metavar="N",
+        help="tokens in the longest context",
+    )
     add(
         "--run-tokens",
         type=positive,
-        default=1 << 23,
+        default=CountJob.run_tokens,
         metavar="N",
         help="tokens that a worker counts at once, about 40 bytes of memory each",
     )
     add(
         "--partition-mib",
         type=positive,
-        default=64,
+        default=CountJob.partition_mib,
         metavar="MIB",
         help="size in memory of the n-grams in one output file",
     )
-    arguments, run = parse_job(parser, argv)
-    options = CountOptions(
+    arguments, run = parse_job(parser, argv, CountJob)
+    job = CountJob(
         input=arguments.input,
         output=arguments.output,
         max_order=arguments.max_order,
         run_tokens=arguments.run_tokens,
         partition_mib=arguments.partition_mib,
     )
-    plan = make_plan(options)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_pipeline(options, run, plan),
-        (Stage("count", "tokens", plan.tokens), Stage("merge", "n-grams")),
-    )
+    run_job(job, run)

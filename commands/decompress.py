@@ -9,10 +9,7 @@ from corpusmill.commands.run_options import parse_job
 from corpusmill.commands.streams import pipe
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.streams import decode_stream
-from corpusmill.compress.codecs import expect_codec
-from corpusmill.corpus.progress import Stage
-from corpusmill.pipelines.decompress import build_job, make_plan
-from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.pipelines.decompress import DecompressJob
 from corpusmill.pipelines.launching.launch import run_job
 
 
@@ -36,8 +33,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add("--stdin", action="store_true", help="read standard input, write to standard output")
     add_device_argument(parser)
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, make_plan.__module__)
+    arguments, run = parse_job(parser, argv, DecompressJob)
     if arguments.stdin:
         if arguments.input or arguments.output or arguments.codebook is None:
             parser.error("--stdin goes with --codebook, without --input and --output")
@@ -47,12 +43,6 @@ def main(argv: Sequence[str]) -> None:
         parser.error("--codebook is for --stdin only: a compressed dataset has its own")
     if not (arguments.input and arguments.output):
         parser.error("the following arguments are required: --input and --output, or --stdin")
-    plan = make_plan(arguments.input, arguments.output, arguments.device)
-    check_device(expect_codec(*plan.codec), arguments.device, run)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_job(plan, run),
-        (Stage("decompress", "B"),),
-    )
+    job = DecompressJob(arguments.input, arguments.output, arguments.device)
+    check_device(job.load_codec(), arguments.device, run)
+    run_job(job, run)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from corpusmill.commands.arguments import add_folder, make_parser, positive
 from corpusmill.commands.run_options import parse_job
-from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.distributions import DistributionOptions
-from corpusmill.pipelines.distributions import DistributionsOptions, build_pipeline, make_plan
+from corpusmill.pipelines.distributions import DistributionsJob
 from corpusmill.pipelines.launching.launch import run_job
 
 
@@ -35,17 +34,6 @@ def main(argv: Sequence[str]) -> None:
         metavar="N",
         help="contexts seen fewer times are dropped",
     )
-    arguments, run = parse_job(parser, argv)
-    options = DistributionsOptions(
-        input=arguments.input,
-        output=arguments.output,
-        tables=DistributionOptions(arguments.top_k, arguments.min_count),
-    )
-    plan = make_plan(options)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_pipeline(options, run, plan),
-        (Stage("distributions", "n-grams", plan.ngrams),),
-    )
+    arguments, run = parse_job(parser, argv, DistributionsJob)
+    tables = DistributionOptions(arguments.top_k, arguments.min_count)
+    run_job(DistributionsJob(arguments.input, arguments.output, tables), run)

@@ -6,8 +6,7 @@ from corpusmill.commands.arguments import add_folder, make_parser, positive_numb
 from corpusmill.commands.run_options import parse_job
 from corpusmill.commands.target_options import add_target_arguments, target_options
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.pipelines.enrich import EnrichOptions, build_job, make_plan
-from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.pipelines.enrich import EnrichJob
 from corpusmill.pipelines.launching.launch import run_job
 
 
@@ -26,26 +25,18 @@ def main(argv: Sequence[str]) -> None:
     add(
         "--table-mib",
         type=positive_number,
-        default=EnrichOptions.table_mib,
+        default=EnrichJob.table_mib,
         metavar="MIB",
         help="what a worker's table may take; where one of all contexts takes more, there are"
         " several (the output is the same)",
     )
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, make_plan.__module__)
+    arguments, run = parse_job(parser, argv, EnrichJob)
     longest = read_manifest(arguments.counts, "counts").properties["max_order"]
-    options = EnrichOptions(
+    job = EnrichJob(
         tokens=arguments.tokens,
         counts=arguments.counts,
         output=arguments.output,
         targets=target_options(arguments, longest),
         table_mib=arguments.table_mib,
     )
-    plan = make_plan(options)
-    run_job(
-        plan.writer,
-        run,
-        plan.describe(),
-        lambda: build_job(plan, run),
-        plan.stages,
-    )
+    run_job(job, run)

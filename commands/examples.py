@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from corpusmill.commands.arguments import Parser, add_folder, integer, make_parser, positive
-from corpusmill.commands.codec_options import add_codec_arguments, chosen_codec, describe_codec
+from corpusmill.commands.codec_options import add_codec_arguments, chosen_codec
 from corpusmill.commands.document_options import (
     add_document_arguments,
     add_input_argument,
@@ -13,7 +13,7 @@ from corpusmill.commands.run_options import parse_job
 from corpusmill.compress.datasets.examples import ExampleOptions
 from corpusmill.pipelines.documents import find_documents
 from corpusmill.pipelines.examples import make_job
-from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.pipelines.launching.launch import run_job
 
 
 def _parser() -> Parser:
@@ -39,12 +39,10 @@ def _parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     """`corpusmill examples`"""
     parser = _parser()
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, make_job.__module__)
+    arguments, run = parse_job(parser, argv, make_job)
     options = ExampleOptions(
         arguments.group, arguments.piece_bytes, arguments.length, arguments.seed
     )
     codec = chosen_codec(arguments)
     documents = find_documents(document_options(arguments))
-    job = make_job(documents, codec, options, arguments.output)
-    job.run(run, describe_codec(codec))
+    run_job(make_job(documents, codec, options, arguments.output), run)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from corpusmill.commands.arguments import add_folder, location, make_parser, positive
 from corpusmill.commands.run_options import parse_job
-from corpusmill.corpus.progress import Stage
 from corpusmill.pipelines.launching.launch import run_job
-from corpusmill.pipelines.merge import MergeOptions, build_pipeline, make_plan
+from corpusmill.pipelines.merge import MergeJob
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,18 +28,9 @@ def main(argv: Sequence[str]) -> None:
     add(
         "--partition-mib",
         type=positive,
-        default=64,
+        default=MergeJob.partition_mib,
         metavar="MIB",
         help="size in memory of the n-grams in one output file",
     )
-    arguments, run = parse_job(parser, argv)
-    options = MergeOptions(tuple(arguments.input), arguments.output, arguments.partition_mib)
-    plan = make_plan(options)
-    stage = Stage("merge", "n-grams", plan.ngrams)
-    run_job(
-        plan.parts.writer,
-        run,
-        plan.describe(),
-        lambda: build_pipeline(options, run, plan),
-        (stage,),
-    )
+    arguments, run = parse_job(parser, argv, MergeJob)
+    run_job(MergeJob(tuple(arguments.input), arguments.output, arguments.partition_mib), run)

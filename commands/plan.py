@@ -1,7 +1,5 @@
 """What a corpus will take: the jobs run on a sample of it at several sizes, and extrapolated."""
 
-import contextlib
-import io
 import json
 import math
 import os
@@ -14,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from corpusmill.commands.arguments import integer, make_parser, parse_known, positive
-from corpusmill.commands.cli import run_command
 from corpusmill.commands.document_options import (
     add_document_arguments,
     add_input_argument,
     document_options,
 )
 from corpusmill.corpus import storage
-from corpusmill.corpus.datasets import Manifest, read_manifest
+from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.sampling import Sample, sample_documents
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
@@ -30,16 +27,20 @@ from corpusmill.ngram_agg.growth import Growth, Range
 from corpusmill.ngram_agg.packing import Packing, token_dtype
 from corpusmill.ngram_agg.partitions import MOST_PARTITIONS
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.pipelines.count import CountOptions
+from corpusmill.pipelines.count import CountJob
 from corpusmill.pipelines.counts_merging import FAN_IN, partition_rows
-from corpusmill.pipelines.documents import FoundDocuments, find_documents
+from corpusmill.pipelines.distributions import DistributionsJob
+from corpusmill.pipelines.documents import DocumentOptions, FoundDocuments, find_documents
 from corpusmill.pipelines.enrich import (
     MANY_TABLES_TIME,
     SPILLED_BYTES_PER_POSITION,
     WORKER_BYTES,
-    EnrichOptions,
+    EnrichJob,
     bytes_per_ngram,
 )
+from corpusmill.pipelines.launching.job import Job
+from corpusmill.pipelines.launching.launch import make_here
+from corpusmill.pipelines.tokenize import make_job
 
 # The sample is measured whole, halved, and so on: 5 sizes, each twice the one before.
 _HALVINGS = 4
@@ -65,9 +66,9 @@ class PlanOptions:
     """
 
     tokenizer: str
-    max_order: int = CountOptions.max_order
-    run_tokens: int = CountOptions.run_tokens
-    partition_mib: int = CountOptions.partition_mib
+    max_order: int = CountJob.max_order
+    run_tokens: int = CountJob.run_tokens
+    partition_mib: int = CountJob.partition_mib
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,11 @@ class Estimates:
     def is_one_table(self) -> bool:
         """Whether a worker of `enrich` is expected to hold all contexts."""
         ngrams = self.distinct()[-1].high
-        return ngrams * bytes_per_ngram(TargetOptions.min_count) <= EnrichOptions.table_mib * 2**20
+        return ngrams * bytes_per_ngram(TargetOptions.min_count) <= EnrichJob.table_mib * 2**20
 
     def enrich_memory(self) -> float:
         """Bytes of a worker of `enrich`."""
-        return WORKER_BYTES + min(self.target_tables().high, EnrichOptions.table_mib * 2**20)
+        return WORKER_BYTES + min(self.target_tables().high, EnrichJob.table_mib * 2**20)
 
     def enrich_scratch(self) -> Range:
         """Bytes of what `enrich` keeps while it works."""
@@ -232,26 +233,27 @@ def measure(sample: Sample, options: PlanOptions) -> Iterator[Measurement]:
 
 
 def _measure_part(texts: Sequence[str], options: PlanOptions, folder: str) -> Measurement:
-    place = {
-        kind: os.path.join(folder, kind)
-        for kind in ("tokens", "counts", "distributions", "targets")
-    }
-    documents = os.path.join(folder, "documents.jsonl")
-    with open(documents, "w", encoding="utf-8") as file:
+    source = os.path.join(folder, "documents.jsonl")
+    with open(source, "w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
-    max_order = str(options.max_order)
-    jobs = (
-        ("tokenize", ["--input", documents, "--tokenizer", options.tokenizer]),
-        ("count", ["--input", place["tokens"], "--max-order", max_order]),
-        ("distributions", ["--input", place["counts"]]),
-        ("enrich", ["--tokens", place["tokens"], "--counts", place["counts"]]),
+    tokens, counts, tables, targets = (
+        os.path.join(folder, kind) for kind in ("tokens", "counts", "distributions", "targets")
     )
-    # What the jobs say of themselves is about the sample.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        for (name, arguments), output in zip(jobs, place.values(), strict=True):
-            run_command(name, [*arguments, "--output", output])
-    manifests = {kind: read_manifest(output) for kind, output in place.items()}
-    return Measurement(manifests, _distinct_by_length(place["counts"], manifests["counts"]))
+    documents = find_documents(DocumentOptions((source,)))
+    longest = TargetOptions(max_order=options.max_order)
+    manifests = (
+        _make(make_job(documents, load_tokenizer(options.tokenizer), tokens)),
+        _make(CountJob(tokens, counts, options.max_order)),
+        _make(DistributionsJob(counts, tables)),
+        _make(EnrichJob(tokens, counts, targets, longest)),
+    )
+    by_kind = {manifest.kind: manifest for manifest in manifests}
+    return Measurement(by_kind, _distinct_by_length(counts, by_kind["counts"]))
+
+
+def _make(job: Job) -> Manifest:
+    job.writer.begin()
+    return make_here(job)
 
 
 def _distinct_by_length(counts: str, manifest: Manifest) -> tuple[int, ...]:

@@ -8,29 +8,42 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from corpusmill.commands.arguments import Parser, integer, parse_known
-from corpusmill.pipelines.launching.options import LOCAL_RUNNER, RunOptions
+from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.pipelines.launching.job import Job
+from corpusmill.pipelines.launching.options import RunOptions
 
 
 def _add_run_arguments(parser: Parser) -> None:
     group = parser.add_argument_group(
         "running",
-        f"any option of Beam works too; without --runner the job runs here ({LOCAL_RUNNER})",
+        "here, or with --runner and any option of Beam wherever Beam runs",
     )
-    group.add_argument("--workers", type=integer, default=1, help="local processes")
+    group.add_argument(
+        "--workers", type=integer, default=1, help="processes, of jobs that run here"
+    )
     group.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and do nothing"
     )
 
 
-def parse_job(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions]:
+def parse_job(
+    parser: Parser, argv: Sequence[str], maker: Callable[..., Job]
+) -> tuple[argparse.Namespace, RunOptions]:
     """Parses a job's command line.
+
+    Args:
+      parser: of the command.
+      argv: the command line.
+      maker: makes the job; its module is what worker processes import.
 
     Raises:
       UsageError: an option is missing, bad or unknown to both the command and Beam.
     """
     _add_run_arguments(parser)
     arguments, rest = parse_known(parser, argv, _beam_option_names)
-    return arguments, RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
+    run = RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
+    expect_workers(run.workers, maker.__module__)
+    return arguments, run
 
 
 def _beam_option_names() -> set[str]:

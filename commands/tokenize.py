@@ -9,9 +9,9 @@ from corpusmill.commands.document_options import (
     document_options,
 )
 from corpusmill.commands.run_options import parse_job
-from corpusmill.corpus.tokenizers import Tokenizer, load_tokenizer
-from corpusmill.pipelines.documents import find_documents, prepare_tokenizer
-from corpusmill.pipelines.launching.here import expect_workers
+from corpusmill.corpus.tokenizers import load_tokenizer
+from corpusmill.pipelines.documents import find_documents
+from corpusmill.pipelines.launching.launch import run_job
 from corpusmill.pipelines.tokenize import make_job
 
 
@@ -37,19 +37,7 @@ def main(argv: Sequence[str]) -> None:
         help="token that ends documents (default: the tokenizer's own)",
     )
     add_document_arguments(parser)
-    arguments, run = parse_job(parser, argv)
-    expect_workers(run.workers, make_job.__module__)
+    arguments, run = parse_job(parser, argv, make_job)
     tokenizer = load_tokenizer(arguments.tokenizer, arguments.end_of_document)
     documents = find_documents(document_options(arguments))
-    notes = prepare_tokenizer(tokenizer, documents)
-    job = make_job(documents, tokenizer, arguments.output)
-    job.run(run, [_describe(tokenizer), *notes])
-
-
-def _describe(tokenizer: Tokenizer) -> str:
-    end = tokenizer.token_text(tokenizer.end_of_document)
-    guess = " (by its name; --end-of-document names another)" if tokenizer.end_is_guess else ""
-    return (
-        f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} ids; documents end with"
-        f" {end}{guess}"
-    )
+    run_job(make_job(documents, tokenizer, arguments.output), run)

@@ -13,7 +13,13 @@ from corpusmill.compress.codecs import (
 from corpusmill.compress.datasets.compressed import CodecEncoder
 from corpusmill.corpus.datasets import DatasetWriter
 from corpusmill.corpus.tokenizers import use_backend
-from corpusmill.pipelines.documents import EncodeJob, FoundDocuments, in_large_batches, one_row_each
+from corpusmill.pipelines.documents import (
+    EncodeJob,
+    FoundDocuments,
+    in_large_batches,
+    one_row_each,
+    prepare_tokenizer,
+)
 
 
 def make_job(
@@ -23,6 +29,9 @@ def make_job(
 
     The device computes the codec's network, if it has one.
     """
+    notes = describe_codec(codec)
+    if isinstance(codec, SubwordCodec):
+        notes += prepare_tokenizer(codec.tokenizer, documents)
     config = {**documents.config, **codec_config(codec)}
     network_device = device_of(codec, device)
     return EncodeJob(
@@ -34,10 +43,21 @@ def make_job(
             load_encoder, content_hash=codec.content_hash, device=device, backend=codec.backend
         ),
         codec.description,
+        notes,
         one_row_each if network_device is None else in_large_batches,
         device=network_device,
         backend=codec.backend,
     )
+
+
+def describe_codec(codec: Codec) -> list[str]:
+    """The lines that a job says about it."""
+    options = [f"{name} {value}" for name, value in codec.options.items() if value is not None]
+    known = ", ".join([codec.kind, *options, f"{codec.vocab_size:,} ids", codec.content_hash])
+    lines = [f"codec: {known.replace('_', ' ')}"]
+    if not codec.is_lossless:
+        lines.append("this codec loses text: many documents will not come back")
+    return lines
 
 
 def codec_config(codec: Codec) -> dict[str, Any]:

@@ -6,8 +6,10 @@ n-grams are prefixes of these, so their counts need not be kept.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +18,20 @@ import numpy.typing as npt
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, read_manifest
 from corpusmill.corpus.errors import DataError
-from corpusmill.corpus.progress import Progress
+from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
 from corpusmill.ngram_agg.counts_files import spill_runs
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.runs import count_ngrams
-from corpusmill.pipelines.counts_merging import SPILLED, CountsParts, finish_counts, partition_rows
-from corpusmill.pipelines.launching.options import RunOptions
+from corpusmill.pipelines.counts_merging import (
+    SPILLED,
+    CountsParts,
+    finish_counts,
+    partition_rows,
+    write_parts,
+)
+from corpusmill.pipelines.launching.here import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -33,8 +41,8 @@ Stretch = tuple[str, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class CountOptions:
-    """Options of the `count` job.
+class CountJob:
+    """Counts the n-grams of a tokens dataset.
 
     Attributes:
       input: folder of a tokens dataset.
@@ -42,6 +50,10 @@ class CountOptions:
       max_order: tokens in the longest context.
       run_tokens: tokens counted at once by a worker; about 40 bytes of memory each.
       partition_mib: n-grams in one file of the output, as MiB in memory.
+
+    Raises:
+      DatasetError: the input is no tokens dataset.
+      UsageError: the order doesn't fit its vocabulary.
     """
 
     input: str
@@ -50,77 +62,78 @@ class CountOptions:
     run_tokens: int = 1 << 23
     partition_mib: int = 64
 
+    def __post_init__(self) -> None:
+        _ = self.packing  # refuses an order that doesn't fit
 
-@dataclasses.dataclass(frozen=True)
-class CountPlan:
-    """What there is to do."""
-
-    options: CountOptions
-    manifest: Manifest
+    @cached_property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.input, "tokens")
 
     @property
     def packing(self) -> Packing:
-        return Packing.of(self.manifest.tokenizer, self.options.max_order + 1)
+        return Packing.of(self.manifest.tokenizer, self.max_order + 1)
 
     @property
     def writer(self) -> DatasetWriter:
         config = {
             "input": self.manifest.content_hash,
-            "max_order": self.options.max_order,
-            "run_tokens": self.options.run_tokens,
-            "partition_mib": self.options.partition_mib,
+            "max_order": self.max_order,
+            "run_tokens": self.run_tokens,
+            "partition_mib": self.partition_mib,
         }
-        return DatasetWriter(self.options.output, "counts", config)
+        return DatasetWriter(self.output, "counts", config)
 
     @property
     def parts(self) -> CountsParts:
-        return CountsParts(self.writer, self.packing, partition_rows(self.options.partition_mib))
+        return CountsParts(self.writer, self.packing, partition_rows(self.partition_mib))
 
     @property
-    def tokens(self) -> int:
-        return int(self.manifest.properties["tokens"])
+    def stages(self) -> tuple[Stage, ...]:
+        tokens = int(self.manifest.properties["tokens"])
+        return Stage("count", "tokens", tokens), Stage("merge", "n-grams")
 
     def describe(self) -> list[str]:
-        documents = self.manifest.properties["documents"]
-        runs = -(-self.tokens // self.options.run_tokens)
+        documents, tokens = (self.manifest.properties[name] for name in ("documents", "tokens"))
         return [
             (
-                f"input: {documents:,} documents, {self.tokens:,} tokens, vocabulary of"
+                f"input: {documents:,} documents, {tokens:,} tokens, vocabulary of"
                 f" {self.packing.vocabulary_size:,}"
             ),
-            f"counting contexts of 0 to {self.options.max_order} tokens in about {runs} runs",
+            (
+                f"counting contexts of 0 to {self.max_order} tokens in about"
+                f" {-(-tokens // self.run_tokens)} runs"
+            ),
         ]
 
+    def prepare(self) -> None:
+        self.writer.copy_tokenizer(self.input, self.manifest)
 
-def make_plan(options: CountOptions) -> CountPlan:
-    """Looks at the input; raises UsageError or DatasetError where it can't be counted."""
-    plan = CountPlan(options, read_manifest(options.input, "tokens"))
-    _ = plan.packing  # refuses an order that doesn't fit
-    return plan
+    def work_here(self, workers: Workers) -> list[Cut]:
+        groups = group_files(self.manifest, self.run_tokens)
+        stretches = [
+            each for group in groups for each in cut_stretches(group, self.input, self.run_tokens)
+        ]
+        sources = itertools.chain.from_iterable(workers.map(count_stretches, stretches, self))
+        return write_parts(list(sources), self.parts, workers)
 
+    def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
+        import apache_beam as beam
 
-def build_pipeline(
-    options: CountOptions, run: RunOptions = RunOptions(), plan: CountPlan | None = None
-) -> "beam.Pipeline":
-    """The pipeline that writes the counts dataset into a folder that has been claimed."""
-    import apache_beam as beam
+        from corpusmill.pipelines.counts_parts import WriteCountsParts
+        from corpusmill.pipelines.transforms import SpreadOut
 
-    from corpusmill.pipelines.counts_parts import WriteCountsParts
-    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
+        return (
+            pipeline
+            | "TokenFiles" >> SpreadOut(group_files(self.manifest, self.run_tokens))
+            | "Stretches" >> beam.FlatMap(cut_stretches, self.input, self.run_tokens)
+            | "StretchesToWorkers" >> SpreadOut()
+            | "Count" >> beam.FlatMap(count_stretches, self)
+            | "Parts" >> WriteCountsParts(self.parts)
+        )
 
-    plan = plan or make_plan(options)
-    plan.writer.copy_tokenizer(options.input, plan.manifest)
-    pipeline = run.new_pipeline()
-    (
-        pipeline
-        | "TokenFiles" >> SpreadOut(group_files(plan.manifest, options.run_tokens))
-        | "Stretches" >> beam.FlatMap(cut_stretches, options.input, options.run_tokens)
-        | "StretchesToWorkers" >> SpreadOut()
-        | "Count" >> beam.FlatMap(count_stretches, options, plan.writer, plan.packing)
-        | "Parts" >> WriteCountsParts(plan.parts)
-        | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
-    )
-    return pipeline
+    def finish(self, cuts: list[Cut]) -> Manifest:
+        counted = self.writer.completed_parts("run-")
+        return finish_counts(cuts, self.parts, {self.input: self.manifest}, counted)
 
 
 def group_files(manifest: Manifest, run_tokens: int) -> list[list[str]]:
@@ -152,36 +165,34 @@ def cut_stretches(files: list[str], folder: str, run_tokens: int) -> Iterator[li
     yield stretches
 
 
-def count_stretches(
-    stretches: list[Stretch], options: CountOptions, writer: DatasetWriter, packing: Packing
-) -> list[str]:
+def count_stretches(stretches: list[Stretch], job: CountJob) -> list[str]:
     """Counts some stretches of tokens into spilled runs, unless an earlier run has done it.
 
     Returns:
       URLs of the spilled runs.
     """
+    writer = job.writer
     first_file, first_group, _ = stretches[0]
     part = f"run-{first_file.removesuffix('.parquet')}-{first_group:06d}"
     completion = writer.completion(part)
     if completion is None:
-        completion = _count_and_spill(part, stretches, options, writer, packing)
+        completion = _count_and_spill(part, stretches, job)
         writer.complete(part, completion)
     runs = int(completion.counters["runs"])
-    return [writer.scratch("runs", f"{part}-{number}{SPILLED}") for number in range(runs)]
+    return [_spilled_run(writer, part, number) for number in range(runs)]
 
 
-def _count_and_spill(
-    part: str,
-    stretches: list[Stretch],
-    options: CountOptions,
-    writer: DatasetWriter,
-    packing: Packing,
-) -> Completion:
+def _spilled_run(writer: DatasetWriter, part: str, number: int) -> str:
+    return writer.scratch("runs", f"{part}-{number}{SPILLED}")
+
+
+def _count_and_spill(part: str, stretches: list[Stretch], job: CountJob) -> Completion:
     started = time.perf_counter()
+    writer, packing = job.writer, job.packing
     progress = Progress(writer, "count", part)
     positions = 0
     runs = 0
-    for tokens, starts in token_blocks(stretches, options.input, options.run_tokens, packing):
+    for tokens, starts in token_blocks(stretches, job.input, job.run_tokens, packing):
         try:
             run = count_ngrams(
                 tokens,
@@ -191,8 +202,8 @@ def _count_and_spill(
                 starts=starts,
             )
         except DataError as error:
-            raise DataError(f"{options.input}, {stretches}: {error}") from error
-        with storage.publish(writer.scratch("runs", f"{part}-{runs}{SPILLED}")) as path:
+            raise DataError(f"{job.input}, {stretches}: {error}") from error
+        with storage.publish(_spilled_run(writer, part, runs)) as path:
             spill_runs(path, packing, [run])
         runs += 1
         positions += starts
@@ -239,8 +250,3 @@ def _cut(arrays: Iterable[npt.NDArray[np.generic]], size: int) -> Iterator[npt.N
     for array in arrays:
         for start in range(0, len(array), size):
             yield array[start : start + size]
-
-
-def _finish(cuts: list[Cut], plan: CountPlan) -> Manifest:
-    inputs = {plan.options.input: plan.manifest}
-    return finish_counts(cuts, plan.parts, inputs, plan.writer.completed_parts("run-"))

@@ -2,11 +2,12 @@
 
 A source is a spilled run or a whole counts dataset. The corpus' n-grams are cut into partitions of
 equal size by a sample of all sources; each partition is the merge of its stretch of every source,
-so memory is bounded by a block of each, whatever the size of a partition. The transforms that do it
-are in `corpusmill.pipelines.counts_parts`.
+so memory is bounded by a block of each, whatever the size of a partition. The same as transforms is
+in `corpusmill.pipelines.counts_parts`.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -21,10 +22,23 @@ from corpusmill.corpus.datasets import (
 )
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.progress import Progress
-from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, write_counts
+from corpusmill.ngram_agg.counts_files import (
+    read_counts,
+    read_spilled,
+    spill_runs,
+    write_counts,
+)
 from corpusmill.ngram_agg.packing import Key, Packing, pack_one
-from corpusmill.ngram_agg.partitions import Cut, KeySample, partition_cuts, sample_stream
+from corpusmill.ngram_agg.partitions import (
+    Cut,
+    KeySample,
+    empty_sample,
+    merge_samples,
+    partition_cuts,
+    sample_stream,
+)
 from corpusmill.ngram_agg.runs import CountsRun, merge_runs, merge_streams
+from corpusmill.pipelines.launching.here import Workers, grouped
 
 SPILLED = ".arrow"
 # One n-gram in memory: its key and its count.
@@ -113,6 +127,48 @@ def merge_slices(
                 yield run
 
     return merge_streams([read_slice(*part) for part in parts])
+
+
+def merged_if_many(sources: list[Slice], parts: CountsParts) -> list[Slice]:
+    """At most `FAN_IN` slices that count the same: more are merged into one spilled run."""
+    if len(sources) <= FAN_IN:
+        return sources
+    sources = sorted(sources)
+    name = hashlib.sha256(repr(sources).encode()).hexdigest()[:32]
+    url = parts.writer.scratch("merged", name + SPILLED)
+    if not storage.exists(url):
+        with storage.publish(url) as path:
+            spill_runs(path, parts.packing, merge_slices(sources, parts.packing))
+    return [(url, sources[0][1], sources[0][2])]
+
+
+def merged_to_few(sources: Iterable[Slice], parts: CountsParts) -> list[Slice]:
+    """At most `FAN_IN` slices that count the same as any number."""
+    few: list[Slice] = []
+    for each in sources:
+        few = merged_if_many([*few, each], parts)
+    return few
+
+
+def merge_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: list[Cut]) -> int:
+    """As `write_part`, of any number of slices."""
+    number, sources = partition
+    return write_part((number, merged_to_few(sources, parts)), parts, cuts)
+
+
+def find_cuts(sources: Sequence[str], parts: CountsParts, workers: Workers) -> list[Cut]:
+    """The cuts between partitions of equal size."""
+    files = [file for source in sources for file in source_files(source)]
+    samples = workers.map(sample_file, files, parts.packing)
+    return cut_partitions(merge_samples([empty_sample(), *samples]), parts)
+
+
+def write_parts(sources: Sequence[str], parts: CountsParts, workers: Workers) -> list[Cut]:
+    """Writes all parts; returns the cuts between them."""
+    cuts = find_cuts(sources, parts, workers)
+    partitions = grouped(each for source in sources for each in slices(source, cuts))
+    workers.map(merge_part, partitions.items(), parts, cuts)
+    return cuts
 
 
 def write_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: list[Cut]) -> int:

@@ -3,47 +3,26 @@
 See `corpusmill.pipelines.counts_merging`.
 """
 
-import hashlib
 import itertools
 from collections.abc import Iterable
 
 import apache_beam as beam
 
-from corpusmill.corpus import storage
-from corpusmill.ngram_agg.counts_files import spill_runs
 from corpusmill.ngram_agg.partitions import Cut, KeySample, add_sample, empty_sample, merge_samples
 from corpusmill.ngram_agg.runs import CountsRun, merge_runs
 from corpusmill.pipelines import coders
 from corpusmill.pipelines.counts_merging import (
-    FAN_IN,
-    SPILLED,
     CountsParts,
     Slice,
     add_run,
     cut_partitions,
-    merge_slices,
-    partition_rows,
+    merged_if_many,
     sample_file,
     slices,
     source_files,
     write_part,
 )
 from corpusmill.pipelines.transforms import SpreadOut
-
-# The pure functions that users of the transforms need with them.
-__all__ = [
-    "SPILLED",
-    "CountsParts",
-    "FindCuts",
-    "MergeRuns",
-    "MergeSamples",
-    "Slice",
-    "SumRuns",
-    "WriteCountsParts",
-    "merge_slices",
-    "partition_rows",
-    "slices",
-]
 
 
 class WriteCountsParts(beam.PTransform):
@@ -116,7 +95,7 @@ class MergeRuns(beam.CombineFn):
         return []
 
     def add_input(self, accumulator: list[Slice], part: Slice) -> list[Slice]:
-        return self._merged_if_long([*accumulator, part])
+        return merged_if_many([*accumulator, part], self._parts)
 
     def merge_accumulators(self, accumulators: Iterable[list[Slice]]) -> list[Slice]:
         merged: list[Slice] = []
@@ -126,17 +105,6 @@ class MergeRuns(beam.CombineFn):
 
     def extract_output(self, accumulator: list[Slice]) -> list[Slice]:
         return accumulator
-
-    def _merged_if_long(self, parts: list[Slice]) -> list[Slice]:
-        if len(parts) <= FAN_IN:
-            return parts
-        parts = sorted(parts)
-        name = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-        url = self._parts.writer.scratch("merged", name + SPILLED)
-        if not storage.exists(url):
-            with storage.publish(url) as path:
-                spill_runs(path, self._parts.packing, merge_slices(parts, self._parts.packing))
-        return [(url, parts[0][1], parts[0][2])]
 
 
 class SumRuns(beam.CombineFn):

@@ -7,8 +7,10 @@ partitions and written to a last file of their order.
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -23,7 +25,7 @@ from corpusmill.corpus.datasets import (
     part_name,
     read_manifest,
 )
-from corpusmill.corpus.progress import Progress
+from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.ngram_agg import tables
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts, token_columns
 from corpusmill.ngram_agg.distributions import (
@@ -37,33 +39,37 @@ from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.runs import CountsRun, merge_runs
 from corpusmill.pipelines.counts_merging import add_run
-from corpusmill.pipelines.launching.options import RunOptions
+from corpusmill.pipelines.launching.here import Workers, grouped
 
 if TYPE_CHECKING:
     import apache_beam as beam
 
+_SPLIT = "split-"
+
 
 @dataclasses.dataclass(frozen=True)
-class DistributionsOptions:
-    """Options of the `distributions` job.
+class DistributionsJob:
+    """Writes the most frequent next tokens of every context of a counts dataset.
 
     Attributes:
       input: folder of a counts dataset.
       output: folder of the distributions dataset.
       tables: what a table keeps.
+
+    Raises:
+      DatasetError: the input is no counts dataset.
     """
 
     input: str
     output: str
     tables: DistributionOptions = dataclasses.field(default_factory=DistributionOptions)
 
+    def __post_init__(self) -> None:
+        _ = self.manifest
 
-@dataclasses.dataclass(frozen=True)
-class DistributionsPlan:
-    """What there is to do."""
-
-    options: DistributionsOptions
-    manifest: Manifest
+    @cached_property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.input, "counts")
 
     @property
     def packing(self) -> Packing:
@@ -83,14 +89,15 @@ class DistributionsPlan:
 
     @property
     def writer(self) -> DatasetWriter:
-        config = {
-            "input": self.manifest.content_hash,
-            **dataclasses.asdict(self.options.tables),
-        }
-        return DatasetWriter(self.options.output, "distributions", config)
+        config = {"input": self.manifest.content_hash, **dataclasses.asdict(self.tables)}
+        return DatasetWriter(self.output, "distributions", config)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("distributions", "n-grams", self.ngrams),)
 
     def describe(self) -> list[str]:
-        keep = self.options.tables
+        keep = self.tables
         return [
             (
                 f"input: {self.ngrams:,} n-grams of {self.manifest.properties['tokens']:,} tokens"
@@ -102,92 +109,100 @@ class DistributionsPlan:
             ),
         ]
 
+    def prepare(self) -> None:
+        self.writer.copy_tokenizer(self.input, self.manifest)
+
+    def work_here(self, workers: Workers) -> None:
+        scanned = workers.map(scan_partition, range(self.partitions), self)
+        split = grouped(itertools.chain.from_iterable(scanned))
+        rows = grouped(split_row((each, merge_runs(runs)), self) for each, runs in split.items())
+        for each in rows.items():
+            write_split(each, self)
+
+    def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
+        import apache_beam as beam
+
+        from corpusmill.pipelines.counts_parts import SumRuns
+        from corpusmill.pipelines.transforms import SpreadOut
+
+        split, row = tuple[Cut, CountsRun], tuple[int, pa.RecordBatch]
+        return (
+            pipeline
+            | "Partitions" >> SpreadOut(range(self.partitions))
+            | "Scan" >> beam.FlatMap(scan_partition, self).with_output_types(split)
+            | "CombineSplit" >> beam.CombinePerKey(SumRuns()).with_output_types(split)
+            | "RowOfSplit" >> beam.Map(split_row, self).with_output_types(row)
+            | "SplitByOrder" >> beam.GroupByKey()
+            | "WriteSplit" >> beam.Map(write_split, self)
+            | "AllComplete" >> beam.combiners.Count.Globally()
+        )
+
+    def finish(self, _: object) -> Manifest:
+        parts = [part_name(number, self.partitions) for number in range(self.partitions)]
+        split = self.writer.completed_parts(_SPLIT)
+        return self.writer.finish(
+            [TOKENIZER_FOLDER, *parts, *split],
+            inputs={self.input: self.manifest.content_hash},
+            tokenizer=self.manifest.tokenizer,
+            properties={
+                "max_order": self.packing.max_order,
+                "tokens": self.manifest.properties["tokens"],
+                **dataclasses.asdict(self.tables),
+            },
+        )
+
     def file_name(self, order: int, part: int) -> str:
         """The file of a partition's contexts; part `partitions` has those that a cut divides."""
         return f"order={order}/{part_name(part, self.partitions + 1)}"
 
 
-def make_plan(options: DistributionsOptions) -> DistributionsPlan:
-    """Looks at the input; raises DatasetError where it is no counts dataset."""
-    return DistributionsPlan(options, read_manifest(options.input, "counts"))
-
-
-def build_pipeline(
-    options: DistributionsOptions,
-    run: RunOptions = RunOptions(),
-    plan: DistributionsPlan | None = None,
-) -> "beam.Pipeline":
-    """The pipeline that writes the distributions into a folder that has been claimed."""
-    import apache_beam as beam
-
-    from corpusmill.pipelines.counts_parts import SumRuns
-    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
-
-    plan = plan or make_plan(options)
-    plan.writer.copy_tokenizer(options.input, plan.manifest)
-    pipeline = run.new_pipeline()
-    (
-        pipeline
-        | "Partitions" >> SpreadOut(range(plan.partitions))
-        | "Scan" >> beam.FlatMap(scan_partition, plan).with_output_types(tuple[Cut, CountsRun])
-        | "CombineSplit" >> beam.CombinePerKey(SumRuns()).with_output_types(tuple[Cut, CountsRun])
-        | "RowOfSplit" >> beam.Map(split_row, plan).with_output_types(tuple[int, pa.RecordBatch])
-        | "SplitByOrder" >> beam.GroupByKey()
-        | "WriteSplit" >> beam.Map(write_split, plan)
-        | "AllComplete" >> beam.combiners.Count.Globally()
-        | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
-    )
-    return pipeline
-
-
-def scan_partition(number: int, plan: DistributionsPlan) -> Iterator[tuple[Cut, CountsRun]]:
+def scan_partition(number: int, job: DistributionsJob) -> list[tuple[Cut, CountsRun]]:
     """Writes the distributions of a partition's contexts, unless an earlier run has done it.
 
-    Yields:
+    Returns:
       For each context that a cut divides, this partition's part of it, with the tokens that
       follow.
     """
-    lower, upper = [(), *plan.cuts][number], [*plan.cuts, ()][number]
-    part = part_name(number, plan.partitions)
+    lower, upper = [(), *job.cuts][number], [*job.cuts, ()][number]
+    part = part_name(number, job.partitions)
     pieces: dict[Cut, list[CountsRun]] = {c: [] for c in split_contexts(lower, upper)}
 
     def blocks() -> Iterator[CountsRun]:
-        name = plan.manifest.data_files[number].name
-        for block in read_counts(storage.join(plan.options.input, name), plan.packing):
+        name = job.manifest.data_files[number].name
+        for block in read_counts(storage.join(job.input, name), job.packing):
             for context in pieces:
                 pieces[context] = add_run(pieces[context], split_children(block, context))
             yield block
 
-    if plan.writer.completion(part) is None:
-        plan.writer.complete(part, _write_tables(blocks(), lower, upper, number, plan))
+    if job.writer.completion(part) is None:
+        job.writer.complete(part, _write_tables(blocks(), lower, upper, number, job))
     else:
         for _ in blocks():
             pass
-    for context, runs in pieces.items():
-        yield context, merge_runs(runs)
+    return [(context, merge_runs(runs)) for context, runs in pieces.items()]
 
 
 def _write_tables(
-    blocks: Iterable[CountsRun], lower: Cut, upper: Cut, number: int, plan: DistributionsPlan
+    blocks: Iterable[CountsRun], lower: Cut, upper: Cut, number: int, job: DistributionsJob
 ) -> Completion:
     started = time.perf_counter()
-    part = part_name(number, plan.partitions)
-    progress = Progress(plan.writer, "distributions", part)
-    orders = range(1, plan.packing.max_order + 1)
+    part = part_name(number, job.partitions)
+    progress = Progress(job.writer, "distributions", part)
+    orders = range(1, job.packing.max_order + 1)
     with contextlib.ExitStack() as stack:
         files = [
-            stack.enter_context(plan.writer.new_file(plan.file_name(order, number)))
+            stack.enter_context(job.writer.new_file(job.file_name(order, number)))
             for order in orders
         ]
         outputs = [
-            stack.enter_context(tables.open_writer(file.path, plan.packing, order))
+            stack.enter_context(tables.open_writer(file.path, job.packing, order))
             for file, order in zip(files, orders, strict=True)
         ]
         for rows_by_order in scan_distributions(
-            _counted(blocks, progress), plan.options.tables, lower=lower, upper=upper
+            _counted(blocks, progress), job.tables, lower=lower, upper=upper
         ):
             for order, rows in zip(orders, rows_by_order, strict=True):
-                outputs[order - 1].write(tables.rows_to_batch(plan.packing, order, rows))
+                outputs[order - 1].write(tables.rows_to_batch(job.packing, order, rows))
                 files[order - 1].tokens += int(rows.total.sum())
         for file, output in zip(files, outputs, strict=True):
             output.close()
@@ -207,48 +222,26 @@ def _counted(blocks: Iterable[CountsRun], progress: Progress) -> Iterator[Counts
         progress.add(len(block))
 
 
-def split_row(
-    context: tuple[Cut, CountsRun], plan: DistributionsPlan
-) -> tuple[int, pa.RecordBatch]:
+def split_row(context: tuple[Cut, CountsRun], job: DistributionsJob) -> tuple[int, pa.RecordBatch]:
     """The table row of a context that was divided, by its order."""
     order = len(context[0])
-    rows = distribution_row(context[1], plan.options.tables)
-    return order, tables.rows_to_batch(plan.packing, order, rows)
+    rows = distribution_row(context[1], job.tables)
+    return order, tables.rows_to_batch(job.packing, order, rows)
 
 
-def write_split(rows: tuple[int, Iterable[pa.RecordBatch]], plan: DistributionsPlan) -> int:
+def write_split(rows: tuple[int, Iterable[pa.RecordBatch]], job: DistributionsJob) -> int:
     """Writes the contexts of one order that were divided; returns the order."""
     order, batches = rows
-    part = _split_part(order)
+    part = f"{_SPLIT}order={order}"
     table = pa.Table.from_batches(batches)
     if order:
         table = table.sort_by([(name, "ascending") for name in token_columns(order, "context")])
-    with plan.writer.new_file(plan.file_name(order, plan.partitions)) as file:
-        with tables.open_writer(file.path, plan.packing, order) as output:
+    with job.writer.new_file(job.file_name(order, job.partitions)) as file:
+        with tables.open_writer(file.path, job.packing, order) as output:
             for batch in table.to_batches():
                 output.write(batch)
         file.rows = output.rows
         file.tokens = pc.sum(table["total"]).as_py() or 0
     files = (file.record,) if file.record else ()
-    plan.writer.complete(part, Completion(files, {"contexts": file.rows}))
+    job.writer.complete(part, Completion(files, {"contexts": file.rows}))
     return order
-
-
-def _split_part(order: int) -> str:
-    return f"split-order={order}"
-
-
-def _finish(_: int, plan: DistributionsPlan) -> Manifest:
-    parts = [part_name(number, plan.partitions) for number in range(plan.partitions)]
-    split = plan.writer.completed_parts("split-")
-    return plan.writer.finish(
-        [TOKENIZER_FOLDER, *parts, *split],
-        inputs={plan.options.input: plan.manifest.content_hash},
-        tokenizer=plan.manifest.tokenizer,
-        properties={
-            "max_order": plan.packing.max_order,
-            "tokens": plan.manifest.properties["tokens"],
-            "top_k": plan.options.tables.top_k,
-            "min_count": plan.options.tables.min_count,
-        },
-    )

@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -41,9 +41,7 @@ from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.sampling import first_texts
 from corpusmill.corpus.tokenizers import Tokenizer, use_fastest
 from corpusmill.corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
-from corpusmill.pipelines.launching.here import LocalJob
-from corpusmill.pipelines.launching.launch import run_job
-from corpusmill.pipelines.launching.options import RunOptions
+from corpusmill.pipelines.launching.here import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -152,7 +150,7 @@ def one_row_each(
 
 @dataclasses.dataclass(frozen=True)
 class EncodeJob:
-    """Documents, what makes ids of them, and where the rows go.
+    """Makes a dataset of ids of documents.
 
     Attributes:
       stage: what the job does with a document, in one word.
@@ -162,6 +160,7 @@ class EncodeJob:
         dataset gets them, and workers and later jobs load it from there.
       load_encoder: gives the encoder from the folder that has these files.
       encoder: what the manifest says of it.
+      notes: lines for the user.
       make_rows: what becomes of the documents.
       properties: what the manifest says besides.
       device: what computes the encoder's network, if it has one.
@@ -175,75 +174,92 @@ class EncodeJob:
     encoder_files: Mapping[str, Callable[[str], None]]
     load_encoder: Callable[[str], TextEncoder]
     encoder: Mapping[str, Any]
+    notes: Sequence[str] = ()
     make_rows: MakeRows = one_row_each
     properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     device: str | None = None
     backend: str | None = None
     loaded: TextEncoder | None = None
 
-    def run(self, run: RunOptions, description: Sequence[str]) -> None:
-        """Makes the dataset, or what is missing of it; see `run_job`."""
-        run_job(
-            self.writer,
-            run,
-            [self.documents.describe(), *description],
-            lambda: self._build(run),
-            (Stage(self.stage, "B", self.documents.size),),
-        )
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(self.stage, "B", self.documents.size),)
 
-    def _build(self, run: RunOptions) -> "LocalJob | beam.Pipeline":
-        if not run.is_local or self.device is not None:
-            return self.build_pipeline(run)
-        self._save_encoder()
-        shards = list(enumerate(self.documents.shards))
-        finish = partial(_finish, 0, *self._facts())
-        return LocalJob(self._work(), shards, run.workers, finish, self.loaded)
+    @cached_property
+    def number_of_parts(self) -> int:
+        """Files of the dataset, one for each shard."""
+        return len(self.documents.shards)
 
-    def build_pipeline(self, run: RunOptions = RunOptions()) -> "beam.Pipeline":
-        """The pipeline that writes the dataset into a folder that has been claimed."""
-        import apache_beam as beam
+    def __getstate__(self) -> dict[str, Any]:
+        # What `finish` needs on a worker, since a job's description has room for little.
+        documents = dataclasses.replace(self.documents, files=(), shards=())
+        return {
+            **self.__dict__,
+            "number_of_parts": self.number_of_parts,
+            "documents": documents,
+            "encoder_files": {},
+            "loaded": None,
+        }
 
-        from corpusmill.pipelines.launching.model_work import Run
-        from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
+    def describe(self) -> list[str]:
+        return [self.documents.describe(), *self.notes]
 
-        self._save_encoder()
-        pipeline = run.new_pipeline()
-        (
-            pipeline
-            | "Shards" >> SpreadOut(enumerate(self.documents.shards))
-            | "Encode" >> Run(self._work(), self.device)
-            | "AllComplete" >> beam.combiners.Count.Globally()
-            | "WriteManifest" >> WriteManifest(self.writer, _finish, *self._facts())
-        )
-        return pipeline
-
-    def _work(self) -> "EncodeShards":
-        return EncodeShards(
-            self.writer,
-            self.stage,
-            self.documents.options,
-            len(self.documents.shards),
-            self.load_encoder,
-            self.make_rows,
-        )
-
-    def _facts(self) -> tuple[Any, ...]:
-        return (
-            self.writer,
-            self.documents.options,
-            len(self.documents.shards),
-            self.encoder,
-            self.properties,
-            self.backend,
-        )
-
-    def _save_encoder(self) -> None:
+    def prepare(self) -> None:
         records = []
         for name, write in sorted(self.encoder_files.items()):
             with self.writer.new_file(f"{TOKENIZER_FOLDER}/{name}") as file:
                 write(file.path)
             records.append(file.written)
         self.writer.complete(TOKENIZER_FOLDER, Completion(tuple(records), {}))
+
+    def work_here(self, workers: Workers) -> None:
+        workers.run(self._work(), enumerate(self.documents.shards), self.loaded)
+
+    def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
+        import apache_beam as beam
+
+        from corpusmill.pipelines.launching.model_work import Run
+        from corpusmill.pipelines.transforms import SpreadOut
+
+        return (
+            pipeline
+            | "Shards" >> SpreadOut(enumerate(self.documents.shards))
+            | "Encode" >> Run(self._work(), self.device)
+            | "AllComplete" >> beam.combiners.Count.Globally()
+        )
+
+    def finish(self, _: object) -> Manifest:
+        options = self.documents.options
+        parts = [part_name(shard, self.number_of_parts) for shard in range(self.number_of_parts)]
+        counters = add_up(self.writer.completed(part).counters for part in parts)
+        tally = _Tally(
+            options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
+        )
+        if tally.too_many:
+            raise DataError(tally.complaint(self.writer, parts))
+        if not tally.documents:
+            raise DataError(f"the input {', '.join(options.input)} has no documents")
+        return self.writer.finish(
+            [TOKENIZER_FOLDER, *parts],
+            inputs={},
+            tokenizer=self.encoder,
+            properties={
+                "documents": tally.documents,
+                "tokens": counters["tokens"],
+                **self.properties,
+            },
+            backend=self.backend,
+        )
+
+    def _work(self) -> "EncodeShards":
+        return EncodeShards(
+            self.writer,
+            self.stage,
+            self.documents.options,
+            self.number_of_parts,
+            self.load_encoder,
+            self.make_rows,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -413,37 +429,6 @@ def write_dead_letters(file: NewFile, bad_records: Sequence[BadRecord]) -> None:
             for record in bad_records:
                 out.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
         file.rows += len(bad_records)
-
-
-def _finish(
-    _: int,
-    writer: DatasetWriter,
-    options: DocumentOptions,
-    number_of_parts: int,
-    encoder: Mapping[str, Any],
-    properties: Mapping[str, Any],
-    backend: str | None,
-) -> Manifest:
-    parts = [part_name(number, number_of_parts) for number in range(number_of_parts)]
-    counters = add_up(writer.completed(part).counters for part in parts)
-    tally = _Tally(
-        options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
-    )
-    if tally.too_many:
-        raise DataError(tally.complaint(writer, parts))
-    if not tally.documents:
-        raise DataError(f"the input {', '.join(options.input)} has no documents")
-    return writer.finish(
-        [TOKENIZER_FOLDER, *parts],
-        inputs={},
-        tokenizer=encoder,
-        properties={
-            "documents": tally.documents,
-            "tokens": counters["tokens"],
-            **properties,
-        },
-        backend=backend,
-    )
 
 
 def prepare_tokenizer(tokenizer: Tokenizer, documents: FoundDocuments) -> list[str]:

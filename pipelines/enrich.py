@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from functools import partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from corpusmill.corpus.datasets import (
@@ -17,11 +17,11 @@ from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import TargetTable
-from corpusmill.pipelines.launching.here import LocalJob
-from corpusmill.pipelines.launching.options import RunOptions
-from corpusmill.pipelines.target_joins import TokenFiles, write_with_table
+from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.target_joins import TokenFiles, join_many, write_with_table
 from corpusmill.pipelines.target_tables import (
     TargetTables,
+    find_sources,
     make_one_table,
     open_one_table,
     write_one_table,
@@ -45,8 +45,8 @@ _SCRATCH_PARTS = ("table-", "ask-", "answer-")
 
 
 @dataclasses.dataclass(frozen=True)
-class EnrichOptions:
-    """Options of the `enrich` job.
+class EnrichJob:
+    """Gives every position of a tokens dataset a target.
 
     Attributes:
       tokens: folder of a tokens dataset.
@@ -55,6 +55,10 @@ class EnrichOptions:
       targets: what the targets are made of.
       table_mib: what a worker's table may take in memory; where one of all contexts would take
         more, there are several. It doesn't change what is written.
+
+    Raises:
+      DatasetError: an input isn't a dataset of its kind.
+      UsageError: the inputs don't fit together, or the targets want longer contexts than there are.
     """
 
     tokens: str
@@ -63,55 +67,70 @@ class EnrichOptions:
     targets: TargetOptions = dataclasses.field(default_factory=TargetOptions)
     table_mib: float = 512
 
+    def __post_init__(self) -> None:
+        differences = describe_differences(
+            self.tokens_manifest.tokenizer, self.counts_manifest.tokenizer
+        )
+        if differences:
+            raise UsageError(
+                f"{self.counts} was not counted with the tokenizer of {self.tokens}:"
+                f" {'; '.join(differences)}"
+            )
+        longest = self.counts_manifest.properties["max_order"]
+        if self.targets.max_order > longest:
+            raise UsageError(
+                f"max-order {self.targets.max_order} is more than the {longest} tokens of context"
+                f" that {self.counts} has"
+            )
 
-@dataclasses.dataclass(frozen=True)
-class EnrichPlan:
-    """What there is to do."""
+    @cached_property
+    def tokens_manifest(self) -> Manifest:
+        return read_manifest(self.tokens, "tokens")
 
-    options: EnrichOptions
-    tokens: Manifest
-    counts: Manifest
+    @cached_property
+    def counts_manifest(self) -> Manifest:
+        return read_manifest(self.counts, "counts")
 
     @property
     def writer(self) -> DatasetWriter:
         config = {
-            "tokens": self.tokens.content_hash,
-            "counts": self.counts.content_hash,
-            **dataclasses.asdict(self.options.targets),
+            "tokens": self.tokens_manifest.content_hash,
+            "counts": self.counts_manifest.content_hash,
+            **dataclasses.asdict(self.targets),
         }
-        return DatasetWriter(self.options.output, "targets", config)
+        return DatasetWriter(self.output, "targets", config)
 
     @property
     def one_table_mib(self) -> float:
         """About the size of one table of all contexts."""
-        ngrams = sum(file.rows for file in self.counts.data_files)
-        return ngrams * bytes_per_ngram(self.options.targets.min_count) / 2**20
+        ngrams = sum(file.rows for file in self.counts_manifest.data_files)
+        return ngrams * bytes_per_ngram(self.targets.min_count) / 2**20
 
     @property
     def is_one_table(self) -> bool:
-        return self.one_table_mib <= self.options.table_mib
+        return self.one_table_mib <= self.table_mib
 
     @property
     def tables(self) -> TargetTables:
-        names = tuple(file.name for file in self.counts.data_files)
-        per_ngram = bytes_per_ngram(self.options.targets.min_count)
-        table_bytes = int(self.options.table_mib * 2**20) // _TABLES_IN_ALLOWED
+        names = tuple(file.name for file in self.counts_manifest.data_files)
+        per_ngram = bytes_per_ngram(self.targets.min_count)
+        table_bytes = int(self.table_mib * 2**20) // _TABLES_IN_ALLOWED
         return TargetTables(
             self.writer,
-            counts_packing(self.counts),
-            self.options.targets,
-            self.options.counts,
+            counts_packing(self.counts_manifest),
+            self.targets,
+            self.counts,
             names,
             None if self.is_one_table else max(1, table_bytes // per_ngram),
         )
 
     @property
     def files(self) -> TokenFiles:
-        return TokenFiles.of(self.options.tokens, self.tokens, self.tables)
+        return TokenFiles.of(self.tokens, self.tokens_manifest, self.tables)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        positions = self.tokens.properties["tokens"]
+        positions = self.tokens_manifest.properties["tokens"]
         asking = (
             Stage("questions", "positions", positions),
             Stage("answers", "positions", positions),
@@ -123,12 +142,12 @@ class EnrichPlan:
         )
 
     def describe(self) -> list[str]:
-        targets = self.options.targets
+        targets = self.targets
         orders = targets.orders
         return [
             (
-                f"input: {self.tokens.properties['tokens']:,} tokens, counts of"
-                f" {self.counts.properties['tokens']:,} tokens"
+                f"input: {self.tokens_manifest.properties['tokens']:,} tokens, counts of"
+                f" {self.counts_manifest.properties['tokens']:,} tokens"
             ),
             (
                 f"targets of {targets.slots} tokens: {targets.scheme}, {targets.estimator} context"
@@ -138,56 +157,73 @@ class EnrichPlan:
             + ("" if self.is_one_table else "; cut into several, which positions are sorted for"),
         ]
 
+    def prepare(self) -> None:
+        self.writer.copy_tokenizer(self.tokens, self.tokens_manifest)
+
+    def work_here(self, workers: Workers) -> None:
+        if self.is_one_table:
+            self._join_one_here(workers)
+        else:
+            join_many(self.files, *find_sources(self.tables, workers), workers)
+
+    def _join_one_here(self, workers: Workers) -> None:
+        numbers = range(len(self.files.names))
+        table = None
+        if workers.number_for(len(numbers)) == 1:
+            table = make_one_table(self.tables)
+        else:
+            write_one_table(self.tables)
+        workers.run(_WriteTargets(self.files), numbers, table)
+
+    def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
+        import apache_beam as beam
+
+        from corpusmill.pipelines.target_transforms import (
+            BuildTable,
+            FindSources,
+            JoinMany,
+            JoinOne,
+        )
+        from corpusmill.pipelines.transforms import SpreadOut
+
+        files = self.files
+        if self.is_one_table:
+            join: beam.PTransform = JoinOne(files, pipeline | "Table" >> BuildTable(self.tables))
+        else:
+            join = JoinMany(files, pipeline | "Tables" >> FindSources(self.tables))
+        return (
+            pipeline
+            | "TokenFiles" >> SpreadOut(range(len(files.names)))
+            | "Targets" >> join
+            | "AllComplete" >> beam.combiners.Count.Globally()
+        )
+
+    def finish(self, _: object) -> Manifest:
+        writer, names = self.writer, self.files.names
+        expected = self.tokens_manifest.properties["tokens"]
+        found = sum(writer.completed(name).counters["positions"] for name in names)
+        if found != expected:
+            raise DataError(f"{writer.folder}: {found} positions, {expected} are in the input")
+        scratch = (part for each in _SCRATCH_PARTS for part in writer.completed_parts(each))
+        return writer.finish(
+            [TOKENIZER_FOLDER, *names, *scratch],
+            inputs={
+                self.tokens: self.tokens_manifest.content_hash,
+                self.counts: self.counts_manifest.content_hash,
+            },
+            tokenizer=self.tokens_manifest.tokenizer,
+            properties={
+                "tokens": expected,
+                "tokens_hash": self.tokens_manifest.content_hash,
+                "slots": self.targets.slots,
+                **dataclasses.asdict(self.targets),
+            },
+        )
+
 
 def bytes_per_ngram(min_count: int) -> int:
     """About the size of a table, for each n-gram of the counts."""
     return _BYTES_PER_NGRAM_WITH_RARE_CONTEXTS if min_count == 1 else _BYTES_PER_NGRAM
-
-
-def make_plan(options: EnrichOptions) -> EnrichPlan:
-    """Looks at the inputs; raises UsageError or DatasetError where they don't fit together."""
-    tokens = read_manifest(options.tokens, "tokens")
-    counts = read_manifest(options.counts, "counts")
-    differences = describe_differences(tokens.tokenizer, counts.tokenizer)
-    if differences:
-        raise UsageError(
-            f"{options.counts} was not counted with the tokenizer of {options.tokens}:"
-            f" {'; '.join(differences)}"
-        )
-    longest = counts.properties["max_order"]
-    if options.targets.max_order > longest:
-        raise UsageError(
-            f"max-order {options.targets.max_order} is more than the {longest} tokens of context"
-            f" that {options.counts} has"
-        )
-    return EnrichPlan(options, tokens, counts)
-
-
-def build_pipeline(
-    options: EnrichOptions, run: RunOptions = RunOptions(), plan: EnrichPlan | None = None
-) -> "beam.Pipeline":
-    """The pipeline that writes the targets into a folder that has been claimed."""
-    import apache_beam as beam
-
-    from corpusmill.pipelines.target_transforms import BuildTable, FindSources, JoinMany, JoinOne
-    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
-
-    plan = plan or make_plan(options)
-    plan.writer.copy_tokenizer(options.tokens, plan.tokens)
-    pipeline = run.new_pipeline()
-    files = plan.files
-    if plan.is_one_table:
-        join: beam.PTransform = JoinOne(files, pipeline | "Table" >> BuildTable(plan.tables))
-    else:
-        join = JoinMany(files, pipeline | "Tables" >> FindSources(plan.tables))
-    (
-        pipeline
-        | "TokenFiles" >> SpreadOut(range(len(files.names)))
-        | "Targets" >> join
-        | "AllComplete" >> beam.combiners.Count.Globally()
-        | "WriteManifest" >> WriteManifest(plan.writer, _finish, plan)
-    )
-    return pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,38 +237,3 @@ class _WriteTargets:
 
     def run(self, table: TargetTable, number: int) -> None:
         write_with_table(number, self.files, table)
-
-
-def build_job(plan: EnrichPlan, run: RunOptions) -> "LocalJob | beam.Pipeline":
-    """What writes the targets into a folder that has been claimed: here, or on a runner."""
-    if not (run.is_local and plan.is_one_table) or run.beam_arguments:
-        return build_pipeline(plan.options, run, plan)
-    plan.writer.copy_tokenizer(plan.options.tokens, plan.tokens)
-    numbers = range(len(plan.files.names))
-    job = LocalJob(_WriteTargets(plan.files), numbers, run.workers, partial(_finish, 0, plan))
-    if job.processes == 1:
-        return dataclasses.replace(job, loaded=make_one_table(plan.tables))
-    write_one_table(plan.tables)
-    return job
-
-
-def _finish(_: int, plan: EnrichPlan) -> Manifest:
-    parts = [TOKENIZER_FOLDER, *plan.files.names]
-    expected = plan.tokens.properties["tokens"]
-    found = sum(plan.writer.completed(name).counters["positions"] for name in plan.files.names)
-    if found != expected:
-        raise DataError(f"{plan.writer.folder}: {found} positions, {expected} are in the input")
-    return plan.writer.finish(
-        [*parts, *(part for each in _SCRATCH_PARTS for part in plan.writer.completed_parts(each))],
-        inputs={
-            plan.options.tokens: plan.tokens.content_hash,
-            plan.options.counts: plan.counts.content_hash,
-        },
-        tokenizer=plan.tokens.tokenizer,
-        properties={
-            "tokens": expected,
-            "tokens_hash": plan.tokens.content_hash,
-            "slots": plan.options.targets.slots,
-            **dataclasses.asdict(plan.options.targets),
-        },
-    )

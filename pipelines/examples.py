@@ -6,11 +6,8 @@ from functools import partial
 from corpusmill.compress.codecs import Codec
 from corpusmill.compress.datasets.examples import ExampleOptions, make_examples
 from corpusmill.corpus.datasets import DatasetWriter
-from corpusmill.pipelines.compress import codec_config, load_encoder
-from corpusmill.pipelines.documents import (
-    EncodeJob,
-    FoundDocuments,
-)
+from corpusmill.pipelines.compress import codec_config, describe_codec, load_encoder
+from corpusmill.pipelines.documents import EncodeJob, FoundDocuments
 
 
 def make_job(
@@ -26,6 +23,7 @@ def make_job(
         codec.files,
         partial(load_encoder, content_hash=codec.content_hash),
         codec.description,
+        describe_codec(codec),
         partial(make_examples, options=options),
         cutting,
     )

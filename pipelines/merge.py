@@ -1,60 +1,88 @@
 """counts datasets -> the counts dataset of them all"""
 
 import dataclasses
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from corpusmill.corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.pipelines.counts_merging import CountsParts, finish_counts, partition_rows
-from corpusmill.pipelines.launching.options import RunOptions
+from corpusmill.pipelines.count import CountJob
+from corpusmill.pipelines.counts_merging import (
+    CountsParts,
+    finish_counts,
+    partition_rows,
+    write_parts,
+)
+from corpusmill.pipelines.launching.here import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam
 
 
 @dataclasses.dataclass(frozen=True)
-class MergeOptions:
-    """Options of the `merge` job.
+class MergeJob:
+    """Adds up counts datasets.
 
     Attributes:
-      input: folders of counts datasets.
+      inputs: folders of counts datasets.
       output: folder of their sum.
       partition_mib: n-grams in one file of the output, as MiB in memory.
+
+    Raises:
+      DatasetError: an input is no counts dataset.
+      UsageError: the inputs don't fit together.
     """
 
-    input: tuple[str, ...]
+    inputs: tuple[str, ...]
     output: str
-    partition_mib: int = 64
+    partition_mib: int = CountJob.partition_mib
 
+    def __post_init__(self) -> None:
+        folders = self.inputs
+        if len(set(folders)) < max(2, len(folders)):
+            given = ", ".join(folders)
+            raise UsageError(f"merge needs two or more different datasets; given: {given}")
+        first_folder, first = next(iter(self.manifests.items()))
+        for folder, manifest in self.manifests.items():
+            differences = describe_differences(_identity(first), _identity(manifest))
+            if differences:
+                raise UsageError(
+                    f"{folder} can't be added to {first_folder}: {'; '.join(differences)}"
+                )
 
-@dataclasses.dataclass(frozen=True)
-class MergePlan:
-    """What there is to do."""
-
-    options: MergeOptions
-    manifests: dict[str, Manifest]
+    @cached_property
+    def manifests(self) -> dict[str, Manifest]:
+        return {folder: read_manifest(folder, "counts") for folder in sorted(self.inputs)}
 
     @property
     def packing(self) -> Packing:
         return counts_packing(next(iter(self.manifests.values())))
 
     @property
-    def parts(self) -> CountsParts:
+    def writer(self) -> DatasetWriter:
         config = {
             "inputs": sorted(manifest.content_hash for manifest in self.manifests.values()),
-            "partition_mib": self.options.partition_mib,
+            "partition_mib": self.partition_mib,
         }
-        writer = DatasetWriter(self.options.output, "counts", config)
-        return CountsParts(writer, self.packing, partition_rows(self.options.partition_mib))
+        return DatasetWriter(self.output, "counts", config)
+
+    @property
+    def parts(self) -> CountsParts:
+        return CountsParts(self.writer, self.packing, partition_rows(self.partition_mib))
 
     @property
     def ngrams(self) -> int:
         return sum(
             file.rows for manifest in self.manifests.values() for file in manifest.data_files
         )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("merge", "n-grams", self.ngrams),)
 
     def describe(self) -> list[str]:
         tokens = sum(manifest.properties["tokens"] for manifest in self.manifests.values())
@@ -65,43 +93,22 @@ class MergePlan:
             )
         ]
 
+    def prepare(self) -> None:
+        self.writer.copy_tokenizer(*next(iter(self.manifests.items())))
 
-def make_plan(options: MergeOptions) -> MergePlan:
-    """Looks at the inputs; raises UsageError where they don't fit together."""
-    folders = options.input
-    if len(set(folders)) < max(2, len(folders)):
-        raise UsageError(f"merge needs two or more different datasets; given: {', '.join(folders)}")
-    manifests = {folder: read_manifest(folder, "counts") for folder in sorted(folders)}
-    first_folder, first = next(iter(manifests.items()))
-    for folder, manifest in manifests.items():
-        differences = describe_differences(_identity(first), _identity(manifest))
-        if differences:
-            raise UsageError(f"{folder} can't be added to {first_folder}: {'; '.join(differences)}")
-    return MergePlan(options, manifests)
+    def work_here(self, workers: Workers) -> list[Cut]:
+        return write_parts(list(self.manifests), self.parts, workers)
 
+    def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
+        from corpusmill.pipelines.counts_parts import WriteCountsParts
+        from corpusmill.pipelines.transforms import SpreadOut
 
-def build_pipeline(
-    options: MergeOptions, run: RunOptions = RunOptions(), plan: MergePlan | None = None
-) -> "beam.Pipeline":
-    """The pipeline that writes the sum into a folder that has been claimed."""
-    from corpusmill.pipelines.counts_parts import WriteCountsParts
-    from corpusmill.pipelines.transforms import SpreadOut, WriteManifest
+        datasets = pipeline | "Datasets" >> SpreadOut(self.manifests)
+        return datasets | "Parts" >> WriteCountsParts(self.parts)
 
-    plan = plan or make_plan(options)
-    plan.parts.writer.copy_tokenizer(*next(iter(plan.manifests.items())))
-    pipeline = run.new_pipeline()
-    (
-        pipeline
-        | "Datasets" >> SpreadOut(plan.manifests)
-        | "Parts" >> WriteCountsParts(plan.parts)
-        | "WriteManifest" >> WriteManifest(plan.parts.writer, _finish, plan)
-    )
-    return pipeline
+    def finish(self, cuts: list[Cut]) -> Manifest:
+        return finish_counts(cuts, self.parts, self.manifests)
 
 
 def _identity(manifest: Manifest) -> dict[str, object]:
     return {"max_order": manifest.properties["max_order"], **manifest.tokenizer}
-
-
-def _finish(cuts: list[Cut], plan: MergePlan) -> Manifest:
-    return finish_counts(cuts, plan.parts, plan.manifests)

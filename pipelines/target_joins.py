@@ -14,10 +14,10 @@ same code, so they write the same bytes.
 """
 
 import dataclasses
-import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.positions import PositionRows, joined_documents, read_positions
 from corpusmill.ngram_agg.targets import Targets, TargetTable, make_targets
 from corpusmill.ngram_agg.targets_files import TargetsWriter, heads_name
+from corpusmill.pipelines.launching.here import Workers, grouped
 from corpusmill.pipelines.target_tables import TargetTables, make_table, open_one_table
 
 # Row groups of tokens in a chunk, of a million tokens each, whose positions are in memory; fewer
@@ -108,6 +109,17 @@ def write_with_table(number: int, files: TokenFiles, table: TargetTable | None =
     return number
 
 
+def join_many(
+    files: TokenFiles, cuts: list[Cut], sources: dict[int, dict[str, list]], workers: Workers
+) -> None:
+    """Writes the targets of all files from tables that are made of `sources`."""
+    asking = [each for number in range(len(files.names)) for each in chunks(number, files)]
+    asked = grouped(chain.from_iterable(workers.map(ask, asking, files, cuts)))
+    tables = [(number, {**sources[number], "asked": asked[number]}) for number in sorted(asked)]
+    answered = grouped(chain.from_iterable(workers.map(answer, tables, files, cuts)))
+    workers.map(write_answered, answered.items(), files)
+
+
 def _write_file(
     files: TokenFiles, number: int, groups: Iterable[tuple[Targets, npt.NDArray[np.int64]]]
 ) -> None:
@@ -145,10 +157,10 @@ def chunks(number: int, files: TokenFiles) -> Iterator[Chunk]:
                 yield number, first
 
 
-def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> Iterator[tuple[int, Asked]]:
+def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> list[tuple[int, Asked]]:
     """Writes what a chunk asks, unless an earlier run has done it.
 
-    Yields:
+    Returns:
       For each table that is asked, its number and the row group that asks it.
     """
     writer = files.tables.writer
@@ -172,13 +184,13 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> Iterator[tuple[int,
             size += os.path.getsize(path)
         progress.note()
         writer.complete(part, _spilled(size, started))
-    for group, table in enumerate(join_files.asked_tables(_questions_url(files, chunk))):
-        yield table, (*chunk, group)
+    tables = join_files.asked_tables(_questions_url(files, chunk))
+    return [(table, (*chunk, group)) for group, table in enumerate(tables)]
 
 
 def answer(
     table: tuple[int, dict[str, list]], files: TokenFiles, cuts: list[Cut]
-) -> Iterator[tuple[int, Answered]]:
+) -> list[tuple[int, Answered]]:
     """Makes a table and writes its answers to all chunks, unless an earlier run has done it.
 
     Args:
@@ -186,13 +198,13 @@ def answer(
       files: what gets targets.
       cuts: between the tables.
 
-    Yields:
+    Returns:
       For each row group that asks, its file's number and where its answers are.
     """
     number, sources = table
     asking: list[Asked] = sorted(sources["asked"])
     if not asking:
-        return
+        return []
     writer = files.tables.writer
     part = f"answer-{files.tables.layout}-{number:05d}"
     url = _answers_url(files, number)
@@ -205,8 +217,9 @@ def answer(
         writer.complete(part, _spilled(size, started))
     # An earlier run may have answered more: files that are written don't ask again.
     answers = {each: group for group, each in enumerate(join_files.answered(url))}
-    for file, first, group in asking:
-        yield file, (first, group, number, answers[file, first, group])
+    return [
+        (file, (first, group, number, answers[file, first, group])) for file, first, group in asking
+    ]
 
 
 def _write_answers(
@@ -229,7 +242,7 @@ def write_answered(answered: tuple[int, Iterable[Answered]], files: TokenFiles) 
     number, found = answered
 
     def targets() -> Iterator[tuple[Targets, npt.NDArray[np.int64]]]:
-        for first, parts in itertools.groupby(sorted(found), key=lambda each: each[0]):
+        for first, parts in groupby(sorted(found), key=lambda each: each[0]):
             yield from _chunk_targets(files, (number, first), list(parts))
 
     if not files.is_written(number):

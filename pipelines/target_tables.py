@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Completion, DatasetWriter
@@ -33,7 +34,15 @@ from corpusmill.ngram_agg.targets import (
     open_target_table,
     save_target_table,
 )
-from corpusmill.pipelines.counts_merging import SPILLED, CountsParts, merge_slices
+from corpusmill.pipelines.counts_merging import (
+    SPILLED,
+    CountsParts,
+    find_cuts,
+    merge_slices,
+    merged_to_few,
+    slices,
+)
+from corpusmill.pipelines.launching.here import Workers, grouped
 
 _ONE_TABLE = "table-one"
 
@@ -116,15 +125,15 @@ def split_contexts(cut: Cut, packing: Packing) -> Iterator[Cut]:
             yield cut[:length]
 
 
-def split_pieces(
-    source: str, tables: TargetTables, cuts: list[Cut]
-) -> Iterator[tuple[Cut, CountsRun]]:
+def split_pieces(source: str, tables: TargetTables, cuts: list[Cut]) -> list[tuple[Cut, CountsRun]]:
     """A run's part of every context that is split by a cut."""
+    found = []
     contexts = {context for cut in cuts for context in split_contexts(cut, tables.packing)}
     for context in sorted(contexts):
         pieces = list(read_spilled(source, tables.packing, *_bounds(context, tables.packing)))
         if any(map(len, pieces)):
-            yield context, merge_runs(pieces)
+            found.append((context, merge_runs(pieces)))
+    return found
 
 
 def to_tables(split: tuple[Cut, CountsRun], cuts: list[Cut]) -> Iterator[tuple[int, CountsRun]]:
@@ -142,13 +151,14 @@ def make_table(
 
     Args:
       number: of the table.
-      sources: `slices`, of the runs turned round, and `split`, contexts that are cut.
+      sources: `slices`, a list of those of the runs turned round, and `split`, contexts that are
+        cut.
       tables: what they are made of.
       cuts: between them.
     """
     split = merge_runs([empty_run(tables.packing), *sources["split"]])
-    slices = sources["slices"][0] if sources["slices"] else []
-    whole = merge_slices(sorted(slices), tables.packing)
+    of_runs = merged_to_few(chain.from_iterable(sources["slices"]), tables.parts)
+    whole = merge_slices(sorted(of_runs), tables.packing)
     bounds = [
         _bounds(context, tables.packing)
         for cut in cuts[max(0, number - 1) : number + 1]
@@ -202,6 +212,24 @@ def _without(runs: Iterator[CountsRun], bounds: Iterable[tuple[Key, Key]]) -> It
             yield run[first : run.lower_bound(lower)]
             first = run.lower_bound(upper)
         yield run[first:]
+
+
+def find_sources(
+    tables: TargetTables, workers: Workers
+) -> tuple[list[Cut], dict[int, dict[str, list]]]:
+    """Turns the counts round; gives the cuts between tables, and by number what tables are made of.
+
+    See `make_table`.
+    """
+    runs = workers.map(spill_backward, range(len(tables.names)), tables)
+    cuts = find_cuts(runs, tables.parts, workers)
+    pieces = grouped(chain.from_iterable(workers.map(split_pieces, runs, tables, cuts)))
+    divided = ((context, merge_runs(each)) for context, each in pieces.items())
+    split = grouped(each for context in divided for each in to_tables(context, cuts))
+    of_runs = grouped(each for run in runs for each in slices(run, cuts))
+    return cuts, {
+        number: {"slices": [of_runs[number]], "split": split.get(number, [])} for number in of_runs
+    }
 
 
 @functools.lru_cache(maxsize=1)

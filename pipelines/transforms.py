@@ -1,11 +1,12 @@
 """Transforms that several pipelines share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
 
-from corpusmill.corpus.datasets import DatasetWriter, Manifest
+from corpusmill.corpus.datasets import Manifest
+from corpusmill.pipelines.launching.job import Job
 
 
 class SpreadOut(beam.PTransform):
@@ -27,21 +28,15 @@ class SpreadOut(beam.PTransform):
 class WriteManifest(beam.PTransform):
     """The last step of a job: finishes the dataset, once, also where a runner tries again."""
 
-    def __init__(
-        self, writer: DatasetWriter, finish: Callable[..., Manifest], *arguments: Any
-    ) -> None:
-        """`finish` is called with the one element that comes in and the arguments."""
+    def __init__(self, job: Job) -> None:
         super().__init__()
-        self._writer = writer
-        self._finish = finish
-        self._arguments = arguments
+        self._job = job
 
-    def expand(self, element: beam.PCollection) -> beam.PCollection:
-        return element | beam.Map(_finish_once, self._writer, self._finish, *self._arguments)
+    def expand(self, found: beam.PCollection) -> beam.PCollection:
+        return found | beam.Map(_finish_once, self._job)
 
 
-def _finish_once(
-    element: Any, writer: DatasetWriter, finish: Callable[..., Manifest], *arguments: Any
-) -> str:
-    manifest = writer.finished() or finish(element, *arguments)
+# Beam looks at annotations, and can't tell whether something is a protocol with properties.
+def _finish_once(found: Any, job: Any) -> str:
+    manifest: Manifest = job.writer.finished() or job.finish(found)
     return manifest.content_hash

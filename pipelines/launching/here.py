@@ -1,7 +1,4 @@
-"""Work on this machine without Beam, whose start-up would often take longer than the work.
-
-It is for jobs without a shuffle: each element is worked on by itself.
-"""
+"""Work on this machine without Beam, whose start-up would often take longer than the work."""
 
 import contextlib
 import multiprocessing
@@ -10,14 +7,16 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from multiprocessing import forkserver
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from corpusmill.corpus.errors import CorpusmillError
-from corpusmill.pipelines.launching.work import Work
+from corpusmill.pipelines.launching.work import Calls, Work
 
 # Workers are forked from a process that has imported what they need and runs no threads: forked
 # from this one, they would share locks of threads that they don't have.
@@ -34,7 +33,8 @@ def expect_workers(workers: int, module: str) -> None:
     if workers > 1:
         _CONTEXT.set_forkserver_preload([module])
         # Ctrl-C reaches all processes of a terminal; this one sees to the others, which inherit
-        # that they are deaf to it.
+        # that they are deaf to it. The tracker would let this process hear it again.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             forkserver.ensure_running()
@@ -42,116 +42,141 @@ def expect_workers(workers: int, module: str) -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@dataclass(frozen=True)
-class LocalJob:
-    """Work on elements, in this process or in several; used as a pipeline is.
+def grouped(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+    """The values of each key, in their order; what a shuffle is to Beam."""
+    values: dict[Any, list[Any]] = defaultdict(list)
+    for key, value in pairs:
+        values[key].append(value)
+    return dict(values)
 
-    Attributes:
-      work: what is done with each element.
-      elements: that it is done with.
-      workers: processes, this one where it is 1.
-      finish: called when all is done.
-      loaded: what `work.load` gives, where this process has it already.
+
+class Workers:
+    """Processes that work on elements, started when they are needed: this one where it is one.
+
+    They end when the context that it is does.
     """
 
-    work: Work
-    elements: Sequence[Any]
-    workers: int
-    finish: Callable[[], Any]
-    loaded: Any = None
+    def __init__(self, most: int) -> None:
+        """Takes how many processes there may be."""
+        self._most = most
+        self._processes: list[BaseProcess] = []
+        self._connections: list[Connection] = []
 
-    @property
-    def processes(self) -> int:
-        """How many work."""
-        return max(1, min(self.workers, len(self.elements)))
-
-    def run(self) -> "LocalJob":
-        """Does the work.
-
-        Raises:
-          CorpusmillError: a worker process ended on its own.
-        """
-        if self.processes == 1:
-            loaded = self.work.load() if self.loaded is None else self.loaded
-            for element in self.elements:
-                self.work.run(loaded, element)
-        else:
-            _run_in_processes(self.work, self.elements, self.processes)
-        self.finish()
+    def __enter__(self) -> "Workers":
         return self
 
-    def wait_until_finish(self) -> None:
-        """Returns at once: `run` has waited."""
-
-
-def _run_in_processes(work: Work, elements: Sequence[Any], workers: int) -> None:
-    expect_workers(workers, type(work).__module__)
-    processes = []
-    connections: list[Connection] = []
-    try:
-        for _ in range(workers):
-            ours, theirs = _CONTEXT.Pipe()
-            processes.append(_CONTEXT.Process(target=_work, args=(theirs, work), daemon=True))
-            connections.append(ours)
-            processes[-1].start()
-            # So that its end is the end of the connection.
-            theirs.close()
-        _hand_out(elements, connections)
-    finally:
-        for process in processes:
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
             if process.pid is not None:
                 process.terminate()
                 process.join()
 
+    def number_for(self, elements: int) -> int:
+        """How many processes work on so many elements."""
+        return max(1, min(self._most, elements))
 
-def _hand_out(elements: Sequence[Any], connections: list[Connection]) -> None:
+    def map(
+        self, function: Callable[..., Any], elements: Iterable[Any], *arguments: Any
+    ) -> list[Any]:
+        """Calls a function with each element and the arguments; see `run`."""
+        return self.run(Calls(function, arguments), elements)
+
+    def run(self, work: Work, elements: Iterable[Any], loaded: Any = None) -> list[Any]:
+        """Does some work with each element.
+
+        Args:
+          work: what to do.
+          elements: with what. They and the results go from process to process by pickle, so they
+            name files where there is much to say.
+          loaded: what `work.load` gives, where this process has it already.
+
+        Returns:
+          The results, in the order of the elements.
+
+        Raises:
+          CorpusmillError: a worker process ended on its own.
+        """
+        elements = list(elements)
+        number = self.number_for(len(elements))
+        if number > 1:
+            return _hand_out(work, elements, self._started(number, type(work).__module__))
+        if not elements:
+            return []
+        if loaded is None:
+            loaded = work.load()
+        return [work.run(loaded, element) for element in elements]
+
+    def _started(self, number: int, module: str) -> list[Connection]:
+        expect_workers(number, module)
+        while len(self._processes) < number:
+            ours, theirs = _CONTEXT.Pipe()
+            self._processes.append(_CONTEXT.Process(target=_serve, args=(theirs,), daemon=True))
+            self._connections.append(ours)
+            self._processes[-1].start()
+            # So that its end is the end of the connection.
+            theirs.close()
+        return self._connections[:number]
+
+
+def _hand_out(work: Work, elements: Sequence[Any], connections: list[Connection]) -> list[Any]:
     """Gives each worker another element whenever it has done one; raises what it raises."""
-    waiting = list(reversed(elements))
+    waiting = list(reversed(list(enumerate(elements))))
+    results: list[Any] = [None] * len(elements)
     for connection in connections:
+        _send(connection, work)
         _send(connection, waiting.pop())
     left = len(elements)
     while left:
         for ready in wait(connections):
             assert isinstance(ready, Connection)
-            error = _answer(ready)
+            number, result, error = _answer(ready)
             if error is not None:
                 raise error
+            results[number] = result
             left -= 1
             if waiting:
                 _send(ready, waiting.pop())
+    return results
 
 
-def _send(connection: Connection, element: Any) -> None:
+def _send(connection: Connection, message: Any) -> None:
     # Whether a worker has ended shows when its answer is read.
     with contextlib.suppress(BrokenPipeError):
-        connection.send(element)
+        connection.send(message)
 
 
-def _answer(connection: Connection) -> Exception | None:
-    """None where a worker has done its element, else what went wrong."""
+def _answer(connection: Connection) -> tuple[int, Any, Exception | None]:
+    """Number and result of the element that a worker has done, or what went wrong."""
     try:
-        error: Exception | None = connection.recv()
+        answer: tuple[int, Any, Exception | None] = connection.recv()
     except (EOFError, ConnectionResetError) as ended:
         raise CorpusmillError(
             "a worker process ended on its own, as it does when memory runs out: run the same"
             " command again to go on, with fewer --workers"
         ) from ended
-    return error
+    return answer
 
 
-def _work(connection: Connection, work: Work) -> None:
-    """What a worker process does until it is ended: an answer for each element."""
+def _serve(connection: Connection) -> None:
+    """What a worker process does until it is ended: work comes, then its elements, numbered."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        loaded = work.load()
+        run = _loaded(connection.recv())
         while True:
-            element = connection.recv()
-            work.run(loaded, element)
-            connection.send(None)
+            message = connection.recv()
+            if isinstance(message, tuple):
+                number, element = message
+                connection.send((number, run(element), None))
+            else:
+                run = _loaded(message)
     except Exception as error:  # noqa: BLE001  (the launching process raises it)
         # Which it doesn't where it has ended.
         with contextlib.suppress(OSError):
-            connection.send(_portable(error))
+            connection.send((0, None, _portable(error)))
+
+
+def _loaded(work: Work) -> Callable[[Any], Any]:
+    return partial(work.run, work.load())
 
 
 def _portable(error: Exception) -> Exception:

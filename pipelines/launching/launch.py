@@ -4,73 +4,91 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from corpusmill.corpus import errors
-from corpusmill.corpus.datasets import DatasetWriter, Manifest, read_manifest
-from corpusmill.corpus.progress import Stage, shown
+from corpusmill.corpus.datasets import Manifest, read_manifest
+from corpusmill.corpus.progress import shown
 from corpusmill.pipelines.launching import dataflow, engines
+from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.job import Job
 from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineResult
 
-    from corpusmill.pipelines.launching.here import LocalJob
-
 # How our own errors look in the traceback that a runner hands back.
 _OUR_ERROR = re.compile(r"^(?:corpusmill\.corpus\.errors\.)(\w+): (.*)$", re.MULTILINE)
 _BEAM_ADDITION = re.compile(r" \[while running .*\]$")
 
 
-def run_job(
-    writer: DatasetWriter,
-    options: RunOptions,
-    description: list[str],
-    build: "Callable[[], beam.Pipeline | LocalJob]",
-    stages: tuple[Stage, ...],
-) -> None:
-    """Makes the dataset that `writer` stands for, or what is missing of it.
-
-    Args:
-      writer: the dataset.
-      options: how to run.
-      description: lines that say what will be done.
-      build: makes the pipeline, or what does its work here without Beam.
-      stages: what to show while it runs.
+def run_job(job: Job, options: RunOptions) -> None:
+    """Makes the dataset of a job, or what is missing of it.
 
     Raises:
       CorpusmillError: the output can't be used, or the job failed.
     """
-    on_dataflow = options.runner == dataflow.RUNNER
-    if on_dataflow:
+    writer = job.writer
+    if options.runner == dataflow.RUNNER:
         dataflow.check_output(writer)
     if options.is_on_engine:
         engines.check(options.beam_options)
     if options.dry_run:
-        print("\n".join([*description, f"would write the {writer.kind} dataset {writer.folder}"]))
+        print(
+            "\n".join([*job.describe(), f"would write the {writer.kind} dataset {writer.folder}"])
+        )
         return
     if not writer.begin():
         print(f"{writer.folder} is complete already; nothing to do")
         return
-    print("\n".join(description), file=sys.stderr)
+    print("\n".join(job.describe()), file=sys.stderr)
     started = time.monotonic()
-    with shown(writer, stages):
-        pipeline = build()
-        try:
-            result = dataflow.submit(pipeline, writer) if on_dataflow else pipeline.run()
-            if result is None:
-                return
-            state = _wait(result, options)
-        except Exception as error:
-            raise _cause(error, options) from error
+    with shown(writer, job.stages):
+        if options.is_here:
+            make_here(job, options.workers)
+        elif not _make_with_beam(job, options):
+            return
+    print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
+
+
+def make_here(job: Job, workers: int = 1) -> Manifest:
+    """Makes the dataset of a job in so many processes, in a folder that has been claimed."""
+    job.prepare()
+    with Workers(workers) as processes:
+        found = job.work_here(processes)
+    return job.finish(found)
+
+
+def build_pipeline(job: Job, options: RunOptions = RunOptions()) -> "beam.Pipeline":
+    """The pipeline that makes the dataset of a job in a folder that has been claimed."""
+    from corpusmill.pipelines.transforms import WriteManifest
+
+    job.prepare()
+    pipeline = options.new_pipeline()
+    _ = job.expand(pipeline) | "WriteManifest" >> WriteManifest(job)
+    return pipeline
+
+
+def _make_with_beam(job: Job, options: RunOptions) -> bool:
+    """Runs the job's pipeline; False where it was only handed over."""
+    pipeline = build_pipeline(job, options)
+    try:
+        if options.runner == dataflow.RUNNER:
+            result = dataflow.submit(pipeline, job.writer)
+        else:
+            result = pipeline.run()
+        if result is None:
+            return False
+        state = _wait(result, options)
+    except Exception as error:
+        raise _cause(error, options) from error
     if options.is_on_engine and (jar := engines.executable(options.beam_options)):
         print(f"wrote the job as {jar}; the engine's own program submits it")
-        return
+        return False
     if state not in ("DONE", None):
         raise errors.CorpusmillError(f"the job ended in the state {state}; see the runner's log")
-    print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
+    return True
 
 
 def summary(manifest: Manifest, folder: str, seconds: float) -> str:

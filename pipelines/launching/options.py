@@ -1,8 +1,6 @@
 """How a job runs, and the pipeline that Beam is given for it."""
 
 import dataclasses
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from corpusmill.corpus.errors import UsageError
@@ -13,7 +11,8 @@ if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-LOCAL_RUNNER = "FnApiRunner"
+# Its default would be Prism, wherever that can be downloaded.
+BEAMS_OWN_RUNNER = "FnApiRunner"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +20,7 @@ class RunOptions:
     """How a job runs; none of it changes the data that it writes.
 
     Attributes:
-      workers: local processes; ignored on other runners than the local one.
+      workers: processes of this machine; for jobs without Beam.
       dry_run: say what would be done, and do nothing.
       beam_arguments: options that Beam understands.
     """
@@ -33,24 +32,26 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers} is not at least 1")
-        if self.workers > 1 and not self.is_local:
+        if self.workers > 1 and not self.is_here:
             raise UsageError(
-                f"--workers is for the local runner only; give {self.runner} its own options"
+                f"--workers is for jobs without Beam only; give {self.runner} its own options"
             )
         if self.runner == dataflow.RUNNER:
             dataflow.check_options(self.beam_options)
 
     @property
-    def runner(self) -> str:
-        if not self.beam_arguments:
-            return LOCAL_RUNNER
-        from apache_beam.options.pipeline_options import StandardOptions
-
-        return StandardOptions(list(self.beam_arguments)).runner or LOCAL_RUNNER
+    def is_here(self) -> bool:
+        """Whether it runs on this machine, without Beam."""
+        return not self.beam_arguments
 
     @property
-    def is_local(self) -> bool:
-        return self.runner == LOCAL_RUNNER
+    def runner(self) -> str | None:
+        """Of Beam's; None without Beam."""
+        if self.is_here:
+            return None
+        from apache_beam.options.pipeline_options import StandardOptions
+
+        return StandardOptions(list(self.beam_arguments)).runner or BEAMS_OWN_RUNNER
 
     @property
     def is_on_engine(self) -> bool:
@@ -63,30 +64,18 @@ class RunOptions:
         return PipelineOptions(list(self.beam_arguments))
 
     def new_pipeline(self) -> "beam.Pipeline":
-        """An empty pipeline; without a runner among the options it runs in this process.
+        """An empty pipeline; without a runner among the options Beam runs it in this process.
 
         Raises:
           UsageError: Beam refuses the options.
         """
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import DirectOptions
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-        from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
         options = self.beam_options
         if self.is_on_engine:
             engines.set_defaults(options)
-        if not self.is_local:
-            try:
-                return beam.Pipeline(options=options)
-            except ValueError as error:
-                raise UsageError(" ".join(str(error).split())) from error
-        options.view_as(DirectOptions).direct_num_workers = self.workers
-        environment = None
-        if self.workers > 1:
-            # Beam hands it to a shell, which must not stand between us and the worker. Ctrl-C at a
-            # terminal reaches all processes; workers end when this one does.
-            python = shlex.quote(sys.executable)
-            command = f"trap '' INT; exec {python} -m corpusmill.pipelines.launching.worker"
-            environment = SubprocessSDKEnvironment.from_command_string(command)
-        return beam.Pipeline(runner=FnApiRunner(environment), options=options)
+        runner = self.runner or BEAMS_OWN_RUNNER
+        try:
+            return beam.Pipeline(runner=runner, options=options)
+        except ValueError as error:
+            raise UsageError(" ".join(str(error).split())) from error

@@ -1,5 +1,7 @@
 """What a job does with each of its elements, whatever runs it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -13,3 +15,17 @@ class Work(Protocol):
     def run(self, loaded: Any, element: Any) -> Any:
         """Does it; the same result each time."""
         ...
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Work that needs nothing loaded: calls a function with the element and the arguments."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def load(self) -> None:
+        """Nothing."""
+
+    def run(self, _: None, element: Any) -> Any:
+        return self.function(element, *self.arguments)

@@ -1,9 +1,9 @@
 """A worker process of a runner: Beam's own, in this environment, without its running commentary.
 
-A runner starts `corpusmill-worker` with the addresses of its services (Beam's PROCESS environment),
-or this module with them in the environment. It ends when the process that started it does. With
-`--pool PORT` it is a pool, beside each executor, that starts workers when it is asked to (Beam's
-EXTERNAL environment). What goes wrong in a worker reaches the launching process with the error.
+A runner starts `corpusmill-worker` with the address of its services (Beam's PROCESS environment).
+It ends when the process that started it does. With `--pool PORT` it is a pool, beside each
+executor, that starts workers when it is asked to (Beam's EXTERNAL environment). What goes wrong in
+a worker reaches the launching process with the error.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _work_watched(arguments.id, arguments.provision_endpoint)
 
 
-def work() -> None:
+def _work() -> None:
     """Works for the runner whose addresses are in the environment, until it has no more to do."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if "CORPUSMILL_LOG" not in os.environ:
@@ -111,7 +111,7 @@ def _ask_and_work(worker: str, provision_endpoint: str, ready: Connection | None
     }
     if ready is not None:
         ready.send(True)
-    work()
+    _work()
 
 
 def _serve_pool(port: int) -> None:
@@ -156,4 +156,4 @@ def _serve_pool(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main() if len(sys.argv) > 1 else work()
+    main()

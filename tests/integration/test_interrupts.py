@@ -84,9 +84,14 @@ def job(tmp_path_factory):
     for number in range(6):
         texts = random_texts(number)
         write_jsonl(folder / "corpus" / f"{number}.jsonl", texts)
+    # So many that none is the last when the first is done.
+    (folder / "many").mkdir()
+    for number in range(60):
+        (folder / "many" / f"{number}.jsonl").hardlink_to(folder / "corpus" / f"{number % 6}.jsonl")
     small_book().write(str(folder / "codebook"))
-    run(*TOKENIZE, folder / "corpus", "--output", folder / "tokenize")
-    run(*COUNT, folder / "tokenize", "--output", folder / "count")
+    run(*TOKENIZE, folder / "corpus", "--output", folder / "tokens")
+    run(*TOKENIZE, folder / "many", "--output", folder / "tokenize")
+    run(*COUNT, folder / "tokens", "--output", folder / "count")
     write_tokens(folder / "training", random_files(1, [(130, 200), (170,)]))
     return folder
 
@@ -101,8 +106,8 @@ COUNT = ["count", "--max-order", 4, "--run-tokens", 100_000, "--input"]
 )
 def test_jobs_go_on_after_they_were_interrupted(job, tmp_path, stage, workers, all_processes):
     arguments = {
-        "tokenize": [*TOKENIZE, job / "corpus"],
-        "count": [*COUNT, job / "tokenize"],
+        "tokenize": [*TOKENIZE, job / "many"],
+        "count": [*COUNT, job / "tokens"],
     }[stage]
     output = tmp_path / "output"
     command = [*arguments, "--output", output, "--workers", workers]
@@ -139,7 +144,7 @@ def test_training_goes_on_after_it_was_interrupted(job, tmp_path):
 
 def test_freezing_leaves_no_codebook(job, tmp_path):
     output = tmp_path / "a.codebook"
-    command = ["freeze", "--counts", job / "count", "--tokens", job / "tokenize"]
+    command = ["freeze", "--counts", job / "count", "--tokens", job / "tokens"]
     interrupt(
         start(*command, "--output", output),
         (tmp_path / f".{output.name}.incomplete" / "checkpoint.npz").exists,

@@ -124,7 +124,7 @@ def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
         ((*count, "--max-order", -1), "allows orders 0 to 13"),
         ((*count, "--run-tokens", 0), "not a whole number above 0"),
         ((*count, "--workers", 0), "--workers 0 is not at least 1"),
-        ((*count, "--runner", "SparkRunner", "--workers", 2), "local runner only"),
+        ((*count, "--runner", "SparkRunner", "--workers", 2), "for jobs without Beam only"),
         ((*count, "--regoin", "x"), "unknown option --regoin; did you mean --region?"),
         ((*count, "--input", job / "counts"), "a tokens dataset is needed"),
         ((*count, "--input", tmp_path / "none"), "no manifest.json: is the path right?"),

@@ -17,7 +17,7 @@ NO_ACCOUNT = "--no_auth"
         (OPTIONS[:2], "--region is missing"),
         (OPTIONS[:3], "--temp_location is missing"),
         ([*OPTIONS, NO_ACCOUNT], "is on this machine, where Dataflow's workers don't see it"),
-        ([*OPTIONS, "--workers=2"], "--workers is for the local runner only"),
+        ([*OPTIONS, "--workers=2"], "--workers is for jobs without Beam only"),
         (["--s3_secret_access_key=a-secret"], "unknown option --s3_secret_access_key"),
     ],
 )

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from corpusmill.corpus.errors import CorpusmillError, DataError
-from corpusmill.pipelines.launching.here import LocalJob
+from corpusmill.pipelines.launching.here import Workers, grouped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Note:
     def load(self) -> str:
         return f"loaded by {os.getpid()}"
 
-    def run(self, loaded: str, element: str) -> None:
+    def run(self, loaded: str, element: str) -> str:
         assert loaded == f"loaded by {os.getpid()}"
         Path(self.folder, element).write_text(str(os.getpid()))
         if element == "fail":
@@ -34,43 +34,59 @@ class Note:
             os._exit(9)
         if element == "wait":
             signal.pause()
+        return f"did {element}"
 
 
 def notes(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_each_element_is_worked_on_once_and_then_it_is_finished(tmp_path, workers):
+@pytest.mark.parametrize("most", [1, 2])
+def test_each_element_is_worked_on_once_and_results_keep_their_order(tmp_path, most):
     elements = [str(number) for number in range(10)]
-    finished = []
-    job = LocalJob(Note(str(tmp_path)), elements, workers, lambda: finished.append(notes(tmp_path)))
-    assert job.run().wait_until_finish() is None
-    [found] = finished
+    with Workers(most) as workers:
+        assert workers.run(Note(str(tmp_path)), iter(elements)) == [f"did {e}" for e in elements]
+    found = notes(tmp_path)
     assert sorted(found) == sorted(elements)
     here = str(os.getpid())
-    assert set(found.values()) == {here} if workers == 1 else here not in found.values()
+    assert set(found.values()) == {here} if most == 1 else here not in found.values()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_the_same_processes_do_one_work_after_the_other(tmp_path, most):
+    with Workers(most) as workers:
+        for stage, number in enumerate((2, 0, 1, 5)):
+            folder = tmp_path / str(stage)
+            folder.mkdir()
+            assert len(workers.run(Note(str(folder)), map(str, range(number)))) == number
+            assert workers.map(divmod, range(number), 2) == [divmod(i, 2) for i in range(number)]
+        assert len(multiprocessing.active_children()) == (0 if most == 1 else most)
 
 
 def test_what_is_loaded_already_is_not_loaded_again(tmp_path, monkeypatch):
     loaded = f"loaded by {os.getpid()}"
     monkeypatch.setattr(Note, "load", None)
-    LocalJob(Note(str(tmp_path)), ["a"], 2, lambda: None, loaded).run()
+    with Workers(2) as workers:
+        workers.run(Note(str(tmp_path)), ["a"], loaded)
     assert list(notes(tmp_path)) == ["a"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_error_of_a_worker_comes_out_and_the_job_is_not_finished(tmp_path, workers):
-    job = LocalJob(Note(str(tmp_path)), ["a", "fail", "wait"], workers, pytest.fail)
-    with pytest.raises(DataError, match="the element is bad"):
-        job.run()
+def test_values_are_grouped_in_their_order():
+    assert grouped([("b", 2), ("a", 1), ("b", 1)]) == {"b": [2, 1], "a": [1]}
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_the_error_of_a_worker_comes_out(tmp_path, most):
+    with pytest.raises(DataError, match="the element is bad"), Workers(most) as workers:
+        workers.run(Note(str(tmp_path)), ["a", "fail", "wait"])
     assert not multiprocessing.active_children()
 
 
 def test_a_worker_that_dies_ends_the_job(tmp_path):
-    job = LocalJob(Note(str(tmp_path)), ["die", "wait"], 2, pytest.fail)
-    with pytest.raises(CorpusmillError, match="a worker process ended on its own"):
-        job.run()
+    message = "a worker process ended on its own"
+    with pytest.raises(CorpusmillError, match=message), Workers(2) as workers:
+        workers.run(Note(str(tmp_path)), ["die", "wait"])
     assert not multiprocessing.active_children()
 
 
@@ -79,9 +95,10 @@ def test_a_worker_that_dies_ends_the_job(tmp_path):
 )
 def test_workers_end_with_the_process_that_started_them(tmp_path, number, code):
     program = (
-        "from corpusmill.pipelines.launching.here import LocalJob\n"
+        "from corpusmill.pipelines.launching.here import Workers\n"
         "from tests.pipelines.test_here import Note\n"
-        f"LocalJob(Note({str(tmp_path)!r}), ['wait', 'wait2', 'wait'], 2, None).run()"
+        "with Workers(2) as workers:\n"
+        f"    workers.run(Note({str(tmp_path)!r}), ['wait', 'wait2', 'wait'])"
     )
     process = psutil.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from corpusmill.compress import ArithmeticCodec, EqualInfoCodec, open_model
-from corpusmill.compress.codecs import expect_codec
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER, read_manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.pipelines.compress import make_job
-from corpusmill.pipelines.decompress import DecompressFiles, build_pipeline, make_plan
+from corpusmill.pipelines.decompress import DecompressFiles, DecompressJob
 from corpusmill.pipelines.documents import DocumentOptions, find_documents
+from corpusmill.pipelines.launching.launch import build_pipeline, make_here
 from corpusmill.pipelines.launching.networks import GPU, NAMESPACE, NetworkHandler
 from corpusmill.pipelines.launching.options import RunOptions
 from tests.compress.samples import TEXT
@@ -31,6 +31,11 @@ def source(tmp_path_factory):
     return folder
 
 
+def make(job, workers=1):
+    job.writer.begin()
+    make_here(job, workers)
+
+
 def job_of(source, output, **changes):
     """A job of several shards whose codec has a network."""
     codec = EqualInfoCodec(open_model(str(HERE / "m1")), 16, 32)
@@ -44,14 +49,14 @@ def job_of(source, output, **changes):
 def expected(source, tmp_path_factory):
     """The dataset as work without RunInference makes it."""
     folder = tmp_path_factory.mktemp("expected") / "small"
-    job_of(source, folder, device=None).run(RunOptions(), [])
+    make(job_of(source, folder, device=None))
     return folder
 
 
 def test_metrics_say_what_was_done(source, expected, tmp_path):
     job = job_of(source, tmp_path / "small")
     job.writer.begin()
-    result = job.build_pipeline().run()
+    result = build_pipeline(job).run()
     result.wait_until_finish()
     assert_same_data(tmp_path / "small", expected)
     found = result.metrics().query()
@@ -73,7 +78,7 @@ def test_metrics_say_what_was_done(source, expected, tmp_path):
 # The work of a GPU, with a network that is on the processor all the same.
 @pytest.mark.slow
 def test_processes_share_a_network(source, expected, tmp_path):
-    job_of(source, tmp_path / "small", device="cuda").run(RunOptions(workers=2), [])
+    make(job_of(source, tmp_path / "small", device="cuda"), workers=2)
     assert_same_data(tmp_path / "small", expected)
 
 
@@ -85,19 +90,18 @@ def test_a_shard_of_bad_records_alone_has_no_documents(tmp_path):
     job = job_of(tmp_path / "in", tmp_path / "small")
     options = dataclasses.replace(job.documents.options, max_bad_records=0.9)
     documents = dataclasses.replace(job.documents, options=options)
-    dataclasses.replace(job, documents=documents).run(RunOptions(), [])
+    make(dataclasses.replace(job, documents=documents))
     counters = read_manifest(str(tmp_path / "small")).counters
     assert (counters["documents"], counters["bad_records"]) == (len(DOCUMENTS), 1)
 
 
 def test_damage_is_named(expected, tmp_path):
-    plan = make_plan(str(expected), str(tmp_path / "back"))
-    [*_, record] = plan.manifest.data_files
+    job = DecompressJob(str(expected), str(tmp_path / "back"))
+    [*_, record] = job.manifest.data_files
     (expected / record.name).rename(tmp_path / "kept")
     try:
-        plan.writer.begin()
         with pytest.raises(DataError, match=record.name):
-            NetworkHandler(DecompressFiles(plan), "cuda").load_model()(record)
+            NetworkHandler(DecompressFiles(job), "cuda").load_model()(record)
     finally:
         (tmp_path / "kept").rename(expected / record.name)
 
@@ -124,7 +128,7 @@ def test_a_gpu_that_the_user_asks_for_is_that_of_all_transforms(source, tmp_path
 def hints_of(job, run=RunOptions()):
     """The hints of each transform that has some."""
     job.writer.begin()
-    proto = job.build_pipeline(run).to_runner_api()
+    proto = build_pipeline(job, run).to_runner_api()
     environments = proto.components.environments
     return {
         name: {hint.decode() for hint in hints}
@@ -146,11 +150,11 @@ def test_devices_are_checked_before_any_work(source, tmp_path, capsys):
 
 def test_the_golden_ids_come_back_through_run_inference(tmp_path):
     folder = HERE / "codecs" / "m1-ac"
-    plan = make_plan(str(folder), str(tmp_path / "back"))
-    assert isinstance(expect_codec(*plan.codec), ArithmeticCodec)
+    job = DecompressJob(str(folder), str(tmp_path / "back"))
+    assert isinstance(job.load_codec(), ArithmeticCodec)
     assert (folder / TOKENIZER_FOLDER).is_dir()
-    plan.writer.begin()
-    build_pipeline(plan).run().wait_until_finish()
+    job.writer.begin()
+    build_pipeline(job).run().wait_until_finish()
     [part] = (tmp_path / "back").glob("part-*.jsonl")
     golden = (HERE / "corpus.jsonl").read_text().splitlines()
     assert len(part.read_text().splitlines()) == len(golden)

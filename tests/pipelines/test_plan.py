@@ -8,7 +8,7 @@ import pytest
 from corpusmill.commands.plan import Estimates, PlanOptions, measure
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.sampling import Sample
-from corpusmill.pipelines.enrich import EnrichOptions
+from corpusmill.pipelines.enrich import EnrichJob
 from tests.pipelines.samples import command, write_jsonl
 
 # Words as frequent as in real text, of the letters of their rank.
@@ -68,7 +68,7 @@ def test_larger_corpora_take_more(estimates):
 def test_enrich_takes_tables_while_they_are_small_and_spills_beyond(estimates, monkeypatch):
     assert estimates.is_one_table
     assert estimates.enrich_scratch() == estimates.target_tables()
-    monkeypatch.setattr(EnrichOptions, "table_mib", 1e-3)
+    monkeypatch.setattr(EnrichJob, "table_mib", 1e-3)
     larger = Estimates(estimates.measured, 1e12, estimates.options)
     assert not larger.is_one_table
     # Memory has an end, scratch grows with the tokens.

@@ -12,7 +12,11 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from corpusmill.corpus import storage
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.pipelines import count, distributions, enrich, merge
+from corpusmill.pipelines.count import CountJob
+from corpusmill.pipelines.distributions import DistributionsJob
+from corpusmill.pipelines.enrich import EnrichJob
+from corpusmill.pipelines.launching.launch import build_pipeline
+from corpusmill.pipelines.merge import MergeJob
 from tests.pipelines.samples import command
 
 SPLITTABLE = deprecated_primitives.READ.urn, "beam:transform:sdf_"
@@ -39,19 +43,16 @@ def pipelines(job, tmp_path_factory):
 
     def enriched(name, table_mib):
         targets = TargetOptions(max_order=3)
-        options = enrich.EnrichOptions(tokens, counts, str(folder / name), targets, table_mib)
-        return enrich.build_pipeline(options)
+        return EnrichJob(tokens, counts, str(folder / name), targets, table_mib)
 
-    built = {
-        "count": count.build_pipeline(count.CountOptions(tokens, str(folder / "counts"))),
-        "distributions": distributions.build_pipeline(
-            distributions.DistributionsOptions(counts, str(folder / "distributions"))
-        ),
-        "merge": merge.build_pipeline(merge.MergeOptions((counts, more), str(folder / "merged"))),
+    jobs = {
+        "count": CountJob(tokens, str(folder / "counts")),
+        "distributions": DistributionsJob(counts, str(folder / "distributions")),
+        "merge": MergeJob((counts, more), str(folder / "merged")),
         "enrich": enriched("enrich", 512),
         "enrich-many": enriched("enrich-many", 1e-6),
     }
-    yield built
+    yield {name: build_pipeline(made) for name, made in jobs.items()}
     storage.remove_tree(str(folder))
 
 
