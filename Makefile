@@ -21,7 +21,7 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## create .venv and install corpusmill with what the tests need
 
-quickstart: $(VENV)/.installed-base ## a small corpus through every step, in a minute or two
+quickstart: $(VENV)/.installed-base ## a small corpus through both jobs, in less than a minute after installing
 	$(BIN)/corpusmill quickstart
 
 test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
@@ -80,7 +80,7 @@ $(VENV)/pyvenv.cfg: $(shell test -x $(BIN)/python || echo recreate)
 
 $(VENV)/.installed-base: setup.py constraints.txt $(VENV)/pyvenv.cfg
 	@echo 'installing corpusmill into $(VENV): takes a minute or two'
-	@$(PIP) install --quiet -c constraints.txt -e .
+	@$(PIP) install --quiet -c constraints.txt -e '.[report]'
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.installed-base

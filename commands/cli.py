@@ -44,7 +44,7 @@ COMMANDS_FOR = {
         "export": "a model, a codebook -> a Hugging Face folder",
     },
     "a look": {
-        "quickstart": "an embedded corpus -> tokens, counts, distributions, targets",
+        "quickstart": "an embedded corpus -> both jobs, and a page about what came out",
         "report": "datasets and training runs -> one HTML page",
         "verify": "a dataset -> whether its files are what its manifest says",
     },

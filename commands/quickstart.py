@@ -1,20 +1,26 @@
-"""Everything, small, on an embedded corpus: the documentation of Python's standard library."""
+"""Both jobs, small, on an embedded corpus: the documentation of Python's standard library."""
 
 import ast
+import importlib.util
 import json
 import pathlib
 import pydoc_data.topics
 import shlex
 import sysconfig
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+import orjson
 import tokenizers
 
-from corpusmill.commands.arguments import make_parser
+from corpusmill.commands.arguments import make_parser, parse_known
 from corpusmill.commands.cli import run_command
 from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError
 
-_VOCABULARY = 8192
+# As many ids for the tokenizer as for the codebook, so that they can be compared.
+_BITS = 13
 _END_OF_DOCUMENT = "<|endoftext|>"
 _CONTEXT = "Return the"
 
@@ -23,27 +29,61 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill quickstart`"""
     parser = make_parser(
         "quickstart",
-        "Writes the documentation of Python's standard library as JSONL, trains a small tokenizer"
-        " on it and runs the n-gram job: tokenize, count, distributions, query, enrich, verify.",
+        "Writes the documentation of Python's standard library as JSONL and trains a small"
+        " tokenizer on it. Then both jobs: next-token distributions (tokenize, count,"
+        " distributions, query, enrich, verify), and compression (freeze, compress, decompress,"
+        " measure). A report shows what came out.",
         "corpusmill quickstart --output quickstart",
     )
     parser.add_argument("--output", default="quickstart", metavar="DIR", help="folder for it all")
-    arguments = parser.parse_args(argv)
-    names = ("docs.jsonl", "tokenizer.json", "tokens", "counts", "distributions", "targets")
-    documents, tokenizer, tokens, counts, tables, targets = (
-        storage.join(arguments.output, name) for name in names
-    )
+    arguments, _ = parse_known(parser, argv)
+    place = partial(storage.join, arguments.output)
+    documents, tokenizer = place("docs.jsonl"), place("tokenizer.json")
+    tokens, counts, tables, targets = map(place, ("tokens", "counts", "distributions", "targets"))
+    book, small, back = place("docs.codebook"), place("compressed"), place("documents")
+    measures, page = place("measures.json"), place("report.html")
     _make_inputs(documents, tokenizer)
-    for command in (
-        ["tokenize", "--input", documents, "--tokenizer", tokenizer, "--output", tokens],
-        ["count", "--input", tokens, "--output", counts, "--max-order", "4"],
-        ["distributions", "--input", counts, "--output", tables],
-        ["query", tables, _CONTEXT],
-        ["enrich", "--tokens", tokens, "--counts", counts, "--output", targets],
-        ["verify", targets],
-    ):
-        print(f"\n$ corpusmill {shlex.join(command)}", flush=True)
-        run_command(command[0], command[1:])
+    read = ["tokenize", "--input", documents, "--tokenizer"]
+    _run(*read, tokenizer, "--output", tokens)
+    _run("count", "--tokens", tokens, "--output", counts, "--max-order", "4")
+    _run("distributions", "--counts", counts, "--output", tables)
+    _run("query", tables, _CONTEXT)
+    _run("enrich", "--tokens", tokens, "--counts", counts, "--output", targets)
+    _run("verify", targets)
+    _run(*read, "bytes", "--output", place("byte-tokens"))
+    _run("freeze", "--tokens", place("byte-tokens"), "--window-bits", f"{_BITS}", "--output", book)
+    _run("compress", "--input", documents, "--codebook", book, "--output", small)
+    _run("decompress", "--compressed", small, "--output", back)
+    _compare(documents, back)
+    _run("measure", tokens, small, "--output", measures)
+    if importlib.util.find_spec("matplotlib") is None:
+        print(
+            "\npip install 'corpusmill[report]' and run this again: a page with pictures of it all"
+        )
+        return
+    _run("report", tokens, counts, tables, targets, small, measures, "--output", page)
+    print("\nopen it in a browser: what was counted, what targets are made of, what ids are like")
+
+
+def _run(*command: str) -> None:
+    print(f"\n$ corpusmill {shlex.join(command)}", flush=True)
+    run_command(command[0], command[1:])
+
+
+def _compare(documents: str, folder: str) -> None:
+    """Compares documents with those that came back; raises DataError where one is another."""
+    parts = [storage.join(folder, file.name) for file in read_manifest(folder).files]
+    texts, found = (
+        [
+            orjson.loads(line)["text"]
+            for url in urls
+            for line in storage.read_bytes(url).splitlines()
+        ]
+        for urls in ([documents], parts)
+    )
+    if texts != found:
+        raise DataError(f"{folder} has other documents than {documents}")
+    print(f"\nall {len(texts)} documents came back, byte for byte")
 
 
 def embedded_corpus() -> Iterator[tuple[str, str]]:
@@ -72,7 +112,7 @@ def _make_inputs(documents: str, tokenizer: str) -> None:
     if not storage.exists(tokenizer):
         lines = storage.read_bytes(documents).decode().splitlines()
         texts = [json.loads(line)["text"] for line in lines]
-        storage.write_bytes(tokenizer, train_tokenizer(texts, _VOCABULARY).encode())
+        storage.write_bytes(tokenizer, train_tokenizer(texts, 1 << _BITS).encode())
     print(f"wrote {documents} and {tokenizer}")
 
 

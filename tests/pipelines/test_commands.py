@@ -61,8 +61,16 @@ def test_help_and_version(capsys):
 
 def test_merge_refuses_what_does_not_fit(job, tmp_path, capsys):
     other = tmp_path / "other"
-    assert command("count", "--input", job / "tokens", "--output", other, "--max-order", 2) == 0
-    arguments = ("merge", "--input", job / "counts", "--input", other, "--output", tmp_path / "sum")
+    assert command("count", "--tokens", job / "tokens", "--output", other, "--max-order", 2) == 0
+    arguments = (
+        "merge",
+        "--counts",
+        job / "counts",
+        "--counts",
+        other,
+        "--output",
+        tmp_path / "sum",
+    )
     assert command(*arguments) == 2
     assert "max_order" in capsys.readouterr().err
 
@@ -73,8 +81,8 @@ def test_merging_three_datasets_adds_their_counts(tmp_path):
         source = write_jsonl(tmp_path / f"{number}.jsonl", [text])
         assert tokenize(source, tmp_path / f"t{number}") == 0
         counts = tmp_path / f"c{number}"
-        assert command("count", "--input", tmp_path / f"t{number}", "--output", counts) == 0
-        inputs += ["--input", counts]
+        assert command("count", "--tokens", tmp_path / f"t{number}", "--output", counts) == 0
+        inputs += ["--counts", counts]
     assert command("merge", *inputs, "--output", tmp_path / "sum") == 0
     assert read_manifest(str(tmp_path / "sum")).properties["tokens"] == 4 + 5 + 10
     assert command("verify", tmp_path / "sum") == 0
@@ -148,8 +156,8 @@ def test_coders_give_back_what_they_take():
 def test_every_path_may_be_a_url(job, capsys):
     root = "memory://corpusmill-test"
     assert tokenize(job / "corpus.jsonl", f"{root}/tokens") == 0
-    assert command("count", "--input", f"{root}/tokens", "--output", f"{root}/counts") == 0
-    assert command("distributions", "--input", f"{root}/counts", "--output", f"{root}/tables") == 0
+    assert command("count", "--tokens", f"{root}/tokens", "--output", f"{root}/counts") == 0
+    assert command("distributions", "--counts", f"{root}/counts", "--output", f"{root}/tables") == 0
     for name, local in (("tokens", "tokens"), ("counts", "counts"), ("tables", "distributions")):
         remote = read_manifest(f"{root}/{name}")
         assert remote.content_hash == read_manifest(str(job / local)).content_hash
@@ -161,14 +169,22 @@ def test_every_path_may_be_a_url(job, capsys):
 
 @pytest.mark.slow
 def test_quickstart_answers_and_can_be_repeated(tmp_path, capsys):
-    assert command("quickstart", "--output", tmp_path / "quick") == 0
+    quick = tmp_path / "quick"
+    assert command("quickstart", "--output", quick) == 0
     printed = capsys.readouterr().out
     assert "next token" in printed
     assert "OK   targets dataset" in printed
-    manifest = json.loads((tmp_path / "quick" / "counts" / "manifest.json").read_text())
+    assert "documents came back, byte for byte" in printed
+    manifest = json.loads((quick / "counts" / "manifest.json").read_text())
     assert manifest["properties"]["tokens"] > 100_000
-    assert command("quickstart", "--output", tmp_path / "quick") == 0
-    assert capsys.readouterr().out.count("is complete already") == 4
+    page = (quick / "report.html").read_text()
+    assert page.count("<svg") > 5
+    assert command("quickstart", "--output", quick) == 0
+    assert capsys.readouterr().out.count("is complete already") == 8
+    assert (quick / "report.html").read_text() == page
+    next(quick.glob("documents/part-*")).write_text('{"id": "a", "text": "b"}\n')
+    assert command("quickstart", "--output", quick) == 1
+    assert "has other documents than" in capsys.readouterr().err
 
 
 def test_without_torch_training_says_what_to_install():
