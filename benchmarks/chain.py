@@ -76,8 +76,8 @@ def chain(
     enrich = ["enrich", "--tokens", tokens, "--counts", counts]
     return {
         "tokenize": best(tokenize, tokens, repeat),
-        "count": best(["count", "--input", tokens], counts, repeat),
-        "distributions": best(["distributions", "--input", counts], tables, repeat),
+        "count": best(["count", "--tokens", tokens], counts, repeat),
+        "distributions": best(["distributions", "--counts", counts], tables, repeat),
         "enrich": best(enrich, folder / "targets", repeat),
     }
 

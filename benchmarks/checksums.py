@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         counts, targets = f"{folder}/counts", f"{folder}/targets"
-        run("count", "--input", str(tokens), "--output", counts)
+        run("count", "--tokens", str(tokens), "--output", counts)
         run("enrich", "--tokens", str(tokens), "--counts", counts, "--output", targets)
         for dataset in (str(tokens), targets):
             for path in sorted(pathlib.Path(dataset).rglob("*.parquet")):

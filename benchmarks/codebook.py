@@ -84,7 +84,7 @@ def byte_counts(text: Text) -> str:
         with measure.silence():
             tokenize.main(["--input", str(source), "--tokenizer", "bytes", "--output", tokens])
             options = ["--output", str(folder / "counts"), "--max-order", str(_MAX_ORDER)]
-            count.main(["--input", tokens, *options])
+            count.main(["--tokens", tokens, *options])
         source.unlink()
     return str(folder / "counts")
 

@@ -41,7 +41,7 @@ def prepare(folder: pathlib.Path, corpus: str | None) -> None:
             tokens = f"{folder}/{name}tokens"
             read = ["--input", str(path), "--tokenizer", str(tokenizer)]
             tokenize.main([*read, "--shard-mib", "4096", "--output", tokens])
-            count.main(["--input", tokens, "--output", f"{folder}/{name}counts"])
+            count.main(["--tokens", tokens, "--output", f"{folder}/{name}counts"])
 
 
 def kernel_rows(folder: pathlib.Path, repeat: int) -> list[tuple[str, float]]:

@@ -44,7 +44,7 @@ def prepare(folder: pathlib.Path, size: int, corpus: str | None) -> int:
     with measure.silence():
         read = ["--input", f"{folder}/text.jsonl", "--shard-mib", "65536"]
         tokenize.main([*read, "--tokenizer", "bytes", "--output", f"{folder}/tokens"])
-        count.main(["--input", f"{folder}/tokens", "--output", f"{folder}/counts"])
+        count.main(["--tokens", f"{folder}/tokens", "--output", f"{folder}/counts"])
     manifest = read_manifest(f"{folder}/tokens")
     assert len(manifest.data_files) == 1
     return int(manifest.properties["tokens"])

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
                     "--max-order",
                     "3",
                 ]
-                command += ["--input", source, "--output", f"{folder}/counts", *options]
+                command += ["--tokens", source, "--output", f"{folder}/counts", *options]
                 spent, resident, own = measure.run_watched([*command, "--workers", str(workers)])
             peaks[workers, times] = resident, own
             mib = (resident / 2**20, own / 2**20, resident / workers / 2**20)

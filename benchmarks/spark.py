@@ -93,7 +93,7 @@ def job(name: str, source: str, output: str, *options: str) -> list[str]:
         *_PYTHON,
         "corpusmill.commands.cli",
         name,
-        "--input",
+        "--tokens",
         source,
         "--output",
         output,

@@ -1,7 +1,7 @@
 """What does a training step with targets cost, in time and memory, against plain next tokens?
 
 Compact targets are as `enrich` makes them by default; `benchmarks.gpu` has dense ones as well. Runs
-on a GPU, too: `--device cuda --model 113m --vocabulary 50304 --precision bfloat16`.
+on a GPU, too: `--device cuda --size 113m --vocabulary 50304 --precision bfloat16`.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         for name in _OBJECTIVES
     ]
     measure.print_table(
-        f"{arguments.model}, {arguments.vocabulary:,} tokens, {positions:,} positions a step,"
+        f"{arguments.size}, {arguments.vocabulary:,} tokens, {positions:,} positions a step,"
         f" {arguments.precision}, {arguments.device}, medians of {arguments.steps}",
         ("objective", "ms a step", "positions/s", "peak MiB"),
         rows,
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     add = parser.add_argument
-    add("--model", choices=SIZES, default="3m")
+    add("--size", choices=SIZES, default="3m")
     add("--vocabulary", type=int, default=16_384, help="tokens that there are")
     add("--batch-size", type=int, default=8, help="sequences in a step")
     add("--length", type=int, default=512, help="tokens of a sequence")
@@ -120,7 +120,7 @@ class Learner:
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
         self._arguments = arguments
-        config = ModelConfig.of(arguments.model, arguments.vocabulary)
+        config = ModelConfig.of(arguments.size, arguments.vocabulary)
         if arguments.mask_documents:
             config = dataclasses.replace(config, document_start=0)
         model = Transformer(config)

@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         counts, output = f"{folder}/counts", f"{folder}/tables"
         with measure.silence():
-            count.main(["--input", source, "--output", counts, "--max-order", "4"])
-            distributions.main(["--input", counts, "--output", output])
+            count.main(["--tokens", source, "--output", counts, "--max-order", "4"])
+            distributions.main(["--counts", counts, "--output", output])
         _print_sizes(source, output)
         _print_lookups(source, output, f"{folder}/cache", arguments.lookups, arguments.repeat)
 

@@ -1,16 +1,28 @@
 """Parsers of command lines, for every command."""
 
 import argparse
+import dataclasses
 import difflib
-import math
+import types
+import typing
 from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import (
+    FILE,
+    FOLDER,
+    Option,
+    declared,
+    integer,
+    positive_integer,
+    positive_number,
+)
 
-# Of an argument that is wrong.
-_SHOWN = 60
+Options = TypeVar("Options")
+Value = TypeVar("Value")
+
 _EXAMPLE = "example:\n  "
 
 
@@ -105,65 +117,83 @@ def add_folder(
 ) -> None:
     """An option that names a folder or URL, of `what`."""
     parser.add_argument(
-        name, required=required, type=location, metavar="DIR", help=f"folder or URL of {what}"
+        name, required=required, type=location, metavar=FOLDER, help=f"folder or URL of {what}"
     )
 
 
-def share(text: str) -> float:
-    """An argument such as `0.1%` or `0.001`."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 0.1% or 0.001")
-    return value
+def add_options(
+    parser: argparse._ActionsContainer, options: type[Any], *fields: str, **defaults: Any
+) -> None:
+    """Adds options to a command line.
+
+    Args:
+      parser: of the command, or a group of it.
+      options: the dataclass that declares them (`corpusmill.corpus.options`).
+      fields: which ones; by default all.
+      defaults: for this command only, by the field's name; None makes an option optional.
+    """
+    annotations = typing.get_type_hints(options)
+    known = declared(options)
+    for name in fields or known:
+        field, option = known[name]
+        default = defaults.get(name, field.default)
+        required = default is dataclasses.MISSING
+        if isinstance(default, tuple):
+            default = list(default)  # to which argparse adds
+        parser.add_argument(
+            "--" + (option.name or name.replace("_", "-")),
+            required=required,
+            default=None if required else default,
+            help=option.help.replace("%", "%%"),
+            **_of_type(annotations[name], option),
+        )
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Reads an argument from `least` to `most`."""
+def parsed(options: type[Options], arguments: argparse.Namespace, **others: Any) -> Options:
+    """The dataclass of what `add_options` added.
 
-    def read(text: str) -> int:
-        value = _parsed(text)
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text[:_SHOWN]!r} is not a whole number from {least} to {most}"
-            )
-        return value
-
-    return read
-
-
-def positive_number(text: str) -> float:
-    """A number above zero, such as `0.5`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+    Args:
+      options: the dataclass.
+      arguments: parsed; what stands there of its options.
+      others: its other fields, or what else is to be taken for an option.
+    """
+    given = vars(arguments)
+    fields = {
+        name: given[dest]
+        for name, (_, option) in declared(options).items()
+        if (dest := (option.name or name).replace("-", "_")) in given
+    }
+    return options(**(fields | others))
 
 
-def integer(text: str) -> int:
-    """A whole number of 64 bits, with a sign, as everything that counts has it."""
-    value = _parsed(text)
-    if value is None:
-        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} is not a whole number of 64 bits")
-    return value
+def reading(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """A function that reads a text, as argparse wants it to fail."""
+
+    def read_or_refuse(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read_or_refuse
 
 
-def positive(text: str) -> int:
-    """A whole number of 64 bits above zero."""
-    value = _parsed(text)
-    if value is None or value < 1:
-        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} is not a whole number above 0")
-    return value
-
-
-def _parsed(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if -(1 << 63) <= value < 1 << 63 else None
+def _of_type(annotation: Any, option: Option) -> dict[str, Any]:
+    """How argparse reads a value of a type, `| None` not counted."""
+    if typing.get_origin(annotation) is types.UnionType:
+        annotation = next(each for each in typing.get_args(annotation) if each is not type(None))
+    if annotation is bool:
+        return {"action": "store_true"}
+    metavar: dict[str, Any] = {"metavar": option.metavar, "choices": option.choices}
+    if option.read is not None:
+        return metavar | {"type": reading(option.read)}
+    if typing.get_origin(annotation) is tuple:
+        of, more = typing.get_args(annotation)
+        several = {"action": "append"} if more is ... else {"nargs": 2}
+        return _of_type(of, option) | several
+    if annotation is int:
+        read = positive_integer if option.positive else integer
+        return metavar | {"type": reading(read), "metavar": option.metavar or "N"}
+    if annotation is float:
+        return metavar | {"type": reading(positive_number) if option.positive else float}
+    return metavar | {"type": location if option.metavar in (FOLDER, FILE) else str}

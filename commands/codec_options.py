@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
-from corpusmill.commands.arguments import Parser, integer, location, whole_number
-from corpusmill.commands.model_options import ModelChoice, add_model_arguments
+from corpusmill.commands.arguments import Parser, location, reading
+from corpusmill.commands.model_options import ModelChoice, add_model_options
 from corpusmill.compress import (
     ArithmeticCodec,
     Codebook,
@@ -15,19 +15,19 @@ from corpusmill.compress import (
     StaticArithmeticCodec,
     SubwordCodec,
 )
-from corpusmill.compress.byte_models import DEVICES
 from corpusmill.compress.codebooks.codebook import PARSES
 from corpusmill.compress.codecs import BASELINES, codec_on_device, runs_network
 from corpusmill.compress.codecs.equal_info import MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from corpusmill.compress.codecs.padded import PADDINGS
 from corpusmill.compress.coders.bits import TOKEN_BITS
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import integer, whole_number
 from corpusmill.corpus.tokenizers import load_tokenizer
 from corpusmill.pipelines.launching.options import RunOptions
 
 _TOKEN_BITS = 16
 _WINDOW_BITS = 16
-_MODEL = ("model", "counts", "token_bits")
+_MODEL = ("byte_model", "byte_counts", "token_bits")
 # What each codec takes, and what it needs.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     CodebookCodec.kind: ("codebook", "parse", "token_bits"),
@@ -40,7 +40,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 _NEEDS = {CodebookCodec.kind: "codebook", SubwordCodec.kind: "tokenizer"}
 
 
-def add_codec_arguments(parser: Parser) -> None:
+def add_codec_options(parser: Parser) -> None:
     """The options that `chosen_codec` reads."""
     group = parser.add_argument_group("codec", "what makes the ids; each codec has its own options")
     add = group.add_argument
@@ -48,20 +48,18 @@ def add_codec_arguments(parser: Parser) -> None:
         "--codec",
         choices=list(_OPTIONS),
         default=CodebookCodec.kind,
-        help="a codebook, or one that it is compared with",
+        help="codec: a codebook, or one that it is compared with",
     )
-    add("--codebook", type=location, metavar="FILE", help="codebook: path or URL of the file")
+    add_codebook_option(group, "codebook: path or URL of the file")
     add(
         "--parse",
         choices=PARSES,
-        help="codebook: how it cuts text into strings (default: as it was fitted for)",
+        help="codebook: cut of the text into strings (default: as it was fitted for)",
     )
-    add_model_arguments(group)
-    # So that a model that was asked for can be told from none.
-    group.set_defaults(model=None)
+    add_model_options(group)
     add(
         "--window-bits",
-        type=whole_number(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
+        type=reading(whole_number(MIN_WINDOW_BITS, MAX_WINDOW_BITS)),
         metavar="N",
         help="equal-info: bits of a window, 9 to 128 (default: 16)",
     )
@@ -79,7 +77,7 @@ def add_codec_arguments(parser: Parser) -> None:
     )
     add(
         "--token-bits",
-        type=integer,
+        type=reading(integer),
         choices=TOKEN_BITS,
         help="equal-info, ac, static-ac: bits of an id (default: 16); codebook: 8 cuts codes of 16"
         " bits in halves",
@@ -99,7 +97,7 @@ def chosen_codec(arguments: argparse.Namespace) -> Codec:
     if kind in BASELINES:
         return BASELINES[kind]()
     usual = "static" if kind == StaticArithmeticCodec.kind else "ngram"
-    model = ModelChoice(arguments.model or usual, arguments.counts).open()
+    model = ModelChoice(arguments.byte_model or usual, arguments.byte_counts).open()
     token_bits = arguments.token_bits or _TOKEN_BITS
     if kind == ArithmeticCodec.kind:
         return ArithmeticCodec(model, token_bits)
@@ -114,14 +112,9 @@ def chosen_codec(arguments: argparse.Namespace) -> Codec:
     return PaddedCodec(model, token_bits, window_bits, arguments.padding)
 
 
-def add_device_argument(parser: Parser) -> None:
-    """`--device` of commands that run a codec."""
-    parser.add_argument(
-        "--device",
-        choices=DEVICES,
-        default="cpu",
-        help="equal-info, ac: what computes a transformer byte model; the data is the same",
-    )
+def add_codebook_option(parser: argparse._ActionsContainer, what: str) -> None:
+    """`--codebook` of commands that encode or decode."""
+    parser.add_argument("--codebook", type=location, metavar="FILE", help=what)
 
 
 def check_device(codec: Codec, device: str, run: RunOptions) -> None:

@@ -3,25 +3,21 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from corpusmill.commands.arguments import Parser, add_folder, make_parser
+from corpusmill.commands.arguments import Parser, add_folder, add_options, make_parser
 from corpusmill.commands.codec_options import (
-    add_codec_arguments,
-    add_device_argument,
+    add_codec_options,
     check_device,
     chosen_codec,
 )
-from corpusmill.commands.document_options import (
-    add_document_arguments,
-    add_input_argument,
-    document_options,
-)
+from corpusmill.commands.document_options import add_document_options, document_options
 from corpusmill.commands.run_options import parse_job
-from corpusmill.commands.streams import pipe
+from corpusmill.commands.streams import add_stdin_option, pipe
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.streams import encode_stream
 from corpusmill.compress.codecs import CodebookCodec
 from corpusmill.pipelines.compress import make_job
-from corpusmill.pipelines.documents import find_documents
+from corpusmill.pipelines.decompress import DecompressJob
+from corpusmill.pipelines.documents import DocumentOptions, find_documents
 from corpusmill.pipelines.launching.launch import run_job
 
 
@@ -40,13 +36,12 @@ def _parser() -> Parser:
         "corpusmill compress --input 'wiki/*.jsonl.gz' --codebook english.codebook --output small\n"
         "  corpusmill compress --codebook english.codebook --stdin < text > ids",
     )
-    add = parser.add_argument
-    add_input_argument(parser, required=False)
+    add_options(parser, DocumentOptions, "input", input=None)
     add_folder(parser, "--output", "the compressed dataset", required=False)
-    add_codec_arguments(parser)
-    add_device_argument(parser)
-    add("--stdin", action="store_true", help="read standard input, write to standard output")
-    add_document_arguments(parser)
+    add_stdin_option(parser)
+    add_codec_options(parser)
+    add_options(parser, DecompressJob, "device")
+    add_document_options(parser)
     return parser
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from corpusmill.commands.arguments import add_folder, make_parser, positive
+from corpusmill.commands.arguments import add_options, make_parser, parsed
 from corpusmill.commands.run_options import parse_job
 from corpusmill.ngram_agg.distributions import DistributionOptions
 from corpusmill.pipelines.distributions import DistributionsJob
@@ -14,26 +14,10 @@ def main(argv: Sequence[str]) -> None:
     parser = make_parser(
         "distributions",
         "Writes the most frequent next tokens of every context of a counts dataset.",
-        "corpusmill distributions --input counts --output distributions --top-k 8",
+        "corpusmill distributions --counts counts --output distributions --top-k 8",
     )
-    keep = DistributionOptions()
-    add = parser.add_argument
-    add_folder(parser, "--input", "a counts dataset")
-    add_folder(parser, "--output", "the distributions dataset")
-    add(
-        "--top-k",
-        type=positive,
-        default=keep.top_k,
-        metavar="K",
-        help="next tokens kept for a context",
-    )
-    add(
-        "--min-count",
-        type=positive,
-        default=keep.min_count,
-        metavar="N",
-        help="contexts seen fewer times are dropped",
-    )
+    add_options(parser, DistributionsJob)
+    add_options(parser, DistributionOptions)
     arguments, run = parse_job(parser, argv, DistributionsJob)
-    tables = DistributionOptions(arguments.top_k, arguments.min_count)
-    run_job(DistributionsJob(arguments.input, arguments.output, tables), run)
+    tables = parsed(DistributionOptions, arguments)
+    run_job(parsed(DistributionsJob, arguments, tables=tables), run)

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from corpusmill.commands.arguments import add_folder, make_parser, positive_number
+from corpusmill.commands.arguments import add_options, make_parser, parsed
 from corpusmill.commands.run_options import parse_job
-from corpusmill.commands.target_options import add_target_arguments, target_options
-from corpusmill.corpus.datasets import read_manifest
+from corpusmill.commands.target_options import add_target_options, target_options
 from corpusmill.pipelines.enrich import EnrichJob
 from corpusmill.pipelines.launching.launch import run_job
 
@@ -17,26 +16,8 @@ def main(argv: Sequence[str]) -> None:
         "Gives every position of a tokens dataset a compact target: a few weighted next tokens.",
         "corpusmill enrich --tokens tokens --counts counts --output targets",
     )
-    add = parser.add_argument
-    add_folder(parser, "--tokens", "a tokens dataset")
-    add_folder(parser, "--counts", "a counts dataset")
-    add_folder(parser, "--output", "the targets dataset")
-    add_target_arguments(parser)
-    add(
-        "--table-mib",
-        type=positive_number,
-        default=EnrichJob.table_mib,
-        metavar="MIB",
-        help="what a worker's table may take; where one of all contexts takes more, there are"
-        " several (the output is the same)",
-    )
+    add_options(parser, EnrichJob)
+    add_target_options(parser.add_argument_group("targets"))
     arguments, run = parse_job(parser, argv, EnrichJob)
-    longest = read_manifest(arguments.counts, "counts").properties["max_order"]
-    job = EnrichJob(
-        tokens=arguments.tokens,
-        counts=arguments.counts,
-        output=arguments.output,
-        targets=target_options(arguments, longest),
-        table_mib=arguments.table_mib,
-    )
-    run_job(job, run)
+    targets = target_options(arguments, arguments.counts)
+    run_job(parsed(EnrichJob, arguments, targets=targets), run)

@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 
-from corpusmill.commands.arguments import Parser, add_folder, integer, make_parser, positive
-from corpusmill.commands.codec_options import add_codec_arguments, chosen_codec
-from corpusmill.commands.document_options import (
-    add_document_arguments,
-    add_input_argument,
-    document_options,
-)
+from corpusmill.commands.arguments import Parser, add_folder, add_options, make_parser, parsed
+from corpusmill.commands.codec_options import add_codec_options, chosen_codec
+from corpusmill.commands.document_options import add_document_options, document_options
 from corpusmill.commands.run_options import parse_job
 from corpusmill.compress.datasets.examples import ExampleOptions
-from corpusmill.pipelines.documents import find_documents
+from corpusmill.pipelines.documents import DocumentOptions, find_documents
 from corpusmill.pipelines.examples import make_job
 from corpusmill.pipelines.launching.launch import run_job
 
@@ -24,15 +20,11 @@ def _parser() -> Parser:
         " groups, cut into pieces of equally many bytes, compressed piece by piece and shuffled.",
         "corpusmill examples --input 'wiki/*.jsonl' --codebook english.codebook --output examples",
     )
-    add = parser.add_argument
-    add_input_argument(parser)
+    add_options(parser, DocumentOptions, "input")
     add_folder(parser, "--output", "the examples dataset")
-    add("--group", type=positive, default=128, metavar="N", help="documents that are joined")
-    add("--piece-bytes", type=positive, default=10_240, metavar="N", help="text of an example")
-    add("--length", type=positive, metavar="N", help="drop an example's ids beyond so many")
-    add("--seed", type=integer, default=0, metavar="N", help="of the shuffling")
-    add_codec_arguments(parser)
-    add_document_arguments(parser)
+    add_options(parser, ExampleOptions)
+    add_codec_options(parser)
+    add_document_options(parser)
     return parser
 
 
@@ -40,9 +32,7 @@ def main(argv: Sequence[str]) -> None:
     """`corpusmill examples`"""
     parser = _parser()
     arguments, run = parse_job(parser, argv, make_job)
-    options = ExampleOptions(
-        arguments.group, arguments.piece_bytes, arguments.length, arguments.seed
-    )
+    options = parsed(ExampleOptions, arguments)
     codec = chosen_codec(arguments)
     documents = find_documents(document_options(arguments))
     run_job(make_job(documents, codec, options, arguments.output), run)

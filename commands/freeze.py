@@ -7,22 +7,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from corpusmill.commands.arguments import make_parser, parse_known, whole_number
-from corpusmill.commands.model_options import ModelChoice, add_model_arguments
+from corpusmill.commands.arguments import (
+    add_folder,
+    add_options,
+    make_parser,
+    parse_known,
+    parsed,
+)
+from corpusmill.commands.model_options import ModelChoice, add_model_options
 from corpusmill.compress import Codebook, FreezeOptions, freeze
 from corpusmill.compress.codebooks.checkpoints import Checkpoint
-from corpusmill.compress.codebooks.codebook import (
-    BOUNDARIES,
-    MAX_WINDOW_BITS,
-    MIN_WINDOW_BITS,
-    PARSES,
-)
-from corpusmill.compress.codebooks.freeze import ALLOCATIONS
 from corpusmill.compress.datasets.samples import check_bytes, sample_text
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import describe_differences, read_manifest
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.progress import shown_stages
+from corpusmill.pipelines.launching.options import RunOptions
 
 # Text from everywhere in a dataset: all of it is held in memory.
 _FIT_BYTES = 64 << 20
@@ -53,12 +53,12 @@ class FreezeJob:
         if self.model is None and self.tokens is None:
             raise UsageError(
                 "--allocation used is fitted on text: give --tokens, or for another allocation"
-                " --counts"
+                " --byte-counts"
             )
         if self.model is not None and self.options.allocation == "used":
             raise UsageError(
-                "--counts and --model are for --allocation optimal and coder only; used is made of"
-                " --tokens alone"
+                "--byte-counts and --byte-model are for --allocation optimal and coder only; used"
+                " is made of --tokens alone"
             )
         if self.tokens is None and self.options.parse != FreezeOptions.parse:
             raise UsageError(
@@ -177,55 +177,25 @@ def main(argv: Sequence[str]) -> None:
         "Makes a codebook, which encodes any bytes and decodes them, of text or of a byte model.",
         "corpusmill freeze --tokens byte-tokens --output english.codebook",
     )
-    keep = FreezeOptions()
     add = parser.add_argument
-    add_model_arguments(parser)
-    # So that a model that was asked for can be told from none.
-    parser.set_defaults(model=None)
+    add_folder(
+        parser, "--tokens", "a tokens dataset of bytes, to fit the strings on", required=False
+    )
+    add_model_options(parser)
     add("--output", required=True, metavar="FILE", help="path or URL of the codebook")
-    add(
-        "--tokens",
-        metavar="DIR",
-        help="tokens dataset of bytes, to fit the strings on",
-    )
-    add(
-        "--window-bits",
-        type=whole_number(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
-        default=keep.window_bits,
-        metavar="N",
-        help="bits of a code, 9 to 24: the codebook has 2^N strings",
-    )
-    add(
-        "--allocation",
-        choices=ALLOCATIONS,
-        help="which strings: those that save most ids (used, the default), the most probable ones"
-        " of a byte model (optimal, the default with --counts or --model), or the window code's",
-    )
-    add(
-        "--parse",
-        choices=PARSES,
-        default=keep.parse,
-        help="how text will be cut: what the strings are fitted for, with --tokens",
-    )
-    add(
-        "--boundaries",
-        choices=BOUNDARIES,
-        help="used: whether strings that go beyond a word begin and end with words (the default)",
-    )
-    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    add_options(parser, FreezeOptions, allocation=None)
+    add_options(parser, RunOptions, "dry_run")
     arguments, _ = parse_known(parser, argv)
-    has_model = arguments.model is not None or arguments.counts is not None
+    has_model = arguments.byte_model is not None or arguments.byte_counts is not None
     allocation = arguments.allocation or ("optimal" if has_model else "used")
     model = None
     if has_model or allocation != "used":
-        model = ModelChoice(arguments.model or "ngram", arguments.counts)
+        model = ModelChoice(arguments.byte_model or "ngram", arguments.byte_counts)
     job = FreezeJob(
         model=model,
         tokens=arguments.tokens,
         output=arguments.output,
-        options=FreezeOptions(
-            allocation, arguments.window_bits, arguments.parse, arguments.boundaries
-        ),
+        options=parsed(FreezeOptions, arguments, allocation=allocation),
     )
     plan = make_plan(job)
     if arguments.dry_run:

@@ -5,12 +5,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from corpusmill.commands.arguments import make_parser, parse_known, positive
+from corpusmill.commands.arguments import make_parser, parse_known, reading
 from corpusmill.commands.output_files import check_output_file, write_output_file
 from corpusmill.compress.datasets.measured import Measures, measure
 from corpusmill.compress.datasets.measures import EDITS, SEGMENT_BITS, Texts
 from corpusmill.corpus.datasets import Manifest, read_manifest
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import positive_integer
 from corpusmill.corpus.progress import shown_stages
 from corpusmill.report.names import short_names
 
@@ -135,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
     add("--output", metavar="FILE", help="file or URL for the measures as JSON, for report")
     add(
         "--sample-mib",
-        type=positive,
+        type=reading(positive_integer),
         default=4,
         metavar="MIB",
         help="text of a dataset on which lengths, texts of ids and stability are measured",

@@ -1,4 +1,4 @@
-"""Which byte model a command uses: its options `--model` and `--counts`."""
+"""Which byte model a command uses: its options `--byte-model` and `--byte-counts`."""
 
 import argparse
 from collections.abc import Callable
@@ -32,10 +32,10 @@ class ModelChoice:
 
     def __post_init__(self) -> None:
         if self.is_counted and self.counts is None:
-            raise UsageError(f"--model {self.model} is made of counts: give --counts DIR")
+            raise UsageError(f"--byte-model {self.model} is made of counts: give --byte-counts DIR")
         if not self.is_counted and self.counts is not None:
             raise UsageError(
-                f"--counts is for --model {' and '.join(COUNTED)} only, not {self.model}"
+                f"--byte-counts is for --byte-model {' and '.join(COUNTED)} only, not {self.model}"
             )
 
     @property
@@ -71,13 +71,12 @@ class ModelChoice:
         return COUNTED[self.model](self.counts)
 
 
-def add_model_arguments(parser: argparse._ActionsContainer) -> None:
-    """The options that `ModelChoice` is made of."""
-    add = parser.add_argument
-    add_folder(parser, "--counts", "a counts dataset of bytes", required=False)
-    add(
-        "--model",
-        default="ngram",
+def add_model_options(parser: argparse._ActionsContainer) -> None:
+    """The options that `ModelChoice` is made of; None where they aren't given."""
+    add_folder(parser, "--byte-counts", "a counts dataset of bytes", required=False)
+    parser.add_argument(
+        "--byte-model",
         metavar="MODEL",
-        help="byte model: ngram or static, both of --counts, or the folder or URL of a saved one",
+        help="byte model: ngram (default) or static, both of --byte-counts, or the folder or URL of"
+        " a saved one",
     )

@@ -1,7 +1,6 @@
 """What a corpus will take: the jobs run on a sample of it at several sizes, and extrapolated."""
 
 import json
-import math
 import os
 import sys
 import tempfile
@@ -11,15 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.commands.arguments import integer, make_parser, parse_known, positive
-from corpusmill.commands.document_options import (
-    add_document_arguments,
-    add_input_argument,
-    document_options,
-)
+from corpusmill.commands.arguments import add_options, make_parser, parse_known, reading
+from corpusmill.commands.document_options import add_document_options, document_options
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.options import positive_integer, positive_number
 from corpusmill.corpus.sampling import Sample, sample_documents
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
@@ -58,12 +54,7 @@ _MANY_READS = 10_000_000
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What to plan for.
-
-    Attributes:
-      tokenizer: as `tokenize` takes it.
-      max_order: as `count` takes it, and so are the others.
-    """
+    """What to plan for, as `tokenize` and `count` take it."""
 
     tokenizer: str
     max_order: int = CountJob.max_order
@@ -341,36 +332,25 @@ def main(argv: Sequence[str]) -> None:
         " they are run here on a sample at five sizes, and what they made is extrapolated.",
         "corpusmill plan --input 'gs://bucket/crawl/*.jsonl.gz' --tokenizer tokenizer.json",
     )
-    keep = PlanOptions
     add = parser.add_argument
-    add_input_argument(parser)
-    add("--tokenizer", required=True, help="as tokenize takes it")
-    add("--max-order", type=integer, default=keep.max_order, metavar="N", help="as count takes it")
-    add("--run-tokens", type=positive, default=keep.run_tokens, metavar="N", help="as count does")
-    add(
-        "--partition-mib",
-        type=positive,
-        default=keep.partition_mib,
-        metavar="MIB",
-        help="as count takes it",
-    )
+    add_options(parser, DocumentOptions, "input")
+    add("--tokenizer", required=True, metavar="T", help="tokenizer as tokenize takes it")
+    add_options(parser, CountJob, "max_order", "run_tokens", "partition_mib")
     add(
         "--sample-mib",
-        type=positive,
+        type=reading(positive_integer),
         default=16,
         metavar="MIB",
-        help="how much of the input is measured, as stored",
+        help="size of the part of the input that is measured, as stored",
     )
     add(
         "--text-gib",
-        type=float,
+        type=reading(positive_number),
         metavar="GIB",
         help="text of the whole corpus, where the input is only a part of it",
     )
-    add_document_arguments(parser)
+    add_document_options(parser)
     arguments, _ = parse_known(parser, argv)
-    if arguments.text_gib is not None and not 0 < arguments.text_gib < math.inf:
-        parser.error(f"--text-gib {arguments.text_gib} is not a number above 0")
     # An order that doesn't fit the vocabulary fails here.
     Packing.of(describe_tokenizer(load_tokenizer(arguments.tokenizer)), arguments.max_order + 1)
     options = PlanOptions(

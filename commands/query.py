@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from corpusmill.commands.arguments import make_parser
+from corpusmill.commands.arguments import make_parser, parse_known
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER
 from corpusmill.corpus.errors import UsageError
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("dataset", metavar="DIR", help="folder or URL of a distributions dataset")
     parser.add_argument("context", nargs="?", help="text; '' for the empty context")
     parser.add_argument("--ids", metavar="IDS", help="the context as token ids, such as 464,1578")
-    arguments = parser.parse_args(argv)
+    arguments, _ = parse_known(parser, argv)
     if (arguments.context is None) == (arguments.ids is None):
         raise UsageError("give a context as text or as --ids, one of the two")
     dataset = open_distributions(arguments.dataset)

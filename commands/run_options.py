@@ -7,7 +7,7 @@ option classes, because Beam itself ignores a misspelt option in silence.
 import argparse
 from collections.abc import Callable, Sequence
 
-from corpusmill.commands.arguments import Parser, integer, parse_known
+from corpusmill.commands.arguments import Parser, add_options, parse_known, parsed
 from corpusmill.pipelines.launching.here import expect_workers
 from corpusmill.pipelines.launching.job import Job
 from corpusmill.pipelines.launching.options import RunOptions
@@ -18,12 +18,7 @@ def _add_run_arguments(parser: Parser) -> None:
         "running",
         "here, or with --runner and any option of Beam wherever Beam runs",
     )
-    group.add_argument(
-        "--workers", type=integer, default=1, help="processes, of jobs that run here"
-    )
-    group.add_argument(
-        "--dry-run", action="store_true", help="print what would be done, and do nothing"
-    )
+    add_options(group, RunOptions)
 
 
 def parse_job(
@@ -41,7 +36,7 @@ def parse_job(
     """
     _add_run_arguments(parser)
     arguments, rest = parse_known(parser, argv, _beam_option_names)
-    run = RunOptions(arguments.workers, arguments.dry_run, tuple(rest))
+    run = parsed(RunOptions, arguments, beam_arguments=tuple(rest))
     expect_workers(run.workers, maker.__module__)
     return arguments, run
 

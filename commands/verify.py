@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from corpusmill.commands.arguments import make_parser
+from corpusmill.commands.arguments import make_parser, parse_known
 from corpusmill.commands.query import quote_token
 from corpusmill.compress.codecs import Codec, expect_codec
 from corpusmill.compress.datasets.compressed import decoded_documents, read_documents
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
         "corpusmill verify tokens",
     )
     parser.add_argument("dataset", metavar="DIR", help="folder or URL of a dataset")
-    arguments = parser.parse_args(argv)
+    arguments, _ = parse_known(parser, argv)
     started = time.monotonic()
     manifest = read_manifest(arguments.dataset)
     faults = list(find_faults(arguments.dataset, manifest))

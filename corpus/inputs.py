@@ -25,6 +25,7 @@ from corpusmill.corpus.formats import (
     is_damage,
     open_table,
 )
+from corpusmill.corpus.options import option
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -48,20 +49,23 @@ class ReadOptions:
     """How documents are read.
 
     Attributes:
-      text_field: field (JSONL) or column (Parquet, Arrow) that holds the text.
-      id_field: field or column that holds the document id, a string or an integer; by default the
-        id is the file's name and the record's byte offset or row number.
-      input_format: one of `INPUT_FORMATS`; `auto` looks at each file's content, then its name.
-      text_unit: what is one document in text files: a `line` or the `file`.
+      id_field: holds a string or an integer; by default the id is the file's name and the record's
+        byte offset or row number.
+      input_format: `auto` looks at each file's content, then its name.
       max_document_bytes: longer records (the line of JSONL or text as it stands in the file, the
         text file, the value in a table) are bad records.
+
+    Raises:
+      UsageError: an option is outside its range.
     """
 
-    text_field: str = "text"
-    id_field: str | None = None
-    input_format: str = "auto"
-    text_unit: str = "line"
-    max_document_bytes: int = 512 * 2**20
+    text_field: str = option("field or column with the text", "text", metavar="NAME")
+    id_field: str | None = option(
+        "field or column with the document id (default: file and offset)", None, metavar="NAME"
+    )
+    input_format: str = option("format of the input files", "auto", choices=INPUT_FORMATS)
+    text_unit: str = option("part of a text file that is a document", "line", choices=TEXT_UNITS)
+    max_document_bytes: int = 512 << 20
 
     def __post_init__(self) -> None:
         if not self.text_field:

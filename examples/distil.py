@@ -23,7 +23,7 @@ def distil(
     usual = {"batch_size": BATCH, "length": LENGTH, "learning_rate": 3e-3, "validate": held_out}
     usual |= {"validate_tokens": 1 << 14, "validate_every": max(1, steps // 4)}
     places = {name: str(Path(folder, name)) for name in ("teacher", "targets", "one-hot", "taught")}
-    train(TrainOptions(tokens, places["teacher"], teacher_steps, model="3m", **usual))
+    train(TrainOptions(tokens, places["teacher"], teacher_steps, size="3m", **usual))
 
     teacher = open_model(places["teacher"])
     batches = Loader(TokenDataset(tokens, DataOptions(BATCH, LENGTH, shuffle=False), epochs=1))
@@ -35,7 +35,7 @@ def distil(
         tail_draws=TAIL_DRAWS,
         made_of={"teacher": teacher.checkpoint},
     )
-    student = {"model": "500k", **usual}
+    student = {"size": "500k", **usual}
     train(TrainOptions(tokens, places["one-hot"], steps, **student))
     learnt = {"objective": "compact", "targets": places["targets"]}
     train(TrainOptions(tokens, places["taught"], steps, **learnt, **student))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import option
 from corpusmill.ngram_agg.compiled import compiled, leading_zeros
 from corpusmill.ngram_agg.packing import Key, Packing, Tokens, Words, pack_one, prefix_keys
 from corpusmill.ngram_agg.partitions import Cut
@@ -27,13 +28,17 @@ _SCAN_ROWS = 1 << 17
 class DistributionOptions:
     """What a distribution table keeps.
 
-    Attributes:
-      top_k: next tokens kept for a context, those with the highest counts.
-      min_count: contexts seen fewer times are dropped.
+    Raises:
+      UsageError: an option is outside its range.
     """
 
-    top_k: int = 8
-    min_count: int = 2
+    top_k: int = option(
+        "next tokens kept for a context, those with the highest counts",
+        8,
+        metavar="K",
+        positive=True,
+    )
+    min_count: int = option("contexts seen fewer times are dropped", 2, positive=True)
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= MAX_TOP_K:

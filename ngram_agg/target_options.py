@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import option
 
 SCHEMES = ("retain", "split", "renormalize")
 ESTIMATORS = ("longest", "fixed")
@@ -11,31 +12,26 @@ MAX_HEAD = 256
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What a target is made of.
-
-    Attributes:
-      scheme: `retain`, `split` or `renormalize`.
-      estimator: `longest` (the longest kept context) or `fixed` (contexts of `max_order` tokens
-        only).
-      head: the most frequent next tokens that are kept (r).
-      tail_draws: tokens drawn for all others (d); 0 but for `retain`.
-      min_order: tokens in the shortest context used.
-      max_order: tokens in the longest context used.
-      min_count: contexts seen fewer times are not used.
-      seed: of the draws.
+    """What a target is made of: r tokens of the head, and d drawn for the tail.
 
     Raises:
       UsageError: an option is outside its range.
     """
 
-    scheme: str = "retain"
-    estimator: str = "longest"
-    head: int = 16
-    tail_draws: int = 4
-    min_order: int = 1
-    max_order: int = 3
-    min_count: int = 2
-    seed: int = 0
+    scheme: str = option("how the tail is stood for", "retain", choices=SCHEMES)
+    estimator: str = option(
+        "contexts that are used: the longest that was kept, or those of --max-order tokens only",
+        "longest",
+        choices=ESTIMATORS,
+    )
+    head: int = option("most frequent next tokens in a target", 16, metavar="R")
+    tail_draws: int = option(
+        "tokens drawn for all others (default: 4; 0 if the scheme draws nothing)", 4, metavar="D"
+    )
+    min_order: int = option("tokens in the shortest context", 1)
+    max_order: int = option("tokens in the longest context (default: that of the counts)", 3)
+    min_count: int = option("contexts seen fewer times are not used", 2, positive=True)
+    seed: int = option("seed of the draws", 0, name="draw-seed")
 
     def __post_init__(self) -> None:
         _check_choice("scheme", self.scheme, SCHEMES)

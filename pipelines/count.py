@@ -18,6 +18,7 @@ import numpy.typing as npt
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, read_manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
 from corpusmill.ngram_agg.counts_files import spill_runs
@@ -44,30 +45,27 @@ Stretch = tuple[str, int, int]
 class CountJob:
     """Counts the n-grams of a tokens dataset.
 
-    Attributes:
-      input: folder of a tokens dataset.
-      output: folder of the counts dataset.
-      max_order: tokens in the longest context.
-      run_tokens: tokens counted at once by a worker; about 40 bytes of memory each.
-      partition_mib: n-grams in one file of the output, as MiB in memory.
-
     Raises:
-      DatasetError: the input is no tokens dataset.
+      DatasetError: there is no tokens dataset.
       UsageError: the order doesn't fit its vocabulary.
     """
 
-    input: str
-    output: str
-    max_order: int = 3
-    run_tokens: int = 1 << 23
-    partition_mib: int = 64
+    tokens: str = option("folder or URL of a tokens dataset", metavar=FOLDER)
+    output: str = option("folder or URL of the counts dataset", metavar=FOLDER)
+    max_order: int = option("tokens in the longest context", 3)
+    run_tokens: int = option(
+        "tokens that a worker counts at once, about 40 bytes of memory each", 1 << 23, positive=True
+    )
+    partition_mib: int = option(
+        "size in memory of the n-grams in one output file", 64, metavar="MIB", positive=True
+    )
 
     def __post_init__(self) -> None:
         _ = self.packing  # refuses an order that doesn't fit
 
     @cached_property
     def manifest(self) -> Manifest:
-        return read_manifest(self.input, "tokens")
+        return read_manifest(self.tokens, "tokens")
 
     @property
     def packing(self) -> Packing:
@@ -106,12 +104,12 @@ class CountJob:
         ]
 
     def prepare(self) -> None:
-        self.writer.copy_tokenizer(self.input, self.manifest)
+        self.writer.copy_tokenizer(self.tokens, self.manifest)
 
     def work_here(self, workers: Workers) -> list[Cut]:
         groups = group_files(self.manifest, self.run_tokens)
         stretches = [
-            each for group in groups for each in cut_stretches(group, self.input, self.run_tokens)
+            each for group in groups for each in cut_stretches(group, self.tokens, self.run_tokens)
         ]
         sources = itertools.chain.from_iterable(workers.map(count_stretches, stretches, self))
         return write_parts(list(sources), self.parts, workers)
@@ -125,7 +123,7 @@ class CountJob:
         return (
             pipeline
             | "TokenFiles" >> SpreadOut(group_files(self.manifest, self.run_tokens))
-            | "Stretches" >> beam.FlatMap(cut_stretches, self.input, self.run_tokens)
+            | "Stretches" >> beam.FlatMap(cut_stretches, self.tokens, self.run_tokens)
             | "StretchesToWorkers" >> SpreadOut()
             | "Count" >> beam.FlatMap(count_stretches, self)
             | "Parts" >> WriteCountsParts(self.parts)
@@ -133,7 +131,7 @@ class CountJob:
 
     def finish(self, cuts: list[Cut]) -> Manifest:
         counted = self.writer.completed_parts("run-")
-        return finish_counts(cuts, self.parts, {self.input: self.manifest}, counted)
+        return finish_counts(cuts, self.parts, {self.tokens: self.manifest}, counted)
 
 
 def group_files(manifest: Manifest, run_tokens: int) -> list[list[str]]:
@@ -192,7 +190,7 @@ def _count_and_spill(part: str, stretches: list[Stretch], job: CountJob) -> Comp
     progress = Progress(writer, "count", part)
     positions = 0
     runs = 0
-    for tokens, starts in token_blocks(stretches, job.input, job.run_tokens, packing):
+    for tokens, starts in token_blocks(stretches, job.tokens, job.run_tokens, packing):
         try:
             run = count_ngrams(
                 tokens,
@@ -202,7 +200,7 @@ def _count_and_spill(part: str, stretches: list[Stretch], job: CountJob) -> Comp
                 starts=starts,
             )
         except DataError as error:
-            raise DataError(f"{job.input}, {stretches}: {error}") from error
+            raise DataError(f"{job.tokens}, {stretches}: {error}") from error
         with storage.publish(_spilled_run(writer, part, runs)) as path:
             spill_runs(path, packing, [run])
         runs += 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from corpusmill.compress.byte_models import DEVICES
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codecs import Codec, codec_on_device, device_of, expect_codec
 from corpusmill.compress.datasets.compressed import read_documents
@@ -22,6 +23,7 @@ from corpusmill.corpus.datasets import (
     read_manifest,
 )
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.pipelines.launching.here import Workers
 
@@ -33,26 +35,25 @@ if TYPE_CHECKING:
 class DecompressJob:
     """Turns a compressed dataset back into its documents.
 
-    Attributes:
-      input: folder or URL of the compressed dataset.
-      output: folder or URL of the documents.
-      device: what computes the codec's network, if it has one.
-
     Raises:
-      DatasetError: the input is no compressed dataset.
+      DatasetError: there is no compressed dataset.
       DataError: its codec isn't there, or isn't the one that it was made with.
     """
 
-    input: str
-    output: str
-    device: str = "cpu"
+    compressed: str = option("folder or URL of a compressed dataset", metavar=FOLDER)
+    output: str = option("folder or URL of the documents", metavar=FOLDER)
+    device: str = option(
+        "equal-info, ac: what computes a transformer byte model; the data is the same",
+        "cpu",
+        choices=DEVICES,
+    )
 
     def __post_init__(self) -> None:
         self.load_codec()
 
     @cached_property
     def manifest(self) -> Manifest:
-        return read_manifest(self.input, "compressed")
+        return read_manifest(self.compressed, "compressed")
 
     @property
     def writer(self) -> DatasetWriter:
@@ -65,7 +66,7 @@ class DecompressJob:
 
     def load_codec(self) -> Codec:
         """The codec that the dataset was made with."""
-        folder = storage.join(self.input, TOKENIZER_FOLDER)
+        folder = storage.join(self.compressed, TOKENIZER_FOLDER)
         return expect_codec(folder, self.manifest.tokenizer["content_hash"])
 
     def describe(self) -> list[str]:
@@ -97,10 +98,12 @@ class DecompressJob:
         found = int(add_up(self.writer.completed(part).counters for part in parts)["documents"])
         expected = self.manifest.properties["documents"]
         if found != expected:
-            raise DataError(f"{self.input} has {found} documents, its manifest says {expected}")
+            raise DataError(
+                f"{self.compressed} has {found} documents, its manifest says {expected}"
+            )
         return self.writer.finish(
             parts,
-            inputs={self.input: self.manifest.content_hash},
+            inputs={self.compressed: self.manifest.content_hash},
             tokenizer={},
             properties={"documents": found},
         )
@@ -129,14 +132,14 @@ def decompress_file(job: DecompressJob, codec: Codec, record: FileRecord) -> Com
       DataError: the file is damaged, or a document in it, which is named, isn't UTF-8.
     """
     started = time.perf_counter()
-    wrong = damage(job.input, record)
+    wrong = damage(job.compressed, record)
     if wrong is not None:
-        raise DataError(f"{storage.join(job.input, record.name)} {wrong}")
+        raise DataError(f"{storage.join(job.compressed, record.name)} {wrong}")
     part = documents_name(record)
     progress = Progress(job.writer, "decompress", part)
     text_bytes = 0
     with job.writer.new_file(part) as file, open(file.path, "wb") as out:
-        for names, documents in read_documents(storage.join(job.input, record.name), codec):
+        for names, documents in read_documents(storage.join(job.compressed, record.name), codec):
             if not codec.is_lossless:
                 # What comes out instead of a text needn't be one.
                 documents = ByteStrings.of(

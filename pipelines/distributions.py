@@ -25,6 +25,7 @@ from corpusmill.corpus.datasets import (
     part_name,
     read_manifest,
 )
+from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.ngram_agg import tables
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts, token_columns
@@ -52,16 +53,14 @@ class DistributionsJob:
     """Writes the most frequent next tokens of every context of a counts dataset.
 
     Attributes:
-      input: folder of a counts dataset.
-      output: folder of the distributions dataset.
       tables: what a table keeps.
 
     Raises:
-      DatasetError: the input is no counts dataset.
+      DatasetError: there is no counts dataset.
     """
 
-    input: str
-    output: str
+    counts: str = option("folder or URL of a counts dataset", metavar=FOLDER)
+    output: str = option("folder or URL of the distributions dataset", metavar=FOLDER)
     tables: DistributionOptions = dataclasses.field(default_factory=DistributionOptions)
 
     def __post_init__(self) -> None:
@@ -69,7 +68,7 @@ class DistributionsJob:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return read_manifest(self.input, "counts")
+        return read_manifest(self.counts, "counts")
 
     @property
     def packing(self) -> Packing:
@@ -110,7 +109,7 @@ class DistributionsJob:
         ]
 
     def prepare(self) -> None:
-        self.writer.copy_tokenizer(self.input, self.manifest)
+        self.writer.copy_tokenizer(self.counts, self.manifest)
 
     def work_here(self, workers: Workers) -> None:
         scanned = workers.map(scan_partition, range(self.partitions), self)
@@ -142,7 +141,7 @@ class DistributionsJob:
         split = self.writer.completed_parts(_SPLIT)
         return self.writer.finish(
             [TOKENIZER_FOLDER, *parts, *split],
-            inputs={self.input: self.manifest.content_hash},
+            inputs={self.counts: self.manifest.content_hash},
             tokenizer=self.manifest.tokenizer,
             properties={
                 "max_order": self.packing.max_order,
@@ -169,7 +168,7 @@ def scan_partition(number: int, job: DistributionsJob) -> list[tuple[Cut, Counts
 
     def blocks() -> Iterator[CountsRun]:
         name = job.manifest.data_files[number].name
-        for block in read_counts(storage.join(job.input, name), job.packing):
+        for block in read_counts(storage.join(job.counts, name), job.packing):
             for context in pieces:
                 pieces[context] = add_run(pieces[context], split_children(block, context))
             yield block

@@ -36,6 +36,7 @@ from corpusmill.corpus.inputs import (
     find_inputs,
     plan_shards,
 )
+from corpusmill.corpus.options import option, share
 from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.sampling import first_texts
@@ -61,16 +62,20 @@ class DocumentOptions:
     """Which documents a job reads.
 
     Attributes:
-      input: paths, globs, folders or URLs.
       read: how to read documents.
-      max_bad_records: share of records that may be bad before the job stops.
-      shard_mib: input MiB that one part of the output comes from.
     """
 
-    input: tuple[str, ...]
+    input: tuple[str, ...] = option(
+        "files, a glob, a folder, a URL or hf:NAME; may be repeated", metavar="GLOB"
+    )
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
-    max_bad_records: float = 0.001
-    shard_mib: int = 64
+    max_bad_records: float = option(
+        "share of the records that may be bad before the job stops (default: 0.1%)",
+        0.001,
+        metavar="SHARE",
+        read=share,
+    )
+    shard_mib: int = option("input in one part of the output", 64, metavar="MIB", positive=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from corpusmill.corpus.datasets import (
     read_manifest,
 )
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.target_options import TargetOptions
@@ -49,23 +50,24 @@ class EnrichJob:
     """Gives every position of a tokens dataset a target.
 
     Attributes:
-      tokens: folder of a tokens dataset.
-      counts: folder of a counts dataset of the same tokenizer.
-      output: folder of the targets dataset.
       targets: what the targets are made of.
-      table_mib: what a worker's table may take in memory; where one of all contexts would take
-        more, there are several. It doesn't change what is written.
 
     Raises:
       DatasetError: an input isn't a dataset of its kind.
       UsageError: the inputs don't fit together, or the targets want longer contexts than there are.
     """
 
-    tokens: str
-    counts: str
-    output: str
+    tokens: str = option("folder or URL of a tokens dataset", metavar=FOLDER)
+    counts: str = option("folder or URL of a counts dataset of the same tokenizer", metavar=FOLDER)
+    output: str = option("folder or URL of the targets dataset", metavar=FOLDER)
     targets: TargetOptions = dataclasses.field(default_factory=TargetOptions)
-    table_mib: float = 512
+    table_mib: float = option(
+        "memory that a worker's table may take; where one of all contexts takes more, there are"
+        " several (the output is the same)",
+        512,
+        metavar="MIB",
+        positive=True,
+    )
 
     def __post_init__(self) -> None:
         differences = describe_differences(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from corpusmill.corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.packing import Packing
@@ -27,22 +28,24 @@ if TYPE_CHECKING:
 class MergeJob:
     """Adds up counts datasets.
 
-    Attributes:
-      inputs: folders of counts datasets.
-      output: folder of their sum.
-      partition_mib: n-grams in one file of the output, as MiB in memory.
-
     Raises:
-      DatasetError: an input is no counts dataset.
-      UsageError: the inputs don't fit together.
+      DatasetError: one is no counts dataset.
+      UsageError: they don't fit together.
     """
 
-    inputs: tuple[str, ...]
-    output: str
-    partition_mib: int = CountJob.partition_mib
+    counts: tuple[str, ...] = option(
+        "folder or URL of a counts dataset; at least two", metavar=FOLDER
+    )
+    output: str = option("folder or URL of the counts dataset of them all", metavar=FOLDER)
+    partition_mib: int = option(
+        "size in memory of the n-grams in one output file",
+        CountJob.partition_mib,
+        metavar="MIB",
+        positive=True,
+    )
 
     def __post_init__(self) -> None:
-        folders = self.inputs
+        folders = self.counts
         if len(set(folders)) < max(2, len(folders)):
             given = ", ".join(folders)
             raise UsageError(f"merge needs two or more different datasets; given: {given}")
@@ -56,7 +59,7 @@ class MergeJob:
 
     @cached_property
     def manifests(self) -> dict[str, Manifest]:
-        return {folder: read_manifest(folder, "counts") for folder in sorted(self.inputs)}
+        return {folder: read_manifest(folder, "counts") for folder in sorted(self.counts)}
 
     @property
     def packing(self) -> Packing:

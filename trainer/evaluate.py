@@ -175,7 +175,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
     """
     if options.output is not None and storage.list_names(options.output):
         raise UsageError(f"--output {options.output} is a folder; name a file, such as a.json")
-    trained = open_model(options.model)
+    trained = open_model(options.run)
     with joined(options.device) as processes:
         length = options.length or trained.config.options.get("length", 0)
         data = DataOptions(options.batch_size, length, shuffle=False, stride=options.stride)

@@ -24,7 +24,7 @@ def generate(options: GenerateOptions) -> Iterator[str]:
       UsageError: there is no such model, it has no tokenizer, or its ids can't be read one by one.
       DataError: something is damaged.
     """
-    trained = open_model(options.model)
+    trained = open_model(options.run)
     texts = open_texts(trained.run, trained.config)
     texts.stream()  # refuses what can't be read as it comes, before any work
     prompt = [texts.start, *texts.encode(options.prompt)]
@@ -39,7 +39,7 @@ def generate(options: GenerateOptions) -> Iterator[str]:
             reader = Reader(model, trained.config.options["length"])
             yield "".join(map(stream.add, prompt[1:]))
             logits = reader.read(prompt)
-            for _ in range(options.tokens):
+            for _ in range(options.max_tokens):
                 possible = logits[: texts.vocabulary_size]
                 chosen = choose(possible, options.temperature, options.top_p, next(draws))
                 if chosen == texts.end:

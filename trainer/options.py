@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import FILE, FOLDER, option
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.model_config import SIZES, ModelConfig
 
@@ -18,8 +19,13 @@ DEVICES = ("auto", "cpu", "cuda")
 PARALLEL = ("ddp", "fsdp")
 STARTS = ("anywhere", "documents")
 
+_DATASETS = "folder or URL of a tokens, compressed or examples dataset"
+_RUN = "folder or URL of a run or a checkpoint"
+_PRECISION = "precision of matrices; auto: bfloat16 on GPUs that can"
+_DEVICE = "device; auto: a GPU, if there is one"
+
 _ACCEPTED = {
-    "model": (None, *SIZES),
+    "size": (None, *SIZES),
     "objective": OBJECTIVES,
     "mix_schedule": MIX_SCHEDULES,
     "optimizer": OPTIMIZERS,
@@ -62,90 +68,100 @@ class TrainOptions:
     """A training run.
 
     Attributes:
-      tokens: folder or URL of the dataset to learn: tokens, compressed text or examples of it.
-      output: folder or URL of the run.
-      steps: optimizer steps in all.
-      targets: folder or URL of the targets made from `tokens`; for the objective `compact`.
-      counts: folder or URL of counts by the same tokenizer: for `compact` instead of targets, which
-        are computed then while training, and for `all-ngrams`.
-      target: with counts and `compact`, what the targets are made of.
-      model: name of a size; by default `3m`.
-      width: of the hidden states, instead of the size's; so are the next ones.
-      heads: attention heads in a layer, which share the width.
-      layers: how many.
-      mlp_width: of the MLP's inner states.
-      start: folder or URL of a run or a checkpoint whose parameters the model begins with.
-      mask_documents: whether tokens see none before their document.
-      objective: `next-token`; `compact`: the targets' distributions; or `all-ngrams`: the full
-        distributions of contexts, looked up in the counts while training.
-      mix: share of the targets in the loss; the rest is about the next tokens.
-      mix_schedule: `constant`, or `linear-to-zero` over the whole run.
-      batch_size: sequences in a micro-batch.
-      accumulate: micro-batches of each process in a step.
-      length: tokens of a sequence.
-      optimizer: `adamw` or `adafactor`.
-      learning_rate: the highest one.
-      schedule: what it does after the warm-up.
-      warmup: steps in which it rises; by default a tenth of all, 1,000 at most.
-      weight_decay: of matrices; by default 0.1 for `adamw`, none for `adafactor`.
-      betas: of the averages of `adamw`; by default 0.9 and 0.95.
-      z_loss: weight of the squared log partition function in the loss.
-      clip: largest norm of the gradient, longer ones are shortened; 0 for no limit.
-      seed: of the model's first parameters and of the data's order.
-      workers: processes that read data, for each process that trains; 0 reads in that one.
-      validate: folder or URL of such a dataset to evaluate on.
-      validate_tokens: about how many of its first tokens are evaluated on, in whole batches; None
-        for all.
-      validate_every: steps from one evaluation to the next; the last step has one, too.
-      checkpoint_every: steps from one checkpoint to the next; the last step has one, too.
-      keep: how many checkpoints are kept.
-      precision: in which matrices are multiplied; `auto` is bfloat16 on GPUs that have it.
-      device: `cpu`, `cuda`, or `auto`.
-      compile: whether PyTorch compiles the layers.
-      parallel: `ddp` or `fsdp`, where torchrun starts several processes.
+      target: what targets are made of that are computed from counts.
+      workers: for each process that trains.
+      validate_every: the last step has an evaluation, too; so it is with checkpoints.
 
     Raises:
       UsageError: a value isn't accepted, or doesn't fit another one.
     """
 
-    tokens: str
-    output: str
-    steps: int
-    targets: str | None = None
-    counts: str | None = None
+    tokens: str = option(_DATASETS, metavar=FOLDER)
+    output: str = option("folder or URL of the run", metavar=FOLDER)
+    steps: int = option("optimizer steps in all")
+    targets: str | None = option(
+        "folder or URL of the targets made from it by enrich", None, metavar=FOLDER
+    )
+    counts: str | None = option(
+        "folder or URL of counts: compact targets are computed from them, or all-ngrams",
+        None,
+        metavar=FOLDER,
+    )
     target: TargetOptions | None = None
-    model: str | None = None
-    width: int | None = None
-    heads: int | None = None
-    layers: int | None = None
-    mlp_width: int | None = None
-    start: str | None = None
-    mask_documents: bool = False
-    objective: str = "next-token"
-    mix: float = 1.0
-    mix_schedule: str = "constant"
-    batch_size: int = 32
-    accumulate: int = 1
-    length: int = 512
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    schedule: str = "rsqrt"
-    warmup: int | None = None
-    weight_decay: float | None = None
-    betas: tuple[float, float] | None = None
-    z_loss: float = 0.0
-    clip: float = 1.0
-    seed: int = 0
-    workers: int = 0
-    validate: str | None = None
-    validate_tokens: int | None = None
-    validate_every: int = 1000
-    checkpoint_every: int = 1000
-    keep: int = 2
-    precision: str = "auto"
-    compile: bool = False
-    device: str = "auto"
-    parallel: str = "ddp"
+    size: str | None = option(
+        "size of the model: parameters without the embedding (default: 3m)", None, choices=SIZES
+    )
+    width: int | None = option("width of hidden states, instead of the size's", None, positive=True)
+    heads: int | None = option(
+        "attention heads in a layer, which share the width, instead of the size's",
+        None,
+        positive=True,
+    )
+    layers: int | None = option("layers, instead of the size's", None, positive=True)
+    mlp_width: int | None = option(
+        "width of the MLP's inner states, instead of the size's", None, positive=True
+    )
+    start: str | None = option(
+        "run or checkpoint whose parameters and shape the model begins with",
+        None,
+        name="from",
+        metavar="RUN",
+    )
+    mask_documents: bool = option("tokens see nothing before their document", False)
+    objective: str = option(
+        "distributions that are learnt: one-hot; compact targets, of --targets or --counts; or"
+        " those of all n-grams of --counts",
+        "next-token",
+        choices=OBJECTIVES,
+    )
+    mix: float = option(
+        "share of the targets in the loss, 0 to 1; the rest is about the next tokens",
+        1.0,
+        metavar="SHARE",
+    )
+    mix_schedule: str = option(
+        "course of that share over the run", "constant", choices=MIX_SCHEDULES
+    )
+    batch_size: int = option("sequences in a micro-batch", 32)
+    accumulate: int = option("micro-batches of each process in a step", 1)
+    length: int = option("tokens of a sequence", 512)
+    optimizer: str = option("optimizer", "adamw", choices=OPTIMIZERS)
+    learning_rate: float = option("highest learning rate", 1e-3, metavar="RATE")
+    schedule: str = option(
+        "course of the learning rate after the warm-up", "rsqrt", choices=SCHEDULES
+    )
+    warmup: int | None = option(
+        "steps in which the learning rate rises (default: a tenth of all, 1000 at most)", None
+    )
+    weight_decay: float | None = option(
+        "weight decay of matrices (default: 0.1; adafactor: 0)", None, metavar="D"
+    )
+    betas: tuple[float, float] | None = option(
+        "decay of the averages of adamw (default: 0.9 0.95)", None, metavar="B"
+    )
+    z_loss: float = option(
+        "weight of the squared log partition function in the loss", 0.0, metavar="WEIGHT"
+    )
+    clip: float = option("norm to which longer gradients are cut; 0: none", 1.0, metavar="NORM")
+    seed: int = option("seed of the first parameters and the data's order", 0)
+    workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")
+    validate: str | None = option(
+        "folder or URL of such a dataset to evaluate on", None, metavar=FOLDER
+    )
+    validate_tokens: int | None = option(
+        "first tokens of it that are evaluated on, in whole batches (default: all)",
+        None,
+        positive=True,
+    )
+    validate_every: int = option("steps between two evaluations", 1000)
+    checkpoint_every: int = option("steps between two checkpoints", 1000)
+    keep: int = option("checkpoints that are kept", 2)
+    precision: str = option(_PRECISION, "auto", choices=PRECISIONS)
+    compile: bool = option("has PyTorch compile the layers", False)
+    device: str = option(_DEVICE, "auto", choices=DEVICES)
+    parallel: str = option(
+        "sharing of the work among processes of torchrun", "ddp", choices=PARALLEL
+    )
 
     def __post_init__(self) -> None:
         for name, accepted in _ACCEPTED.items():
@@ -219,8 +235,8 @@ class TrainOptions:
         Raises:
           UsageError: there is no such shape.
         """
-        numbers = {name: getattr(self, name) for name in _SHAPE if name != "model"}
-        config = ModelConfig.of(self.model or _USUAL_SIZE, vocabulary_size, **numbers)
+        numbers = {name: getattr(self, name) for name in _SHAPE if name != "size"}
+        config = ModelConfig.of(self.size or _USUAL_SIZE, vocabulary_size, **numbers)
         return self.with_documents(config, document_start)
 
     def with_documents(self, config: ModelConfig, document_start: int) -> ModelConfig:
@@ -271,7 +287,7 @@ _DECISIVE = (
     "compile",
     "validate_tokens",
 )
-_SHAPE = ("model", "width", "heads", "layers", "mlp_width")
+_SHAPE = ("size", "width", "heads", "layers", "mlp_width")
 
 
 def _option(name: str) -> str:
@@ -288,16 +304,21 @@ class M1Options:
 
     Attributes:
       training: how it trains; `tokens` is empty where `input` is given.
-      input: patterns of documents.
-      starts: where runs start (`RunOptions`).
 
     Raises:
       UsageError: there is not exactly one kind of text.
     """
 
     training: TrainOptions
-    input: tuple[str, ...]
-    starts: str
+    input: tuple[str, ...] = option(
+        "documents instead, as tokenize reads them; may be repeated", (), metavar="GLOB"
+    )
+    starts: str = option(
+        "places where the runs that are learnt start: anywhere, as windows do, or where they do in"
+        " documents that are coded as a whole",
+        "anywhere",
+        choices=STARTS,
+    )
 
     def __post_init__(self) -> None:
         if bool(self.training.tokens) == bool(self.input):
@@ -306,58 +327,44 @@ class M1Options:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """An evaluation.
+    """An evaluation."""
 
-    Attributes:
-      model: folder or URL of a run or a checkpoint.
-      tokens: folder or URL of the dataset.
-      output: file or URL for the results.
-      batch_size: sequences at once.
-      length: tokens of a sequence; None for the run's.
-      stride: tokens from one sequence to the next, of which only the last so many are predicted but
-        in the first one; None for sequences that don't overlap.
-      workers: processes that read data; 0 reads in this one.
-      precision: in which matrices are multiplied.
-      device: `cpu`, `cuda`, or `auto`.
-    """
-
-    model: str
-    tokens: str
-    output: str | None = None
-    batch_size: int = 32
-    length: int | None = None
-    stride: int | None = None
-    workers: int = 0
-    precision: str = "auto"
-    device: str = "auto"
+    run: str = option(_RUN, metavar=FOLDER)
+    tokens: str = option(_DATASETS, metavar=FOLDER)
+    output: str | None = option("file or URL for the results as JSON", None, metavar=FILE)
+    batch_size: int = option("sequences at once", 32, positive=True)
+    length: int | None = option(
+        "tokens of a sequence (default: as in the run)", None, positive=True
+    )
+    stride: int | None = option(
+        "tokens from one sequence to the next; they overlap, and only what is new is predicted"
+        " (default: the length)",
+        None,
+        positive=True,
+    )
+    workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")
+    precision: str = option(_PRECISION, "auto", choices=PRECISIONS)
+    device: str = option(_DEVICE, "auto", choices=DEVICES)
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
     """Texts to be made.
 
-    Attributes:
-      model: folder or URL of a run or a checkpoint.
-      prompt: what texts begin with.
-      tokens: most ids in a text, those of the prompt not counted.
-      number: of texts.
-      temperature: what logits are divided by; 0 takes the most likely id always.
-      top_p: share of the probability that the likely ids which are drawn from have.
-      seed: of the draws.
-      device: `cpu`, `cuda`, or `auto`.
-
     Raises:
       UsageError: a value isn't accepted.
     """
 
-    model: str
-    prompt: str = ""
-    tokens: int = 200
-    number: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    device: str = "auto"
+    run: str = option(_RUN, metavar=FOLDER)
+    prompt: str = option("beginning of the text (default: none)", "", metavar="TEXT")
+    max_tokens: int = option("ids at most, those of the prompt not counted", 200, positive=True)
+    number: int = option("texts", 1, positive=True)
+    temperature: float = option(
+        "number that logits are divided by; 0: the most likely id always", 1.0, metavar="T"
+    )
+    top_p: float = option("probability of the likely ids that are drawn from", 1.0, metavar="SHARE")
+    seed: int = option("seed of the draws", 0)
+    device: str = option(_DEVICE, "auto", choices=DEVICES)
 
     def __post_init__(self) -> None:
         # Written so that a NaN is refused.

@@ -122,7 +122,7 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     steps = ["--steps", count, "--warmup", count // 10]
     rate = ["--schedule", "cosine", "--learning-rate", options.learning_rate]
     every = ["--validate-every", options.every, "--checkpoint-every", options.every, "--keep", 1]
-    chosen = [*inputs, "--model", options.model, *shape, *steps, *rate, *every, *row.train]
+    chosen = [*inputs, "--size", options.size, *shape, *steps, *rate, *every, *row.train]
     _run("train", "--output", output, *chosen)
     return output
 
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
     add("--rows", nargs="+", default=[row.name for row in ROWS], help="which rows to train")
     add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
     add("--first-seed", type=int, default=0, help="the others follow it")
-    add("--model", default="3m", help="size of the model")
+    add("--size", default="3m", help="size of the model")
     add("--steps", type=int, default=2000, help="optimizer steps")
     add("--epochs", type=float, help="over the text that is trained on, instead of --steps")
     add("--megabytes", type=float, default=math.inf, help="of text to train on, of a first run")

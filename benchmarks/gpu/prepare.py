@@ -42,7 +42,7 @@ def prepare(folder: pathlib.Path, quick: bool) -> None:
         ):
             read = ("--input", folder / f"{text}.jsonl", "--tokenizer", its)
             run("tokenize", *read, "--output", folder / name)
-        run("count", "--input", folder / "tokens", "--output", folder / "counts")
+        run("count", "--tokens", folder / "tokens", "--output", folder / "counts")
         counts = ("--tokens", folder / "tokens", "--counts", folder / "counts")
         run("enrich", *counts, "--output", folder / "targets")
     # Nothing that has to be brought along.

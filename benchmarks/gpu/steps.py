@@ -302,7 +302,7 @@ def loss(task: Task) -> Iterator[Row]:
 def _learning(task: Task, model: str, vocabulary: int) -> argparse.Namespace:
     sizes = task.sizes
     return argparse.Namespace(
-        model=model,
+        size=model,
         vocabulary=vocabulary,
         batch_size=sizes.batch_size,
         length=sizes.length,
@@ -398,7 +398,7 @@ def _train(
 ) -> None:
     places = ("--tokens", tokens, "--output", output, "--device", task.device)
     rate = ("--learning-rate", 0.002, "--schedule", "cosine", "--warmup", max(1, steps // 10))
-    size = ("--model", model, "--steps", steps, "--batch-size", 4 * task.sizes.batch_size)
+    size = ("--size", model, "--steps", steps, "--batch-size", 4 * task.sizes.batch_size)
     kept = ("--checkpoint-every", steps, "--keep", 1, "--precision", task.sizes.precision)
     run(command, *places, *size, *rate, *kept, *more)
 

@@ -32,7 +32,7 @@ _VALIDATIONS = 8
 def steps_of(folder: pathlib.Path, row: Row, options: argparse.Namespace) -> int:
     """One epoch, or as many steps as take so many FLOPs, if that is more."""
     manifest = read_manifest(str(data(folder, row, TRAIN)))
-    model = Transformer(ModelConfig.of(options.model, model_vocabulary(manifest.tokenizer)))
+    model = Transformer(ModelConfig.of(options.size, model_vocabulary(manifest.tokenizer)))
     wanted = options.teraflops * 1e12 / summary.training_flops(model.flops_per_token)
     ids = max(manifest.properties["tokens"], wanted)
     return math.ceil(ids / (options.batch_size * options.length))
@@ -52,7 +52,7 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     every = max(1, steps // _VALIDATIONS)
     inputs = ["--tokens", data(folder, row, TRAIN), "--validate", data(folder, row, HELD_OUT)]
     shape = ["--batch-size", options.batch_size, "--length", options.length]
-    shape += ["--model", options.model, "--precision", options.precision, "--seed", seed]
+    shape += ["--size", options.size, "--precision", options.precision, "--seed", seed]
     rate = ["--learning-rate", options.learning_rate, "--schedule", "rsqrt"]
     chosen = [*inputs, *shape, *rate, "--warmup", options.warmup, "--steps", steps]
     saving = ["--validate-every", every, "--checkpoint-every", every, "--keep", 1]
@@ -60,7 +60,7 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     evaluation = output / summary.EVALUATION
     newest = checkpoints.complete(str(output))[-1]
     if not evaluation.exists() or json.loads(evaluation.read_bytes())["checkpoint"] != newest:
-        where = ("--model", output, "--tokens", data(folder, row, HELD_OUT))
+        where = ("--run", output, "--tokens", data(folder, row, HELD_OUT))
         where += ("--precision", options.precision, "--stride", stride_of(folder, row, options))
         run("evaluate", *where, "--output", evaluation)
     return output
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
     add("--study", choices=STUDIES, default="4096", help="of 4,096 ids, or the paper's rows")
     add("--rows", nargs="+", default=[], help="which rows; default: all, those of M1 with --m1")
     add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
-    add("--model", default="500k", help="size of the model")
+    add("--size", default="500k", help="size of the model")
     add("--batch-size", type=int, default=4, help="sequences in a step")
     add("--length", type=int, default=256, help="ids of a sequence")
     add("--context-bytes", type=int, default=128, help="that stand before what is evaluated")

@@ -48,7 +48,7 @@ def prepare(folder: pathlib.Path, source: Source, rows: Iterable[Row], m1: str |
         _split(source, *texts)
     tokens, counts = folder / "byte-tokens", folder / "byte-counts"
     run("tokenize", "--input", texts[0], "--tokenizer", "bytes", "--output", tokens)
-    run("count", "--input", tokens, "--output", counts, "--max-order", _ORDER)
+    run("count", "--tokens", tokens, "--output", counts, "--max-order", _ORDER)
     coarse = folder / "model-12"
     if not coarse.exists():
         save_model(ngram_model(str(counts), _COARSE_PRECISION), str(coarse))
@@ -95,8 +95,8 @@ def _freeze(places: Mapping[str, object], name: str, options: Iterable[str]) -> 
     chosen: list[object] = []
     for option in options:
         chosen += ["--tokens", places["tokens"]] if option == "fit" else [option.format(**places)]
-    if "--model" not in chosen and "used" not in chosen:
-        chosen += ["--counts", places["counts"]]
+    if "--byte-model" not in chosen and "used" not in chosen:
+        chosen += ["--byte-counts", places["counts"]]
     run("freeze", *chosen, "--output", places[name])
 
 

@@ -55,16 +55,16 @@ CODEBOOKS = {
     "coder": ("--allocation", "coder"),
     "greedy": ("--allocation", "optimal", "fit"),
     "flexible": ("--allocation", "optimal", "--parse", "flexible", "fit"),
-    "m1_coder": ("--allocation", "coder", "--model", "{m1}"),
-    "m1_greedy": ("--allocation", "optimal", "--model", "{m1}", "fit"),
-    "coder_12": ("--allocation", "coder", "--model", "{coarse}", *_12_BITS),
+    "m1_coder": ("--allocation", "coder", "--byte-model", "{m1}"),
+    "m1_greedy": ("--allocation", "optimal", "--byte-model", "{m1}", "fit"),
+    "coder_12": ("--allocation", "coder", "--byte-model", "{coarse}", *_12_BITS),
     "optimal_12": ("--allocation", "optimal", *_12_BITS, "fit"),
     "used_12": ("--allocation", "used", "--boundaries", "none", *_12_BITS, "fit"),
     "words_12": ("--allocation", "used", "--boundaries", "words", *_12_BITS, "fit"),
 }
 
-_NGRAM = ("--model", "ngram", "--counts", "{counts}")
-_STATIC = ("--codec", "static-ac", "--counts", "{counts}")
+_NGRAM = ("--byte-model", "ngram", "--byte-counts", "{counts}")
+_STATIC = ("--codec", "static-ac", "--byte-counts", "{counts}")
 _EQUAL_INFO = ("--codec", "equal-info", *_NGRAM, "--window-bits")
 
 _HALVES = ("--token-bits", "8")

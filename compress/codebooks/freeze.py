@@ -14,6 +14,7 @@ from corpusmill.compress.codebooks.codebook import (
     BOUNDARIES,
     MAX_WINDOW_BITS,
     MIN_WINDOW_BITS,
+    PARSES,
     Codebook,
     check_parse,
 )
@@ -22,6 +23,7 @@ from corpusmill.compress.codebooks.trie import Trie
 from corpusmill.compress.codebooks.used import ROUNDS, Fitting
 from corpusmill.compress.codebooks.worth import most_worth
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import option, whole_number
 
 ALLOCATIONS = ("coder", "optimal", "used")
 # More of them change the number of ids by 0.2%, now up, now down (docs/codebooks.md).
@@ -38,23 +40,30 @@ _RARE_BITS = 2
 class FreezeOptions:
     """What a codebook is made like.
 
-    Attributes:
-      allocation: `coder` (the window code), `optimal` (the most probable
-        strings at the starts of windows) or `used` (those that save most ids of a text).
-      window_bits: there are 2^window_bits codes.
-      parse: `greedy` or `flexible`, how text is going to be cut: what `optimal` and `used` are
-        fitted for.
-      boundaries: `words`, with `used` only and its default, if a string that goes beyond a word is
-        to begin and end with words; or `none`.
-
     Raises:
       UsageError: an option is outside its range.
     """
 
-    allocation: str = "optimal"
-    window_bits: int = 16
-    parse: str = "greedy"
-    boundaries: str | None = None
+    allocation: str = option(
+        "strings that are taken: those that save most ids (used, the default), the most probable"
+        " ones of a byte model (optimal, the default with a model), or the window code's",
+        "optimal",
+        choices=ALLOCATIONS,
+    )
+    window_bits: int = option(
+        "bits of a code, 9 to 24: the codebook has 2^N strings",
+        16,
+        metavar="N",
+        read=whole_number(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
+    )
+    parse: str = option(
+        "cut of the text that the strings are fitted for, with --tokens", "greedy", choices=PARSES
+    )
+    boundaries: str | None = option(
+        "used: whether strings that go beyond a word begin and end with words (the default)",
+        None,
+        choices=BOUNDARIES,
+    )
 
     def __post_init__(self) -> None:
         if self.allocation not in ALLOCATIONS:

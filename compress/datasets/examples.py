@@ -18,6 +18,7 @@ from corpusmill.compress.codecs import Codec
 from corpusmill.compress.datasets.compressed import CodecEncoder
 from corpusmill.corpus import parquet
 from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.corpus.options import option
 from corpusmill.corpus.tokenizers.base import text_buffers
 from corpusmill.corpus.tokens import tokens_schema
 from corpusmill.ngram_agg.hashing import hash_keys
@@ -35,20 +36,22 @@ class ExampleOptions:
     """How examples are cut.
 
     Attributes:
-      group: documents that are joined.
-      piece_bytes: of an example before it is compressed, end marks included.
-      length: ids of an example; those beyond it are dropped, and shorter examples are kept, so that
-        no text at a group's end is lost. None drops nothing.
-      seed: of the shuffling.
+      piece_bytes: end marks included.
+      length: shorter examples are kept, so that no text at a group's end is lost.
 
     Raises:
       UsageError: a piece would be too large, or the seed is negative.
     """
 
-    group: int = 128
-    piece_bytes: int = 10_240
-    length: int | None = None
-    seed: int = 0
+    group: int = option("documents that are joined", 128, positive=True)
+    piece_bytes: int = option("text of an example, before it is compressed", 10_240, positive=True)
+    length: int | None = option(
+        "ids of an example; those beyond are dropped (default: none)",
+        None,
+        name="max-ids",
+        positive=True,
+    )
+    seed: int = option("seed of the shuffling", 0)
 
     def __post_init__(self) -> None:
         if self.piece_bytes > _MOST_PIECE_BYTES:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.options import option
 from corpusmill.pipelines.launching import dataflow, engines
 
 # Beam takes most of a second to import: functions do it when it is needed.
@@ -20,13 +21,11 @@ class RunOptions:
     """How a job runs; none of it changes the data that it writes.
 
     Attributes:
-      workers: processes of this machine; for jobs without Beam.
-      dry_run: say what would be done, and do nothing.
       beam_arguments: options that Beam understands.
     """
 
-    workers: int = 1
-    dry_run: bool = False
+    workers: int = option("processes, of jobs that run here", 1)
+    dry_run: bool = option("print what would be done, and do nothing", False)
     beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ def printed(capsys, *arguments):
 def test_what_commands_say_of_a_bucket_is_what_they_say_of_a_folder(made, job, capsys):
     for command in (
         ("query", "{}/distributions", " a"),
-        ("evaluate", "--model", "{}/run", "--tokens", "{}/held-out"),
+        ("evaluate", "--run", "{}/run", "--tokens", "{}/held-out"),
         ("measure", "{}/compressed", "{}/byte-tokens"),
     ):
         there, here = (

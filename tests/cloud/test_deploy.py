@@ -79,7 +79,7 @@ def test_parameters_become_a_command_line():
     launched = subprocess.run(
         [
             *(sys.executable, FOLDER / "template.py", "--command=count"),
-            "--arguments=--input 'gs://a bucket/tokens' --output gs://b/counts",
+            "--arguments=--tokens 'gs://a bucket/tokens' --output gs://b/counts",
             *("--runner=DataflowRunner", "--project=p-1", "--region=r-1"),
         ],
         capture_output=True,

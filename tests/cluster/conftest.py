@@ -130,23 +130,23 @@ def commands(job):
     reading = ("--shard-mib", 1, "--max-bad-records", 0.1)
     documents = ("--input", job / "corpus", *reading)
     some_documents = ("--input", job / "corpus" / "0.jsonl", *reading)
-    arithmetic = ("--codec", "ac", "--counts", job / "counts")
-    network = ("--codec", "equal-info", "--window-bits", 32, "--model", GOLDEN / "m1")
-    both = ("--input", job / "counts", "--input", job / "some-counts")
+    arithmetic = ("--codec", "ac", "--byte-counts", job / "counts")
+    network = ("--codec", "equal-info", "--window-bits", 32, "--byte-model", GOLDEN / "m1")
+    both = ("--counts", job / "counts", "--counts", job / "some-counts")
     counts = ("--max-order", 5, "--run-tokens", 200_000, "--partition-mib", 1)
     return {
         "tokens": ("tokenize", *documents, "--tokenizer", "bytes"),
         "some-tokens": ("tokenize", *some_documents, "--tokenizer", "bytes"),
-        "counts": ("count", "--input", job / "tokens", *counts),
-        "some-counts": ("count", "--input", job / "some-tokens", *counts),
-        "distributions": ("distributions", "--input", job / "counts"),
+        "counts": ("count", "--tokens", job / "tokens", *counts),
+        "some-counts": ("count", "--tokens", job / "some-tokens", *counts),
+        "distributions": ("distributions", "--counts", job / "counts"),
         "targets": (*enrich, "--table-mib", "512"),
         "targets-of-many-tables": (*enrich, "--table-mib", "0.05"),
         "merged": ("merge", *both, "--partition-mib", 1),
         "compressed": ("compress", *documents, "--codebook", job / "codebook"),
         "compressed-by-model": ("compress", *documents, *arithmetic),
-        "documents": ("decompress", "--input", job / "compressed"),
+        "documents": ("decompress", "--compressed", job / "compressed"),
         "compressed-by-network": ("compress", "--input", job / "few", *network),
-        "documents-by-network": ("decompress", "--input", job / "compressed-by-network"),
+        "documents-by-network": ("decompress", "--compressed", job / "compressed-by-network"),
         "examples": ("examples", *documents, "--codebook", job / "codebook"),
     }

@@ -14,7 +14,7 @@ def _counts(folder, tokenizer):
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     for command in (
         ["tokenize", "--input", source, "--tokenizer", tokenizer, "--output", tokens],
-        ["count", "--input", tokens, "--output", counts, "--max-order", "3"],
+        ["count", "--tokens", tokens, "--output", counts, "--max-order", "3"],
     ):
         assert cli.main([str(argument) for argument in command]) == 0
     return counts

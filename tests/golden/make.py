@@ -25,8 +25,15 @@ CODECS = {
     "static-ac": ["--codec", "static-ac", "--token-bits", "8"],
     "delay": ["--codec", "equal-info", "--padding", "delay"],
     "zeros": ["--codec", "equal-info", "--padding", "zeros"],
-    "m1-ac": ["--codec", "ac", "--model", str(HERE / "m1")],
-    "m1-equal-info": ["--codec", "equal-info", "--model", str(HERE / "m1"), "--window-bits", "32"],
+    "m1-ac": ["--codec", "ac", "--byte-model", str(HERE / "m1")],
+    "m1-equal-info": [
+        "--codec",
+        "equal-info",
+        "--byte-model",
+        str(HERE / "m1"),
+        "--window-bits",
+        "32",
+    ],
 }
 # With frequencies so coarse, windows of 9 bits have codes for all bytes.
 _PRECISION = 9
@@ -38,8 +45,8 @@ def make(folder: Path) -> None:
     source = str(HERE / "corpus.jsonl")
     _run(
         ["tokenize", "--input", source, "--tokenizer", "bytes", "--output", tokens],
-        ["count", "--input", tokens, "--output", counts, "--max-order", "2"],
-        ["distributions", "--input", counts, "--output", tables, "--top-k", "2"],
+        ["count", "--tokens", tokens, "--output", counts, "--max-order", "2"],
+        ["distributions", "--counts", counts, "--output", tables, "--top-k", "2"],
         [
             *("enrich", "--tokens", tokens, "--counts", counts, "--output", targets),
             *("--head", "2", "--tail-draws", "1", "--draw-seed", "1"),
@@ -52,14 +59,14 @@ def make(folder: Path) -> None:
     # Its tables are what this machine's functions give; elsewhere they may differ in the last bit.
     save_model(tiny_transformer(8), str(folder / "m1"))
     codebook = str(folder / "codebooks" / "optimal.codebook")
-    cutting = ("--group", "2", "--piece-bytes", "16", "--length", "4", "--seed", "1")
+    cutting = ("--group", "2", "--piece-bytes", "16", "--max-ids", "4", "--seed", "1")
     _run(
         ["compress", "--input", source, "--codebook", codebook, "--output", compressed],
         ["examples", "--input", source, "--codebook", codebook, "--output", examples, *cutting],
     )
     for name, options in CODECS.items():
         output = str(folder / CODEC_FOLDER / name)
-        model = [] if "--model" in options else ["--counts", counts]
+        model = [] if "--byte-model" in options else ["--byte-counts", counts]
         _run(["compress", "--input", source, *options, *model, "--output", output])
 
 

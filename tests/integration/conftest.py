@@ -29,7 +29,7 @@ def trained_model(tmp_path_factory):
             command, options = _MAKERS[kind](folder)
             run(command, "--input", folder / "in.jsonl", *options, "--output", data)
             options = ["--steps", 2, "--batch-size", 2, "--length", 32, "--device", "cpu"]
-            run("train", "--tokens", data, "--output", output, "--model", "500k", *options)
+            run("train", "--tokens", data, "--output", output, "--size", "500k", *options)
         return output
 
     return make

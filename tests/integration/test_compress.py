@@ -27,7 +27,7 @@ def compress(source, output, codebook, *more):
 
 
 def decompress(source, output, *more):
-    run("decompress", "--input", source, "--output", output, *more)
+    run("decompress", "--compressed", source, "--output", output, *more)
 
 
 def documents_of(folder):

@@ -16,8 +16,8 @@ def run_job(folder, inputs, *more, count=SMALL):
     patterns = [argument for pattern in inputs for argument in ("--input", pattern)]
     tokenizer = ("--tokenizer", "bytes", "--shard-mib", 1)
     run("tokenize", *patterns, *tokenizer, "--output", folder / "tokens", *more)
-    run("count", "--input", folder / "tokens", "--output", folder / "counts", *count, *more)
-    options = ("--input", folder / "counts", "--output", folder / "distributions", *more)
+    run("count", "--tokens", folder / "tokens", "--output", folder / "counts", *count, *more)
+    options = ("--counts", folder / "counts", "--output", folder / "distributions", *more)
     run("distributions", *options)
 
 
@@ -86,7 +86,7 @@ def test_inputs_in_another_order_and_in_several_patterns(corpus, job, tmp_path):
 @pytest.mark.parametrize("run_tokens", [20_001, 5_000_000])
 def test_runs_of_another_length(run_tokens, corpus, job, tmp_path):
     more = ("--run-tokens", run_tokens)
-    run("count", "--input", job / "tokens", "--output", tmp_path / "counts", *SMALL, *more)
+    run("count", "--tokens", job / "tokens", "--output", tmp_path / "counts", *SMALL, *more)
     assert_same_data(tmp_path / "counts", job / "counts")
 
 
@@ -96,11 +96,11 @@ def test_merged_parts_of_the_corpus_are_the_whole(corpus, job, tmp_path):
         folder = tmp_path / str(number)
         run_job(folder, [corpus / pattern])
         # The last one first: the order must not matter.
-        inputs = ["--input", folder / "counts", *inputs]
+        inputs = ["--counts", folder / "counts", *inputs]
     run("merge", *inputs, "--output", tmp_path / "counts", "--partition-mib", 1)
     assert_same_data(tmp_path / "counts", job / "counts")
     tables = tmp_path / "distributions"
-    run("distributions", "--input", tmp_path / "counts", "--output", tables)
+    run("distributions", "--counts", tmp_path / "counts", "--output", tables)
     assert_same_data(tables, job / "distributions")
 
 
@@ -109,7 +109,7 @@ def test_merging_in_two_steps_is_merging_at_once(corpus, job, tmp_path):
         run_job(tmp_path / str(number), [corpus / f"{number}.jsonl"])
     sums = [tmp_path / "0" / "counts"]
     for number in range(1, FILES):
-        inputs = ("--input", sums[-1], "--input", tmp_path / str(number) / "counts")
+        inputs = ("--counts", sums[-1], "--counts", tmp_path / str(number) / "counts")
         sums.append(tmp_path / f"sum-{number}")
         run("merge", *inputs, "--output", sums[-1], "--partition-mib", 1)
     assert_same_data(sums[-1], job / "counts")

@@ -26,7 +26,7 @@ def job(tmp_path_factory):
         "--output",
         folder / "tokens",
     )
-    run("count", "--input", folder / "tokens", "--output", folder / "counts")
+    run("count", "--tokens", folder / "tokens", "--output", folder / "counts")
     inputs = ("--tokens", folder / "tokens", "--counts", folder / "counts")
     run("enrich", *inputs, "--output", folder / "targets")
     return folder

@@ -72,7 +72,7 @@ def test_the_pipeline_says_what_generate_says(exported, kind, capsys):
     prompt = "The river"
     [said] = pipeline(prompt, max_new_tokens=5, do_sample=False)
     capsys.readouterr()
-    run("generate", "--model", source, "--prompt", prompt, "--tokens", 5, "--temperature", 0)
+    run("generate", "--run", source, "--prompt", prompt, "--max-tokens", 5, "--temperature", 0)
     assert said["generated_text"] == capsys.readouterr().out.removesuffix("\n")
 
 

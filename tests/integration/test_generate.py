@@ -36,7 +36,7 @@ def test_the_likeliest_ids_after_the_prompt_are_what_is_said(trained_model, kind
         ids.append(chosen)
     stream = texts.stream()
     expected = "".join([*map(stream.add, ids[1:]), stream.finish()])
-    said = list(generate(GenerateOptions(run, prompt, tokens=5, temperature=0)))
+    said = list(generate(GenerateOptions(run, prompt, max_tokens=5, temperature=0)))
     assert "".join(said) == expected + "\n"
     assert said[0].startswith(prompt[:2])
 
@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_texts_however_many(trained_model, capsys):
     run = trained_model("bytes")
 
     def said(*options):
-        arguments = ["generate", "--model", run, "--prompt", "The", "--tokens", 20, *options]
+        arguments = ["generate", "--run", run, "--prompt", "The", "--max-tokens", 20, *options]
         assert cli.main(list(map(str, arguments))) == 0
         return capsys.readouterr().out
 
@@ -104,17 +104,17 @@ def test_choices_have_the_probabilities_of_the_nucleus():
     [
         (["--temperature", "-1"], "--temperature -1.0 is not a number of at least 0"),
         (["--top-p", "0"], "--top-p 0.0 is not a share above 0"),
-        (["--tokens", "0"], "is not a whole number above 0"),
+        (["--max-tokens", "0"], "is not a whole number above 0"),
     ],
 )
 def test_bad_options_fail_before_any_work(options, message, capsys):
-    assert cli.main(["generate", "--model", "nowhere", *options]) == 2
+    assert cli.main(["generate", "--run", "nowhere", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 def refused(run, capsys):
     capsys.readouterr()
-    code = cli.main(["generate", "--model", str(run), "--prompt", "a"])
+    code = cli.main(["generate", "--run", str(run), "--prompt", "a"])
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return code, error

@@ -97,7 +97,7 @@ def job(tmp_path_factory):
 
 
 TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--input"]
-COUNT = ["count", "--max-order", 4, "--run-tokens", 100_000, "--input"]
+COUNT = ["count", "--max-order", 4, "--run-tokens", 100_000, "--tokens"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_jobs_go_on_after_they_were_interrupted(job, tmp_path, stage, workers, a
 
 def test_training_goes_on_after_it_was_interrupted(job, tmp_path):
     def command(output):
-        options = ["--model", "3m", "--batch-size", 2, "--length", 16, "--device", "cpu"]
+        options = ["--size", "3m", "--batch-size", 2, "--length", 16, "--device", "cpu"]
         steps = ["--steps", 40, "--warmup", 4, "--checkpoint-every", 5]
         return ["train", "--tokens", job / "training", *options, *steps, "--output", output]
 
@@ -144,7 +144,7 @@ def test_training_goes_on_after_it_was_interrupted(job, tmp_path):
 
 def test_freezing_leaves_no_codebook(job, tmp_path):
     output = tmp_path / "a.codebook"
-    command = ["freeze", "--counts", job / "count", "--tokens", job / "tokens"]
+    command = ["freeze", "--byte-counts", job / "count", "--tokens", job / "tokens"]
     interrupt(
         start(*command, "--output", output),
         (tmp_path / f".{output.name}.incomplete" / "checkpoint.npz").exists,

@@ -43,7 +43,7 @@ def kill_after_first_part(process, output, prefix):
 
 
 TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--shard-mib", 1, "--input"]
-COUNT = ["count", "--max-order", 4, "--run-tokens", 300_000, "--partition-mib", 1, "--input"]
+COUNT = ["count", "--max-order", 4, "--run-tokens", 300_000, "--partition-mib", 1, "--tokens"]
 WHOLE = {
     "tokenize": "tokens",
     "count": "counts",
@@ -61,13 +61,13 @@ def long_job(tmp_path_factory):
     write_jsonl(folder / "corpus" / "big.jsonl", texts)
     run(*TOKENIZE, folder / "corpus", "--output", folder / "tokens")
     run(*COUNT, folder / "tokens", "--output", folder / "counts")
-    run("distributions", "--input", folder / "counts", "--output", folder / "tables")
+    run("distributions", "--counts", folder / "counts", "--output", folder / "tables")
     small_book().write(str(folder / "codebook"))
     options = ("--shard-mib", 1, "--codebook", folder / "codebook")
     for name, parse in (("small", "flexible"), ("greedy", "greedy")):
         to = ("--output", folder / name, "--parse", parse)
         run("compress", "--input", folder / "corpus", *options, *to)
-    run("decompress", "--input", folder / "small", "--output", folder / "back")
+    run("decompress", "--compressed", folder / "small", "--output", folder / "back")
     return folder
 
 
@@ -89,14 +89,14 @@ def test_a_killed_job_goes_on_where_it_was(stage, prefix, long_job, tmp_path, ca
     command, other = {
         "tokenize": ([*TOKENIZE, long_job / "corpus"], ["--text-field", "body"]),
         "count": ([*COUNT, long_job / "tokens"], ["--max-order", 3]),
-        "distributions": (["distributions", "--input", long_job / "counts"], ["--top-k", 3]),
+        "distributions": (["distributions", "--counts", long_job / "counts"], ["--top-k", 3]),
         "compress": (
             [*compress, "--parse", "flexible", "--input", long_job / "corpus"],
             ["--parse", "greedy"],
         ),
         "decompress": (
-            ["decompress", "--input", long_job / "small"],
-            ["--input", long_job / "greedy"],
+            ["decompress", "--compressed", long_job / "small"],
+            ["--compressed", long_job / "greedy"],
         ),
     }[stage]
     killed, whole = tmp_path / "killed", long_job / WHOLE[stage]
@@ -164,7 +164,7 @@ sys.exit(cli.main(sys.argv[1:]))
     ],
 )
 def test_a_killed_freeze_goes_on_where_it_was(moment, program, stage, long_job, tmp_path, capsys):
-    freeze = ["freeze", "--counts", long_job / "counts", "--tokens", long_job / "tokens"]
+    freeze = ["freeze", "--byte-counts", long_job / "counts", "--tokens", long_job / "tokens"]
     killed = tmp_path / "killed" / "a.codebook"
     unfinished = killed.with_name(".a.codebook.incomplete") / "checkpoint.npz"
     process = start(*freeze, "--output", killed, program=program)

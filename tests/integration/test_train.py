@@ -22,7 +22,7 @@ from tests.trainer.samples import random_files, write_targets, write_tokens
 
 SECONDS_TO_WAIT = 120
 TIMES = ("seconds", "tokens_per_second")
-SMALL = ["--model", "3m", "--batch-size", 2, "--length", 16, "--warmup", 4, "--device", "cpu"]
+SMALL = ["--size", "3m", "--batch-size", 2, "--length", 16, "--warmup", 4, "--device", "cpu"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
 # One thread does each sum in the same order, whatever the load.
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -112,7 +112,8 @@ def last_tensors(run):
 def test_a_killed_run_ends_as_if_nothing_had_happened(optimizer, data, tmp_path):
     """Two epochs and more, compact targets that fade out, read by a worker process."""
     options = [*compact(data), "--optimizer", optimizer, "--mix-schedule", "linear-to-zero"]
-    options += ["--steps", 48, "--validate-every", 7, "--checkpoint-every", 8, "--workers", 1]
+    options += ["--steps", 48, "--validate-every", 7, "--checkpoint-every", 8]
+    options += ["--loader-workers", 1]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(train(data, whole, *options))
     lines = kill_after_checkpoint(start(train(data, killed, *options)), killed)
@@ -203,7 +204,7 @@ def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
         (["--mix", "1.5"], "--mix 1.5 is not a share from 0 to 1"),
         (["--objective", "compact"], "--objective compact needs --targets"),
         (["--optimizer", "adafactor", "--parallel", "fsdp"], "use --parallel ddp"),
-        (["--model", "4m"], "invalid choice: '4m'"),
+        (["--size", "4m"], "invalid choice: '4m'"),
         (["--validate", "nowhere"], "nowhere has no manifest.json"),
         (["--device", "cuda"], "no usable GPU"),
     ],

@@ -23,7 +23,7 @@ def job(tmp_path_factory):
     tokens = ("--tokenizer", "bytes", "--output", folder / "tokens")
     run("tokenize", "--input", folder / "in.jsonl", *tokens)
     counts = ("--output", folder / "counts", "--max-order", MAX_ORDER)
-    run("count", "--input", folder / "tokens", *counts)
+    run("count", "--tokens", folder / "tokens", *counts)
     return folder
 
 

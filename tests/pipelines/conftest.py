@@ -12,6 +12,6 @@ def job(tmp_path_factory):
     corpus = write_jsonl(folder / "corpus.jsonl", TEXTS)
     counts, tables = folder / "counts", folder / "distributions"
     assert tokenize(corpus, folder / "tokens") == 0
-    assert command("count", "--input", folder / "tokens", "--output", counts) == 0
-    assert command("distributions", "--input", counts, "--output", tables) == 0
+    assert command("count", "--tokens", folder / "tokens", "--output", counts) == 0
+    assert command("distributions", "--counts", counts, "--output", tables) == 0
     return folder

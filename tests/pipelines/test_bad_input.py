@@ -109,8 +109,8 @@ def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
     (tmp_path / "file").touch()
     read = ("tokenize", "--input", job / "corpus.jsonl")
     from_text = (*read, "--tokenizer", "bytes", "--output")
-    count = ("count", "--input", job / "tokens", "--output", out)
-    tables = ("distributions", "--input", job / "counts", "--output", out)
+    count = ("count", "--tokens", job / "tokens", "--output", out)
+    tables = ("distributions", "--counts", job / "counts", "--output", out)
     typo = "unknown option --tokeniser; did you mean --tokenizer?"
     for arguments, message in [
         ((*from_text, out, "--input", tmp_path / "none*"), "matches no file"),
@@ -126,10 +126,10 @@ def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
         ((*count, "--workers", 0), "--workers 0 is not at least 1"),
         ((*count, "--runner", "SparkRunner", "--workers", 2), "for jobs without Beam only"),
         ((*count, "--regoin", "x"), "unknown option --regoin; did you mean --region?"),
-        ((*count, "--input", job / "counts"), "a tokens dataset is needed"),
-        ((*count, "--input", tmp_path / "none"), "no manifest.json: is the path right?"),
+        ((*count, "--tokens", job / "counts"), "a tokens dataset is needed"),
+        ((*count, "--tokens", tmp_path / "none"), "no manifest.json: is the path right?"),
         ((*tables, "--top-k", 0), "not a whole number above 0"),
-        (("merge", "--input", job / "counts", "--output", out), "two or more different datasets"),
+        (("merge", "--counts", job / "counts", "--output", out), "two or more different datasets"),
         (("query", job / "distributions"), "one of the two"),
         (("query", job / "distributions", "--ids", "1,x"), "not a list of token ids from 0"),
         (("nonsense",), "unknown command 'nonsense'"),
@@ -142,8 +142,8 @@ def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
 def test_a_dry_run_writes_nothing(job, tmp_path, capsys):
     out = tmp_path / "out"
     assert tokenize(job / "corpus.jsonl", out, "--dry-run") == 0
-    assert command("count", "--input", job / "tokens", "--output", out, "--dry-run") == 0
-    assert command("distributions", "--input", job / "counts", "--output", out, "--dry-run") == 0
+    assert command("count", "--tokens", job / "tokens", "--output", out, "--dry-run") == 0
+    assert command("distributions", "--counts", job / "counts", "--output", out, "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "1 shards" in printed
     assert printed.count("would write the") == 3
@@ -167,7 +167,7 @@ def test_an_id_outside_the_vocabulary_is_named(tmp_path, capsys):
     tokenizer = {"vocabulary_size": 257, "end_of_document": 256}
     properties = {"documents": 1, "tokens": 3}
     writer.finish(["part"], inputs={}, tokenizer=tokenizer, properties=properties)
-    assert command("count", "--input", folder, "--output", tmp_path / "counts") == 1
+    assert command("count", "--tokens", folder, "--output", tmp_path / "counts") == 1
     assert "token id 300 at position 1 is outside the vocabulary of 257" in error_of(capsys)
     assert command("verify", folder) == 1
     assert "token id 300 at position 1" in capsys.readouterr().out
@@ -240,8 +240,8 @@ def test_documents_of_every_length(tmp_path):
     source = write_jsonl(tmp_path / "in.jsonl", ["x" * length for length in lengths])
     assert tokenize(source, tmp_path / "tokens") == 0
     counts, tables = tmp_path / "counts", tmp_path / "tables"
-    assert command("count", "--input", tmp_path / "tokens", "--output", counts) == 0
-    assert command("distributions", "--input", counts, "--output", tables) == 0
+    assert command("count", "--tokens", tmp_path / "tokens", "--output", counts) == 0
+    assert command("distributions", "--counts", counts, "--output", tables) == 0
     manifest = read_manifest(str(counts))
     assert manifest.properties["tokens"] == sum(lengths) + len(lengths)
     assert [command("verify", folder) for folder in (tmp_path / "tokens", counts, tables)] == [

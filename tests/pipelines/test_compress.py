@@ -88,7 +88,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     source = write_jsonl(folder / "in.jsonl", ["the cat sat on the mat"] * 20)
     assert tokenize(source, folder / "tokens") == 0
-    counts = ("--input", folder / "tokens", "--output", folder / "counts", "--max-order", 2)
+    counts = ("--tokens", folder / "tokens", "--output", folder / "counts", "--max-order", 2)
     assert command("count", *counts) == 0
     save_model(ngram(), str(folder / "model"))
     (folder / "tokenizer.json").write_text(BYTE_LEVEL)
@@ -101,15 +101,18 @@ def models(tmp_path_factory):
         ("bytes", {"window_ids": 1}),
         ("gzip", {"window_ids": None}),
         (
-            "equal-info --counts counts",
+            "equal-info --byte-counts counts",
             {"window_bits": 16, "token_bits": 16, "reset": 1, "window_ids": 1, "model": "ngram"},
         ),
-        ("equal-info --model model --window-bits 24", {"window_ids": 3}),
-        ("equal-info --counts counts --window-bits 32 --reset 2", {"reset": 2, "window_ids": 2}),
-        ("equal-info --counts counts --reset never --token-bits 8", {"reset": None}),
-        ("equal-info --counts counts --padding delay", {"padding": "delay"}),
-        ("ac --counts counts --token-bits 8", {"vocabulary_size": 256, "window_ids": None}),
-        ("static-ac --counts counts", {"model": "static"}),
+        ("equal-info --byte-model model --window-bits 24", {"window_ids": 3}),
+        (
+            "equal-info --byte-counts counts --window-bits 32 --reset 2",
+            {"reset": 2, "window_ids": 2},
+        ),
+        ("equal-info --byte-counts counts --reset never --token-bits 8", {"reset": None}),
+        ("equal-info --byte-counts counts --padding delay", {"padding": "delay"}),
+        ("ac --byte-counts counts --token-bits 8", {"vocabulary_size": 256, "window_ids": None}),
+        ("static-ac --byte-counts counts", {"model": "static"}),
         ("subword --tokenizer tokenizer.json", {"tokenizer": "huggingface"}),
     ],
 )
@@ -125,7 +128,7 @@ def test_every_codec_is_used_in_the_same_way(
     assert command(*arguments) == 0
     assert "is complete" in capsys.readouterr().out
     assert command("verify", small) == 0
-    assert command("decompress", "--input", small, "--output", back) == 0
+    assert command("decompress", "--compressed", small, "--output", back) == 0
     assert texts_of(back) == SHORT_TEXTS
 
 
@@ -134,14 +137,14 @@ def test_what_is_lost_is_said(models, tmp_path, monkeypatch, capsys):
     source = write_jsonl(tmp_path / "in.jsonl", texts)
     small, back = tmp_path / "small", tmp_path / "back"
     monkeypatch.chdir(models)
-    options = ("--codec", "equal-info", "--counts", "counts", "--padding", "zeros")
+    options = ("--codec", "equal-info", "--byte-counts", "counts", "--padding", "zeros")
     assert command("compress", "--input", source, *options, "--output", small) == 0
     captured = capsys.readouterr()
     assert "this codec loses text" in captured.out + captured.err
     assert read_manifest(str(small)).tokenizer["lossy"] is True
     assert command("verify", small) == 0
     assert re.search(r"\d of 7 documents \(\d+\.\d%\) do not come back", capsys.readouterr().out)
-    assert command("decompress", "--input", small, "--output", back) == 0
+    assert command("decompress", "--compressed", small, "--output", back) == 0
     found = texts_of(back)
     assert len(found) == 7
     assert found != texts
@@ -150,20 +153,20 @@ def test_what_is_lost_is_said(models, tmp_path, monkeypatch, capsys):
 def test_another_model_in_the_dataset_is_refused(models, tmp_path, capsys):
     source = write_jsonl(tmp_path / "in.jsonl", ["the cat"])
     small = tmp_path / "small"
-    options = ("--codec", "ac", "--counts", models / "counts")
+    options = ("--codec", "ac", "--byte-counts", models / "counts")
     assert command("compress", "--input", source, *options, "--output", small) == 0
     copy = tmp_path / "copy"
     shutil.copytree(small, copy)
     for file in (models / "model").iterdir():
         shutil.copy(file, copy / TOKENIZER_FOLDER)
-    assert command("decompress", "--input", copy, "--output", tmp_path / "back") == 1
+    assert command("decompress", "--compressed", copy, "--output", tmp_path / "back") == 1
     assert "but the dataset was made with" in error_of(capsys)
 
 
 def test_verify_shows_the_first_document(compressed, tmp_path, capsys):
     assert command("verify", compressed) == 0
     assert "in.jsonl:0: ''" in capsys.readouterr().out
-    assert command("decompress", "--input", compressed, "--output", tmp_path / "back") == 0
+    assert command("decompress", "--compressed", compressed, "--output", tmp_path / "back") == 0
     assert texts_of(tmp_path / "back") == HARD_TEXTS
     assert command("verify", tmp_path / "back") == 0
     assert "in.jsonl:0: ''" in capsys.readouterr().out
@@ -182,7 +185,7 @@ def test_damage_is_named(victim, damage, compressed, tmp_path, capsys):
         (copy / victim).write_bytes(data if damage == "flip" else data[:-1])
     assert command("verify", copy) == 1
     assert f"BAD  {victim}" in capsys.readouterr().out
-    assert command("decompress", "--input", copy, "--output", tmp_path / "back") == 1
+    assert command("decompress", "--compressed", copy, "--output", tmp_path / "back") == 1
     assert str(copy / victim) in error_of(capsys)
     assert not (tmp_path / "back" / "manifest.json").exists()
 
@@ -191,7 +194,7 @@ def test_another_codebook_is_refused(compressed, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(compressed, copy)
     small_book(13).write(str(copy / TOKENIZER_FOLDER / CODEBOOK_FILE))
-    assert command("decompress", "--input", copy, "--output", tmp_path / "back") == 1
+    assert command("decompress", "--compressed", copy, "--output", tmp_path / "back") == 1
     assert "but the dataset was made with" in error_of(capsys)
     assert not (tmp_path / "back").exists()
 
@@ -208,7 +211,7 @@ def test_a_document_that_is_not_text_is_named(compressed, tmp_path, capsys):
     files = tuple(changed if file.name == PART else file for file in manifest.files)
     (copy / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
     assert command("verify", copy) == 0
-    assert command("decompress", "--input", copy, "--output", tmp_path / "back") == 1
+    assert command("decompress", "--compressed", copy, "--output", tmp_path / "back") == 1
     assert "document 'odd' is not UTF-8: invalid start byte (byte 0)" in error_of(capsys)
 
 
@@ -242,9 +245,9 @@ def test_bad_usage_is_named_before_any_work(compressed, codebook, models, tmp_pa
     out = tmp_path / "out"
     source = write_jsonl(tmp_path / "in.jsonl", ["a"])
     (tmp_path / "text").write_text("no codebook")
-    windows = ("--codec", "equal-info", "--model", models / "model")
+    windows = ("--codec", "equal-info", "--byte-model", models / "model")
     read = ("compress", "--input", source, "--output", out)
-    back = ("decompress", "--input", compressed, "--output", out)
+    back = ("decompress", "--compressed", compressed, "--output", out)
     for arguments, message in [
         (read, "--codec codebook needs a codebook"),
         ((*read, "--codebook", tmp_path / "none"), "there is no codebook"),
@@ -254,8 +257,14 @@ def test_bad_usage_is_named_before_any_work(compressed, codebook, models, tmp_pa
         (("compress", "--codec", "gzip", "--stdin"), "--stdin is for --codec codebook only"),
         ((*read, "--codec", "gzip", "--window-bits", "32"), "equal-info only, not gzip"),
         ((*read, "--codec", "ac", "--reset", "never"), "--reset is for --codec equal-info only"),
-        ((*read, "--codec", "bytes", "--model", "static"), "--model is for --codec equal-info,"),
-        ((*read, "--codec", "equal-info"), "--model ngram is made of counts: give --counts"),
+        (
+            (*read, "--codec", "bytes", "--byte-model", "static"),
+            "--byte-model is for --codec equal-info,",
+        ),
+        (
+            (*read, "--codec", "equal-info"),
+            "--byte-model ngram is made of counts: give --byte-counts",
+        ),
         ((*read, "--codec", "equal-info", "--reset", "0"), "'0' is not 'window', 'never' or"),
         (
             (*read, "--codec", "equal-info", "--window-bits", "8"),
@@ -272,10 +281,10 @@ def test_bad_usage_is_named_before_any_work(compressed, codebook, models, tmp_pa
         (("compress", "--input", source, "--codebook", codebook), "--input and --output, or"),
         ((*read, "--codebok", codebook), "unknown option --codebok; did you mean --codebook?"),
         ((*back, "--codebook", codebook), "a compressed dataset has its own"),
-        ((*back, "--stdin"), "without --input and --output"),
-        (("decompress", "--input", tmp_path, "--output", out), "no manifest.json"),
-        (("decompress", "--input", compressed), "--input and --output, or --stdin"),
-        (("count", "--input", compressed, "--output", out), "a tokens dataset is needed"),
+        ((*back, "--stdin"), "without --compressed and --output"),
+        (("decompress", "--compressed", tmp_path, "--output", out), "no manifest.json"),
+        (("decompress", "--compressed", compressed), "--compressed and --output, or --stdin"),
+        (("count", "--tokens", compressed, "--output", out), "a tokens dataset is needed"),
     ]:
         assert command(*arguments) == 2, arguments
         assert message in error_of(capsys)
@@ -288,7 +297,7 @@ def test_a_dry_run_writes_nothing(compressed, codebook, tmp_path, capsys):
     source, out = write_jsonl(tmp_path / "in.jsonl", ["a"]), tmp_path / "out"
     arguments = ("--output", out, "--dry-run")
     assert command("compress", "--input", source, "--codebook", codebook, *arguments) == 0
-    assert command("decompress", "--input", compressed, *arguments) == 0
+    assert command("decompress", "--compressed", compressed, *arguments) == 0
     printed = capsys.readouterr().out
     assert "codec: codebook, parse greedy, 4,096 ids" in printed
     assert f"input: {len(HARD_TEXTS)} documents" in printed

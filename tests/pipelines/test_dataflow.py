@@ -22,7 +22,7 @@ NO_ACCOUNT = "--no_auth"
     ],
 )
 def test_refused(options, said, job, tmp_path, capsys):
-    arguments = ["count", "--input", str(job / "tokens"), "--output", str(tmp_path / "counts")]
+    arguments = ["count", "--tokens", str(job / "tokens"), "--output", str(tmp_path / "counts")]
     assert cli.main([*arguments, *options]) == 2
     error = capsys.readouterr().err
     assert said in error

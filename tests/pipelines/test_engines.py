@@ -126,7 +126,7 @@ def test_what_is_not_there_is_said_before_the_output_is_claimed(
     options, said, job, tmp_path, capsys
 ):
     output = tmp_path / "counts"
-    assert command("count", "--input", job / "tokens", "--output", output, *options) == 2
+    assert command("count", "--tokens", job / "tokens", "--output", output, *options) == 2
     assert said in capsys.readouterr().err
     assert not output.exists()
 

@@ -60,10 +60,10 @@ def test_other_commands_know_them(made, source, codebook, tmp_path, capsys):
     assert command("verify", made) == 0
     assert "OK   examples dataset" in capsys.readouterr().out
     trimmed = tmp_path / "trimmed"
-    assert run(source, trimmed, "--codebook", codebook, "--length", 5) == 0
+    assert run(source, trimmed, "--codebook", codebook, "--max-ids", 5) == 0
     assert command("verify", trimmed) == 0
     assert ": 5 ids of " in capsys.readouterr().out
-    assert command("decompress", "--input", made, "--output", tmp_path / "back") == 2
+    assert command("decompress", "--compressed", made, "--output", tmp_path / "back") == 2
     assert "a compressed dataset is needed" in error_of(capsys)
     page = tmp_path / "report.html"
     assert command("report", made, trimmed, "--output", page) == 0
@@ -106,7 +106,7 @@ def test_bad_usage_is_named_before_any_work(source, codebook, tmp_path, capsys):
     for options, message in [
         (("--codec", "bytes", "--piece-bytes", 1 << 21), "--piece-bytes 2097152 is too large"),
         (("--codec", "bytes", "--group", 0), "is not a whole number above 0"),
-        (("--codec", "bytes", "--length", 0), "is not a whole number above 0"),
+        (("--codec", "bytes", "--max-ids", 0), "is not a whole number above 0"),
         (("--codec", "bytes", "--seed", -1), "--seed -1 is not"),
         ((), "give --codebook"),
     ]:

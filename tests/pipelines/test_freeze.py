@@ -21,7 +21,8 @@ from tests.pipelines.samples import command, write_jsonl
 def frozen(job, tmp_path_factory):
     """The path of a codebook, and the arguments that made it."""
     path = tmp_path_factory.mktemp("books") / "fitted.codebook"
-    arguments = ("freeze", "--counts", job / "counts", "--tokens", job / "tokens", "--output", path)
+    inputs = ("--byte-counts", job / "counts", "--tokens", job / "tokens")
+    arguments = ("freeze", *inputs, "--output", path)
     assert command(*arguments) == 0
     return path, arguments
 
@@ -31,8 +32,8 @@ def test_it_writes_the_codebook_of_the_library(job, frozen, tmp_path):
     text = sample_text(tokens, read_manifest(tokens), 1 << 30)
     for model, make in (("ngram", ngram_model), ("static", static_model)):
         path = tmp_path / model
-        arguments = ("--counts", counts, "--tokens", tokens, "--model", model, "--output", path)
-        assert command("freeze", *arguments) == 0
+        inputs = ("--byte-counts", counts, "--tokens", tokens, "--byte-model", model)
+        assert command("freeze", *inputs, "--output", path) == 0
         found = Codebook.open(str(path))
         made = freeze(make(counts), FreezeOptions(), found.made_of, text)
         assert found.content_hash == made.content_hash
@@ -67,7 +68,7 @@ def test_of_text_alone_it_takes_the_strings_that_are_used(job, tmp_path, capsys)
 
 def test_other_allocations_and_sizes(job, tmp_path, capsys):
     path = tmp_path / "a.codebook"
-    arguments = ("--counts", job / "counts", "--allocation", "coder", "--window-bits", 17)
+    arguments = ("--byte-counts", job / "counts", "--allocation", "coder", "--window-bits", 17)
     assert command("freeze", *arguments, "--output", path) == 0
     printed = capsys.readouterr()
     assert "131,072" in printed.out
@@ -90,16 +91,16 @@ def test_other_options_are_refused(job, frozen, capsys):
     assert "window_bits: 16 there, 18 now" in capsys.readouterr().err
     path = path.parent / "something.else"
     path.write_text("precious")
-    assert command("freeze", "--counts", job / "counts", "--output", path) == 2
+    assert command("freeze", "--byte-counts", job / "counts", "--output", path) == 2
     assert "holds something else" in capsys.readouterr().err
     assert path.read_text() == "precious"
-    assert command("freeze", "--counts", job / "counts", "--output", path.parent) == 2
+    assert command("freeze", "--byte-counts", job / "counts", "--output", path.parent) == 2
     assert "holds something else" in capsys.readouterr().err
 
 
 def test_a_dry_run_does_nothing(job, tmp_path, capsys):
     path = tmp_path / "a.codebook"
-    arguments = ("--counts", job / "counts", "--tokens", job / "tokens", "--output", path)
+    arguments = ("--byte-counts", job / "counts", "--tokens", job / "tokens", "--output", path)
     assert command("freeze", *arguments, "--dry-run") == 0
     printed = capsys.readouterr().out
     assert f"would write the codebook {path}" in printed
@@ -113,7 +114,10 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
         (["--window-bits", "8"], "--window-bits: '8' is not a whole number from 9 to 24"),
         (["--window-bits", "many"], "--window-bits"),
         (["--alocation", "coder"], "did you mean --allocation?"),
-        (["--model", "transformer"], "--counts is for --model ngram and static only"),
+        (
+            ["--byte-model", "transformer"],
+            "--byte-counts is for --byte-model ngram and static only",
+        ),
         (["--allocation", "coder", "--tokens", "TOKENS"], "--tokens is for"),
         (["--allocation", "used", "--tokens", "TOKENS"], "used is made of --tokens alone"),
         (["--boundaries", "words"], "for the allocation used only"),
@@ -121,8 +125,8 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
         (["--parse", "flexible"], "there are none"),
         (["--parse", "best"], "--parse"),
         (["--tokens", "COUNTS"], "a tokens dataset is needed"),
-        (["--counts", "TOKENS"], "a counts dataset is needed"),
-        (["--counts", "nowhere"], "no manifest"),
+        (["--byte-counts", "TOKENS"], "a counts dataset is needed"),
+        (["--byte-counts", "nowhere"], "no manifest"),
         (["--output", "/proc/nowhere/a.codebook"], "cannot write to output"),
     ],
 )
@@ -130,7 +134,7 @@ def test_bad_options_fail_before_any_work(job, tmp_path, capsys, monkeypatch, op
     monkeypatch.chdir(tmp_path)
     places = {"TOKENS": str(job / "tokens"), "COUNTS": str(job / "counts")}
     options = [places.get(option, option) for option in options]
-    arguments = ["--counts", places["COUNTS"], "--output", "a.codebook", *options]
+    arguments = ["--byte-counts", places["COUNTS"], "--output", "a.codebook", *options]
     assert cli.main(["freeze", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -145,8 +149,8 @@ def test_datasets_of_words_are_refused(tmp_path, capsys):
     arguments = ("--input", source, "--tokenizer", tmp_path / "tokenizer.json")
     assert command("tokenize", *arguments, "--output", tmp_path / "tokens") == 0
     counts = tmp_path / "counts"
-    assert command("count", "--input", tmp_path / "tokens", "--output", counts) == 0
-    assert command("freeze", "--counts", counts, "--output", tmp_path / "a.codebook") == 2
+    assert command("count", "--tokens", tmp_path / "tokens", "--output", counts) == 0
+    assert command("freeze", "--byte-counts", counts, "--output", tmp_path / "a.codebook") == 2
     assert "--tokenizer bytes" in capsys.readouterr().err
 
 
@@ -154,18 +158,18 @@ def test_any_saved_byte_model_can_be_frozen(job, tmp_path, capsys):
     saved = static_model(str(job / "counts"))
     save_model(saved, str(tmp_path / "model"))
     path = tmp_path / "a.codebook"
-    assert command("freeze", "--model", tmp_path / "model", "--output", path) == 0
+    assert command("freeze", "--byte-model", tmp_path / "model", "--output", path) == 0
     found = Codebook.open(str(path))
     assert found.made_of["model_hash"] == saved.content_hash
     assert found.content_hash == freeze(saved, FreezeOptions(), found.made_of).content_hash
-    assert command("freeze", "--model", tmp_path, "--output", path) == 2
+    assert command("freeze", "--byte-model", tmp_path, "--output", path) == 2
     assert "it is no byte model" in capsys.readouterr().err
-    assert command("freeze", "--model", "static", "--output", path) == 2
-    assert "--model static is made of counts: give --counts" in capsys.readouterr().err
+    assert command("freeze", "--byte-model", "static", "--output", path) == 2
+    assert "--byte-model static is made of counts: give --byte-counts" in capsys.readouterr().err
     assert command("freeze", "--output", path) == 2
     assert "--allocation used is fitted on text: give --tokens" in capsys.readouterr().err
     assert command("freeze", "--allocation", "coder", "--output", path) == 2
-    assert "--model ngram is made of counts: give --counts" in capsys.readouterr().err
+    assert "--byte-model ngram is made of counts: give --byte-counts" in capsys.readouterr().err
 
 
 def test_a_sample_is_spread_over_the_dataset(tmp_path):

@@ -139,7 +139,7 @@ def hints_of(job, run=RunOptions()):
 
 def test_devices_are_checked_before_any_work(source, tmp_path, capsys):
     output = ("--output", tmp_path / "small", "--device", "cuda")
-    model = ("--codec", "ac", "--model", HERE / "m1")
+    model = ("--codec", "ac", "--byte-model", HERE / "m1")
     if not torch.cuda.is_available():
         assert command("compress", "--input", source, *model, *output) == 2
         assert "finds no GPU; use --device cpu" in error_of(capsys)

@@ -29,8 +29,8 @@ def test_what_was_measured_whole_is_what_the_jobs_make(estimates, tmp_path):
     source = write_jsonl(tmp_path / "corpus.jsonl", TEXTS)
     tokens, counts, tables = (tmp_path / name for name in ("tokens", "counts", "tables"))
     assert command("tokenize", "--input", source, "--tokenizer", "bytes", "--output", tokens) == 0
-    assert command("count", "--input", tokens, "--max-order", 2, "--output", counts) == 0
-    assert command("distributions", "--input", counts, "--output", tables) == 0
+    assert command("count", "--tokens", tokens, "--max-order", 2, "--output", counts) == 0
+    assert command("distributions", "--counts", counts, "--output", tables) == 0
     manifest = read_manifest(str(counts))
     assert estimates.most.tokens == manifest.properties["tokens"]
     texts = [[*text.encode(), 256] for text in TEXTS]
@@ -94,8 +94,8 @@ def test_it_says_what_a_corpus_takes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--text-gib", "0"], "--text-gib 0.0 is not a number above 0"),
-        (["--text-gib", "nan"], "--text-gib nan is not a number above 0"),
+        (["--text-gib", "0"], "--text-gib: '0' is not a number above 0"),
+        (["--text-gib", "nan"], "--text-gib: 'nan' is not a number above 0"),
         (["--tokenizer", "nowhere.json"], "nowhere.json"),
         (["--max-order", "40"], "40"),
         (["--sample-mb", "3"], "did you mean --sample-mib?"),

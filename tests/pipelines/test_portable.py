@@ -39,7 +39,7 @@ def pipelines(job, tmp_path_factory):
     """Name -> pipeline, with outputs that are claimed and never written."""
     folder = tmp_path_factory.mktemp("never")
     tokens, counts, more = (str(job / "tokens"), str(job / "counts"), str(folder / "more"))
-    assert command("count", "--input", tokens, "--output", more) == 0
+    assert command("count", "--tokens", tokens, "--output", more) == 0
 
     def enriched(name, table_mib):
         targets = TargetOptions(max_order=3)

@@ -309,8 +309,8 @@ def test_a_tiny_corpus_without_long_contexts(tmp_path):
     source = write_jsonl(tmp_path / "corpus.jsonl", ["", "a"])
     arguments = ("--input", source, "--tokenizer", "bytes", "--output", tokens)
     assert command("tokenize", *arguments) == 0
-    assert command("count", "--input", tokens, "--output", counts) == 0
-    assert command("distributions", "--input", counts, "--output", tables) == 0
+    assert command("count", "--tokens", tokens, "--output", counts) == 0
+    assert command("distributions", "--counts", counts, "--output", tables) == 0
     found = report(tmp_path, tokens, counts, tables)
     assert "2 documents of 3 tokens, 0.0 KiB of text: 0.33 bytes of text per token." in found.texts
     assert rows_of(found, "3")[0] == ["0", "", "0", "", "0%", "0%"]
@@ -318,7 +318,7 @@ def test_a_tiny_corpus_without_long_contexts(tmp_path):
 
 def test_distributions_without_contexts(job, tmp_path):
     tables = tmp_path / "tables"
-    arguments = ("--input", job / "counts", "--output", tables, "--min-count", 1000)
+    arguments = ("--counts", job / "counts", "--output", tables, "--min-count", 1000)
     assert command("distributions", *arguments) == 0
     assert "Distributions: tables" in report(tmp_path, tables).texts
 

@@ -165,7 +165,7 @@ def run(trimmed, running, tmp_path_factory):
 
 
 def train(tokens, output, *more):
-    shape = ("--model", "500k", "--batch-size", 4, "--length", LENGTH, "--device", "cpu")
+    shape = ("--size", "500k", "--batch-size", 4, "--length", LENGTH, "--device", "cpu")
     steps = ("--steps", 3, "--warmup", 0)
     arguments = ("--tokens", tokens, "--output", output, *shape, *steps, *more)
     return cli.main(["train", *map(str, arguments)])
@@ -187,7 +187,7 @@ def by_definition(model, files):
 
 def test_evaluation_by_definition(run, trimmed, tmp_path, capsys):
     output = tmp_path / "evaluation.json"
-    arguments = ["--model", run, "--tokens", trimmed, "--output", output]
+    arguments = ["--run", run, "--tokens", trimmed, "--output", output]
     assert cli.main(["evaluate", *map(str, arguments)]) == 0
     printed = capsys.readouterr().out
     found = json.loads(output.read_text())
@@ -215,7 +215,7 @@ def test_evaluation_by_definition(run, trimmed, tmp_path, capsys):
 
 def test_a_model_learns_from_text_that_runs_on(running, tmp_path, capsys):
     assert train(running, tmp_path / "run", "--validate", running) == 0
-    arguments = ["--model", tmp_path / "run", "--tokens", running, "--output", tmp_path]
+    arguments = ["--run", tmp_path / "run", "--tokens", running, "--output", tmp_path]
     assert cli.main(["evaluate", *map(str, arguments)]) == 2
     assert f"--output {tmp_path} is a folder" in capsys.readouterr().err
 

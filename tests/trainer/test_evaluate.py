@@ -36,18 +36,8 @@ def data(tmp_path_factory):
 def run(data):
     """A run of two steps."""
     output = data / "run"
-    arguments = [
-        "--model",
-        "3m",
-        "--steps",
-        2,
-        "--warmup",
-        0,
-        "--batch-size",
-        2,
-        "--length",
-        LENGTH,
-    ]
+    arguments = ["--size", "3m", "--steps", 2, "--warmup", 0, "--batch-size", 2]
+    arguments += ["--length", LENGTH]
     arguments += ["--tokens", data / "tokens", "--validate", data / "held", "--output", output]
     arguments += ["--checkpoint-every", 1, "--keep", 2, "--device", "cpu"]
     assert cli.main(["train", *map(str, arguments)]) == 0
@@ -148,7 +138,7 @@ def shown(text):
 
 
 def test_the_command_says_what_the_run_saw(data, run, capsys):
-    assert cli.main(["evaluate", "--model", str(run), "--tokens", str(data / "held")]) == 0
+    assert cli.main(["evaluate", "--run", str(run), "--tokens", str(data / "held")]) == 0
     numbers = shown(capsys.readouterr().out)
     [*_, last] = read_metrics(str(run))
     assert numbers["loss (nats per token)"] == pytest.approx(last["validation_loss"], abs=1e-4)
@@ -176,7 +166,7 @@ def test_lines_say_something_in_the_digits_that_are_known():
 def test_a_checkpoint_is_a_model_too(data, run, capsys):
     losses = []
     for folder in checkpoints.complete(str(run)):
-        assert cli.main(["evaluate", "--model", folder, "--tokens", str(data / "held")]) == 0
+        assert cli.main(["evaluate", "--run", folder, "--tokens", str(data / "held")]) == 0
         losses.append(shown(capsys.readouterr().out)["loss (nats per token)"])
     assert losses[0] != losses[1]
 
@@ -185,7 +175,7 @@ def test_other_sizes_of_batches_give_the_same(data, run, capsys):
     """But of sequences they don't: the contexts are longer."""
     losses = []
     for options in (["--batch-size", "1"], ["--batch-size", "9"], ["--length", "3"]):
-        arguments = ["evaluate", "--model", str(run), "--tokens", str(data / "held"), *options]
+        arguments = ["evaluate", "--run", str(run), "--tokens", str(data / "held"), *options]
         assert cli.main(arguments) == 0
         losses.append(shown(capsys.readouterr().out)["loss (nats per token)"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -201,35 +191,35 @@ def refusal(capsys, *arguments):
 
 def test_what_is_refused(data, run, tmp_path, capsys):
     held = ["--tokens", data / "held"]
-    assert "is no training run" in refusal(capsys, "--model", data / "held", *held)
-    assert "is no training run" in refusal(capsys, "--model", tmp_path / "nothing", *held)
+    assert "is no training run" in refusal(capsys, "--run", data / "held", *held)
+    assert "is no training run" in refusal(capsys, "--run", tmp_path / "nothing", *held)
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
-    assert "has no checkpoint yet" in refusal(capsys, "--model", tmp_path, *held)
-    assert "did you mean --model?" in refusal(capsys, "--modle", run, *held)
+    assert "has no checkpoint yet" in refusal(capsys, "--run", tmp_path, *held)
+    assert "did you mean --run?" in refusal(capsys, "--runn", run, *held)
     stride = ["--length", 8, "--stride", 9]
     assert "stride is 9; 8, the length, is the most" in refusal(
-        capsys, "--model", run, *held, *stride
+        capsys, "--run", run, *held, *stride
     )
-    assert "has no manifest.json" in refusal(capsys, "--model", run, "--tokens", tmp_path)
+    assert "has no manifest.json" in refusal(capsys, "--run", run, "--tokens", tmp_path)
 
 
 def test_tokens_of_another_tokenizer_are_refused(run, tmp_path, capsys, monkeypatch):
     other = samples.TOKENIZER | {"content_hash": "1" * 64, "kind": "other"}
     monkeypatch.setattr(samples, "TOKENIZER", other)
     tokens = samples.write_tokens(tmp_path / "tokens", HELD)
-    message = refusal(capsys, "--model", run, "--tokens", tokens)
+    message = refusal(capsys, "--run", run, "--tokens", tokens)
     assert "tokens of another tokenizer (other, 111111111111) than the model's (test, 0)" in message
 
 
 def test_tokens_without_text_are_refused(run, tmp_path, capsys):
     tokens = samples.write_tokens(tmp_path / "tokens", [[[samples.row([samples.END])]]])
-    assert cli.main(["evaluate", "--model", str(run), "--tokens", tokens]) == 1
+    assert cli.main(["evaluate", "--run", str(run), "--tokens", tokens]) == 1
     assert "has no bytes of text" in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_named(data, run, tmp_path, capsys):
     config = json.loads((run / "config.json").read_text())
-    arguments = ["evaluate", "--model", str(tmp_path), "--tokens", str(data / "held")]
+    arguments = ["evaluate", "--run", str(tmp_path), "--tokens", str(data / "held")]
     for file in run.rglob("*"):
         copy = tmp_path / file.relative_to(run)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ def test_a_run_goes_on_and_documents_are_as_good_as_tokens(data, tmp_path, capsy
         (["--input", "nowhere"], "'nowhere' matches no file"),
         (["--tokens", "a", "--length", "15"], "--length 15 is not an even number"),
         (["--tokens", "a", "--objective", "compact"], "unknown option --objective"),
-        (["--tokens", "a", "--model", "4m"], "invalid choice: '4m'"),
+        (["--tokens", "a", "--size", "4m"], "invalid choice: '4m'"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(options, message, tmp_path, capsys):

@@ -60,9 +60,9 @@ def make_files(folder):
     with pa.ipc.new_file(corpus / "e.arrow", table.schema) as writer:
         writer.write_table(table)
     run("tokenize", "--input", corpus, "--tokenizer", "bytes", "--output", folder / "tokens")
-    run("count", "--input", folder / "tokens", "--output", folder / "counts", "--max-order", 2)
+    run("count", "--tokens", folder / "tokens", "--output", folder / "counts", "--max-order", 2)
     tables = folder / "distributions"
-    run("distributions", "--input", folder / "counts", "--output", tables)
+    run("distributions", "--counts", folder / "counts", "--output", tables)
     inputs = ["--tokens", folder / "tokens", "--counts", folder / "counts"]
     run("enrich", *inputs, "--head", 2, "--tail-draws", 2, "--output", folder / "targets")
     small_book(9).write(str(folder / "codebook" / "a.codebook"))
@@ -70,13 +70,13 @@ def make_files(folder):
     save_model(tiny_transformer(8), str(folder / "transformer"))
     codecs = {
         "codebook": ["--codebook", folder / "codebook" / "a.codebook"],
-        "equal-info": ["--model", "ngram", "--counts", folder / "counts"],
-        "ac": ["--model", folder / "transformer"],
+        "equal-info": ["--byte-model", "ngram", "--byte-counts", folder / "counts"],
+        "ac": ["--byte-model", folder / "transformer"],
     }
     for name, options in codecs.items():
         wanted = ["--input", corpus, "--codec", name, *options]
         run("compress", *wanted, "--output", folder / f"small-{name}")
-    examples = ["--input", corpus, "--codec", "bytes", "--piece-bytes", 64, "--length", 16]
+    examples = ["--input", corpus, "--codec", "bytes", "--piece-bytes", 64, "--max-ids", 16]
     run("examples", *examples, "--output", folder / "examples")
     run("train", "--tokens", folder / "tokens", *SMALL_RUN, "--output", folder / "run")
     unfinished = folder / "unfinished"
@@ -95,7 +95,7 @@ def make_files(folder):
 
 
 SMALL_RUN = [
-    *("--model", "500k", "--batch-size", "2", "--length", "16", "--warmup", "1"),
+    *("--size", "500k", "--batch-size", "2", "--length", "16", "--warmup", "1"),
     *("--steps", "2", "--checkpoint-every", "1", "--device", "cpu"),
 ]
 
@@ -109,13 +109,13 @@ def readers(folder, output):
     train = ["train", *SMALL_RUN[:-6], "--steps", "3", "--device", "cpu"]
     yield "corpus", ["tokenize", "--input", at["corpus"], "--tokenizer", "bytes", *output], ""
     yield "tokens", ["verify", at["tokens"]], ""
-    yield "tokens", ["count", "--input", at["tokens"], *output], ""
+    yield "tokens", ["count", "--tokens", at["tokens"], *output], ""
     yield "tokens", ["measure", at["tokens"]], ""
     yield "tokens", [*train, "--tokens", at["tokens"], *output], ""
     yield "tokens", ["enrich", *pairs, *output], ""
     yield "counts", ["verify", at["counts"]], ""
-    yield "counts", ["distributions", "--input", at["counts"], *output], ""
-    yield "counts", ["merge", "--input", at["counts"], "--input", at["counts"], *output], ""
+    yield "counts", ["distributions", "--counts", at["counts"], *output], ""
+    yield "counts", ["merge", "--counts", at["counts"], "--counts", at["counts"], *output], ""
     yield "counts", ["enrich", *pairs, *output], ""
     yield "distributions", ["query", at["distributions"], "the "], ""
     yield "distributions", ["query", at["distributions"], "ca"], ""
@@ -126,17 +126,21 @@ def readers(folder, output):
     yield "codebook", ["compress", "--stdin", "--codebook", book], "the cat \udcff"
     yield "codebook", ["decompress", "--stdin", "--codebook", book], "\0\1\0\2"
     # As the input of a command that takes it.
-    yield "static", ["compress", "--stdin", "--codec", "equal-info", "--model", at["static"]], "a b"
-    network = ["compress", "--stdin", "--codec", "ac", "--model", at["transformer"]]
+    yield (
+        "static",
+        ["compress", "--stdin", "--codec", "equal-info", "--byte-model", at["static"]],
+        "a b",
+    )
+    network = ["compress", "--stdin", "--codec", "ac", "--byte-model", at["transformer"]]
     yield "transformer", network, "a cat"
     for name, place in small.items():
-        yield f"small-{name}", ["decompress", "--input", place, *output], ""
+        yield f"small-{name}", ["decompress", "--compressed", place, *output], ""
         yield f"small-{name}", ["verify", place], ""
         yield f"small-{name}", ["measure", place], ""
     yield "examples", ["verify", at["examples"]], ""
     examples = ["--tokens", at["examples"], "--length", "16", *output]
     yield "examples", [*train, *examples], ""
-    yield "run", ["evaluate", "--model", at["run"], "--tokens", at["tokens"], "--device", "cpu"], ""
+    yield "run", ["evaluate", "--run", at["run"], "--tokens", at["tokens"], "--device", "cpu"], ""
     yield "run", ["report", at["run"], *output], ""
     yield "run", [*train, "--tokens", at["tokens"], "--output", at["run"]], ""
     every = [at[name] for name in ("tokens", "counts", "distributions", "targets", "run")]
@@ -216,18 +220,18 @@ def with_odd_option(folder, output, source):
     """A command line one of whose options has an odd value."""
     at = {path.name: str(path) for path in folder.iterdir()}
     book = str(folder / "codebook" / "a.codebook")
-    model = ["--model", "ngram", "--counts", at["counts"]]
+    model = ["--byte-model", "ngram", "--byte-counts", at["counts"]]
     documents = ["--input", at["corpus"]]
     commands = [
         (["tokenize", *documents, "--tokenizer", "bytes", *output], ["--max-bad-records"]),
         (["tokenize", *documents, "--tokenizer", "bytes", *output], ["--shard-mib", "--workers"]),
         (["tokenize", *documents, "--tokenizer", "bytes", *output], ["--max-document-mib"]),
         (
-            ["count", "--input", at["tokens"], *output, "--dry-run"],
+            ["count", "--tokens", at["tokens"], *output, "--dry-run"],
             ["--max-order", "--run-tokens", "--partition-mib", "--workers"],
         ),
         (
-            ["distributions", "--input", at["counts"], *output],
+            ["distributions", "--counts", at["counts"], *output],
             ["--top-k", "--min-count"],
         ),
         (
@@ -242,22 +246,22 @@ def with_odd_option(folder, output, source):
             ["--min-count", "--seed", "--table-mib", "--max-order"],
         ),
         (
-            ["freeze", "--counts", at["counts"], *output, "--dry-run"],
-            ["--window-bits", "--tokens", "--counts", "--model"],
+            ["freeze", "--byte-counts", at["counts"], *output, "--dry-run"],
+            ["--window-bits", "--tokens", "--byte-counts", "--byte-model"],
         ),
         (["compress", *documents, "--codebook", book, *output], ["--parse", "--codebook"]),
         (
             ["compress", *documents, "--codec", "equal-info", *model, *output],
-            ["--window-bits", "--reset", "--padding", "--token-bits", "--model"],
+            ["--window-bits", "--reset", "--padding", "--token-bits", "--byte-model"],
         ),
-        (["decompress", "--input", at["small-ac"], *output], ["--device", "--workers"]),
+        (["decompress", "--compressed", at["small-ac"], *output], ["--device", "--workers"]),
         (["measure", at["tokens"]], ["--sample-mib"]),
         (
             ["examples", *documents, "--codec", "bytes", *output],
-            ["--group", "--piece-bytes", "--length", "--seed"],
+            ["--group", "--piece-bytes", "--max-ids", "--seed"],
         ),
         (
-            ["merge", "--input", at["counts"], "--input", at["counts"], *output, "--dry-run"],
+            ["merge", "--counts", at["counts"], "--counts", at["counts"], *output, "--dry-run"],
             ["--partition-mib"],
         ),
         (["query", at["distributions"]], ["--ids", ""]),
@@ -270,7 +274,7 @@ def with_odd_option(folder, output, source):
                     "--checkpoint-every",
                     "--warmup",
                     "--batch-size",
-                    "--workers",
+                    "--loader-workers",
                 ),
             ],
         ),
@@ -279,8 +283,8 @@ def with_odd_option(folder, output, source):
             ["--length", "--seed", "--learning-rate", "--clip", "--batch-size", "--starts"],
         ),
         (
-            ["evaluate", "--model", at["run"], "--tokens", at["tokens"], "--device", "cpu"],
-            ["--batch-size", "--length", "--workers"],
+            ["evaluate", "--run", at["run"], "--tokens", at["tokens"], "--device", "cpu"],
+            ["--batch-size", "--length", "--loader-workers"],
         ),
         (["plan", *documents, "--tokenizer", "bytes"], []),
         (["report", at["tokens"], *output], [""]),
@@ -291,7 +295,10 @@ def with_odd_option(folder, output, source):
     option = source.choice(options)
     value = str(source.choice(NUMBERS)) if source.randrange(8) else source.choice(LARGE)
     # Work that would take for ever is no fault.
-    if option in ("--accumulate", "--batch-size", "--workers") and value.isdecimal():
+    if (
+        option in ("--accumulate", "--batch-size", "--loader-workers", "--workers")
+        and value.isdecimal()
+    ):
         value = source.choice(["0", "3", str(10**30), str(1 << 64)])
     return [*command, *([f"{option}={value}"] if option else [value])]
 
