@@ -14,8 +14,8 @@ from benchmarks import measure
 from corpusmill.compress import ArithmeticCodec, ByteStrings, EqualInfoCodec, open_model
 from corpusmill.compress.byte_models import TransformerModel
 from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
-from corpusmill.compress.byte_models.transformer import MATRICES
 from corpusmill.compress.byte_models.transformer_state import PrefixTable
+from corpusmill.compress.byte_models.transformer_weights import MATRICES
 from corpusmill.compress.coders.tally import tally
 
 # Of an H200, by its data sheet: float64 operations and bytes a second.

@@ -17,7 +17,8 @@ from corpusmill.commands import enrich
 from corpusmill.corpus import parquet
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.data import TokenDataset
+from corpusmill.trainer.order import DataOptions
 
 _COLUMNS = {"tokens": ["tokens", "byte_length"]}
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks import measure
 from corpusmill.compress.byte_models import TransformerModel, open_model
 from corpusmill.compress.byte_models.base import quantize
-from corpusmill.compress.byte_models.transformer import (
+from corpusmill.compress.byte_models.transformer_weights import (
     ACTIVATION_BITS,
     LARGEST_GATE,
     LIMIT,
@@ -27,9 +27,9 @@ from corpusmill.compress.byte_models.transformer import (
 )
 from corpusmill.compress.datasets.samples import sample_text
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.trainer import checkpoints
 from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
-from corpusmill.trainer.train_m1 import bits_per_byte
+from corpusmill.trainer.opening import open_model as opened_model
+from corpusmill.trainer.train_m1 import bits_per_byte, network_weights
 
 PARTS = {
     "weights": "weights rounded to 2^-14, embeddings to 2^-12",
@@ -181,10 +181,9 @@ def load(run: str) -> tuple[dict[str, np.ndarray], TransformerModel]:
     """The weights of a run of `train-m1`, and the exact model that it saved."""
     exact = open_model(run)
     assert isinstance(exact, TransformerModel)
-    parameters = checkpoints.load_model(checkpoints.find(run)[1])
     inner, pairs = (exact.tensors[name].shape[-1] for name in ("attention_output", "cosines"))
-    arrays = {name: tensor.numpy() for name, tensor in parameters.items()}
-    return merged_weights(arrays, heads=inner // (2 * pairs)), exact
+    weights = network_weights(opened_model(run).model)
+    return merged_weights(weights, heads=inner // (2 * pairs)), exact
 
 
 def main(argv: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import measure
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.trainer.data import Batch
+from corpusmill.trainer.batches import Batch
 from corpusmill.trainer.model_config import SIZES, ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective, predictions

@@ -21,12 +21,11 @@ from corpusmill.corpus.datasets import (
 )
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers import Tokenizer, load_tokenizer
-from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
+from corpusmill.corpus.tokens import check_vocabulary, read_row_groups, row_group_tokens
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
+from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.packing import Packing
-from corpusmill.ngram_agg.runs import check_vocabulary
 from corpusmill.ngram_agg.tables import check_table
-from corpusmill.ngram_agg.targets import WEIGHT_UNITS
 from corpusmill.ngram_agg.targets_files import HEADS_FOLDER, TargetsReader
 
 _SAMPLE_CHARACTERS = 300

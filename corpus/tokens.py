@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.corpus import parquet
+from corpusmill.corpus.errors import DataError
 
 ROW_GROUP_TOKENS = 1 << 20
 # So that reading a document of any length takes little memory.
@@ -153,3 +154,13 @@ def read_row_groups(url: str, first: int, last: int) -> Iterator[npt.NDArray[np.
         for group in range(first, last):
             table = file.read_row_group(group, columns=["tokens"], use_threads=False)
             yield parquet.column_values(table, "tokens")
+
+
+def check_vocabulary(tokens: npt.NDArray[Any], vocabulary_size: int) -> None:
+    """Raises DataError where an id is not below `vocabulary_size`, naming its position."""
+    if len(tokens) and (tokens.max() >= vocabulary_size or tokens.min() < 0):
+        position = int(np.flatnonzero((tokens >= vocabulary_size) | (tokens < 0))[0])
+        raise DataError(
+            f"token id {tokens[position]} at position {position} is outside the vocabulary of"
+            f" {vocabulary_size}"
+        )

@@ -9,8 +9,9 @@ import sys
 import torch
 from torch import nn
 
-from corpusmill.trainer.data import DataOptions, Loader, TokenDataset
+from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.losses import sparse_cross_entropy
+from corpusmill.trainer.order import DataOptions
 
 
 def train(tokens: str, targets: str, steps: int = 50) -> list[float]:

@@ -21,9 +21,9 @@ from corpusmill.corpus.datasets import (
 )
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokens import read_rows
+from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.target_options import MAX_HEAD
-from corpusmill.ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 from corpusmill.ngram_agg.targets_files import TargetsWriter, heads_name
 
 Ids = npt.NDArray[np.integer[Any]]

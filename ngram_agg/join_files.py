@@ -19,23 +19,21 @@ from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.full_tables import context_lengths
+from corpusmill.ngram_agg.heads import (
+    NO_HEAD,
+    Heads,
+    Targets,
+    join_heads,
+    number_rows,
+    observed_heads,
+)
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words, pack_one
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.positions import Documents, Positions
 from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.runs import CountsRun
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.ngram_agg.targets import (
-    NO_HEAD,
-    Heads,
-    Targets,
-    TargetTable,
-    draw,
-    join_heads,
-    number_rows,
-    observed_heads,
-    replace_observed,
-)
+from corpusmill.ngram_agg.targets import TargetTable, draw, replace_observed
 
 # In a file's footer: the numbers of the tables that its row groups ask.
 _TABLES = "tables"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpusmill.ngram_agg.hashing import hash_keys
-from corpusmill.ngram_agg.packing import Key, Packing, Words, pack_one, unpack_columns
+from corpusmill.ngram_agg.packing import Packing, Words, unpack_columns
 from corpusmill.ngram_agg.runs import CountsRun
 
 SAMPLE_SIZE = 1 << 15
@@ -133,9 +133,3 @@ def partition_cuts(
         row = min(first + int(np.argmin(differs[first - 1 : last - 1])), len(ngrams) - 1)
         cuts.append(tuple(ngrams[row, : differs[row - 1] + 1].tolist()))
     return sorted(set(cuts))
-
-
-def partition_bounds(packing: Packing, cuts: Sequence[Cut]) -> list[tuple[Key, Key | None]]:
-    """The lowest key of each partition and the lowest beyond it (None for the last)."""
-    keys = [pack_one(packing, cut) for cut in cuts]
-    return list(zip([(0, 0), *keys], [*keys, None], strict=True))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.packing import (
     Key,
@@ -138,16 +139,6 @@ def count_ngrams(
     if starts == 0:
         return empty_run(packing)
     return _aggregate(packing, *pack_sequence(packing, tokens, starts))
-
-
-def check_vocabulary(tokens: Tokens, vocabulary_size: int) -> None:
-    """Raises DataError where an id is not below `vocabulary_size`, naming its position."""
-    if len(tokens) and (tokens.max() >= vocabulary_size or tokens.min() < 0):
-        position = int(np.flatnonzero((tokens >= vocabulary_size) | (tokens < 0))[0])
-        raise DataError(
-            f"token id {tokens[position]} at position {position} is outside the vocabulary of"
-            f" {vocabulary_size}"
-        )
 
 
 def check_run(run: CountsRun, after: Key | None, place: str) -> None:

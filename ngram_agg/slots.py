@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.heads import NO_HEAD, WEIGHT_UNITS, Heads
 from corpusmill.ngram_agg.packing import Tokens, Words
-from corpusmill.ngram_agg.targets import NO_HEAD, WEIGHT_UNITS, Heads
 
 # What a position needs is asked for so many positions before, and what that names a bit later.
 _AHEAD = 16

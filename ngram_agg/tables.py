@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from corpusmill.corpus import datasets, parquet, storage
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.counts_files import token_columns
 from corpusmill.ngram_agg.distributions import DistributionRows
 from corpusmill.ngram_agg.hash_index import build_index, find_keys
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words, pack_columns, unpack_columns
-from corpusmill.ngram_agg.runs import check_vocabulary
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
 from corpusmill.ngram_agg.table_checks import check_keys, check_offsets, check_types
 

@@ -20,9 +20,9 @@ from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
 from corpusmill.ngram_agg.ragged import offsets_of, row_sums
-from corpusmill.ngram_agg.targets import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 
 HEADS_FOLDER = "heads"
 # In a file's footer: the SHA-256 of the file of tokens, and of the heads' columns. So no file is

@@ -27,9 +27,10 @@ from corpusmill.corpus.datasets import Completion, Manifest
 from corpusmill.corpus.progress import Progress
 from corpusmill.corpus.tokens import read_rows
 from corpusmill.ngram_agg import join_files
+from corpusmill.ngram_agg.heads import Targets
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.positions import PositionRows, joined_documents, read_positions
-from corpusmill.ngram_agg.targets import Targets, TargetTable, make_targets
+from corpusmill.ngram_agg.targets import TargetTable, make_targets
 from corpusmill.ngram_agg.targets_files import TargetsWriter, heads_name
 from corpusmill.pipelines.launching.here import Workers, grouped
 from corpusmill.pipelines.target_tables import TargetTables, make_table, open_one_table

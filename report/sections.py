@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS
 from corpusmill.report import charts
 from corpusmill.report.charts import Chart, Line, Scale, format_seconds, format_share
 from corpusmill.report.curves import Curve, Run, smoothed
@@ -19,8 +20,6 @@ from corpusmill.report.numbers import (
 )
 from corpusmill.report.page import Facts, Section, Table
 
-_NO_CONTEXT = 255
-_WEIGHT_UNITS = 65535
 # Beyond so many places a line is drawn through some of them only.
 _MAX_POINTS = 200
 # Curves begin at this share of the longest run: before it the loss only falls from chance.
@@ -219,7 +218,7 @@ def of_targets(dataset: Dataset, numbers: TargetNumbers) -> Section:
     if config.get("scheme") == "retain":
         text += f" Slots 1 to {config['head']} are for the head, the others for the tail's draws."
     columns = [
-        ("none" if order == _NO_CONTEXT else str(order), int(orders[order]) / positions)
+        ("none" if order == NO_CONTEXT else str(order), int(orders[order]) / positions)
         for order in np.roll(np.arange(256), 1).tolist()
         if orders[order]
     ]
@@ -228,7 +227,7 @@ def of_targets(dataset: Dataset, numbers: TargetNumbers) -> Section:
         Line(name, places, values[places - 1], charts.style_of_run(index))
         for index, (name, values) in enumerate(
             [
-                ("mean weight", numbers.slot_weights / (_WEIGHT_UNITS * positions)),
+                ("mean weight", numbers.slot_weights / (WEIGHT_UNITS * positions)),
                 ("share of positions that use it", numbers.slots_used / positions),
             ]
         )

@@ -13,7 +13,7 @@ import torch
 
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.corpus.errors import DataError, UsageError
-from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.batches import IGNORED, Batch
 from corpusmill.trainer.options import STARTS
 
 # Stands before the first byte. Tokens datasets of bytes end documents with it.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from corpusmill.ngram_agg.given_targets import Part
-from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.batches import IGNORED, Batch
 from corpusmill.trainer.models import Transformer
 
 

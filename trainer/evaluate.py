@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError
-from corpusmill.trainer.data import IGNORED, Batch, DataOptions, Loader, TokenDataset
+from corpusmill.trainer.batches import IGNORED, Batch
+from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.distributed import Processes, joined
 from corpusmill.trainer.objective import Objective, matrix_type, on_device, predictions
 from corpusmill.trainer.opening import open_model
 from corpusmill.trainer.options import EvaluateOptions
+from corpusmill.trainer.order import DataOptions
 
 
 @dataclass(frozen=True)

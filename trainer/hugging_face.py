@@ -11,10 +11,11 @@ from torch import Tensor
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Manifest, read_manifest
 from corpusmill.corpus.tokens import read_rows
-from corpusmill.ngram_agg.targets import WEIGHT_UNITS
+from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.targets_files import TargetsReader
-from corpusmill.trainer.data import IGNORED, read_targets_manifest
+from corpusmill.trainer.batches import IGNORED
 from corpusmill.trainer.losses import sparse_cross_entropy
+from corpusmill.trainer.row_groups import read_targets_manifest
 
 
 def target_rows(tokens: str, targets: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from corpusmill.trainer.data import IGNORED
-from corpusmill.trainer.losses import Task
+from corpusmill.trainer.batches import IGNORED, Task
 
 _BLOCK = 4096
 _WARPS = 16

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from corpusmill.trainer.data import IGNORED
+from corpusmill.trainer.batches import IGNORED, Task
 
 # Logits that are held at a time. Each chunk passes over the whole gradient of the weight once.
 _CHUNK = {"cpu": 2**23, "cuda": 2**27}
@@ -168,24 +168,6 @@ def _check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
     elif not good:
         wrong = ids[(ids < 0) | (ids >= vocabulary)][0]
         raise ValueError(f"{message}: {int(wrong)} is among them")
-
-
-class Task(NamedTuple):
-    """What the logits of some positions are for; `tokens` and `weights` are of all positions."""
-
-    next_tokens: Tensor
-    offsets: Tensor
-    tokens: Tensor
-    weights: Tensor
-    scale: Tensor
-    mix: float
-    z_loss: float
-
-    def part(self, rows: slice) -> "Task":
-        return self._replace(
-            next_tokens=self.next_tokens[rows],
-            offsets=self.offsets[rows.start : rows.stop + 1],
-        )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from corpusmill.corpus.errors import UsageError
-from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.batches import IGNORED, Batch
 from corpusmill.trainer.losses import Loss, linear_cross_entropy, most_likely
 from corpusmill.trainer.models import Transformer
 

@@ -11,7 +11,7 @@ from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers import TextStream, Tokenizer, load_tokenizer
-from corpusmill.trainer.data import start_id
+from corpusmill.trainer.batches import start_id
 from corpusmill.trainer.runs import RunConfig
 
 

@@ -12,14 +12,8 @@ from torch import Tensor
 
 from corpusmill.corpus import storage
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.data import (
-    Batch,
-    DataOptions,
-    Loader,
-    TokenDataset,
-    model_vocabulary,
-    start_id,
-)
+from corpusmill.trainer.batches import Batch, model_vocabulary, start_id
+from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.distributed import Processes, joined
 from corpusmill.trainer.evaluate import evaluate, evaluation_loader, expect_tokenizer
 from corpusmill.trainer.metrics import Meter, Report
@@ -27,6 +21,7 @@ from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.objective import precision_name
 from corpusmill.trainer.opening import Trained, open_model
 from corpusmill.trainer.options import TrainOptions
+from corpusmill.trainer.order import DataOptions
 from corpusmill.trainer.runs import RunConfig, claim
 from corpusmill.trainer.training import Trainer
 

@@ -3,23 +3,25 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from corpusmill.compress.byte_models import TransformerModel, save_model
+from corpusmill.compress.byte_models.transformer_weights import LayerWeights, NetworkWeights
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.datasets.samples import check_bytes, documents_text, sample_text
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
-from corpusmill.trainer import checkpoints
+from corpusmill.trainer.batches import Batch
 from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
-from corpusmill.trainer.data import Batch
 from corpusmill.trainer.distributed import Processes, joined
 from corpusmill.trainer.evaluate import evaluate
-from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective, precision_name
+from corpusmill.trainer.opening import open_model
 from corpusmill.trainer.options import M1Options, TrainOptions
 from corpusmill.trainer.runs import RunConfig
 from corpusmill.trainer.train import carry_out
@@ -49,7 +51,7 @@ def train_m1(options: M1Options) -> None:
         if processes.is_first:
             # Alone, because the others have nothing more to do.
             alone = Processes(torch.device("cpu"))
-            _finish(training, config, _validation(options, held_out, alone), alone)
+            _finish(training, _validation(options, held_out, alone), alone)
 
 
 def _runs(options: M1Options) -> RunOptions:
@@ -109,20 +111,40 @@ def _hash(text: ByteStrings) -> str:
     return digest.hexdigest()
 
 
-def _finish(
-    training: TrainOptions, config: RunConfig, validation: ByteRuns | None, alone: Processes
-) -> None:
+def network_weights(network: Transformer) -> NetworkWeights:
+    """A network's weights by what they are for."""
+
+    def array(module: Any) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = module.weight.detach().numpy()
+        return found
+
+    def layer(block: Any) -> LayerWeights:
+        attention, mlp = block.attention, block.mlp
+        return LayerWeights(
+            array(block.attention_norm),
+            array(attention.query),
+            array(attention.key),
+            array(attention.value),
+            array(attention.output),
+            array(block.mlp_norm),
+            array(mlp.gate),
+            array(mlp.inner),
+            array(mlp.output),
+        )
+
+    layers = [layer(block) for block in network.blocks]
+    return NetworkWeights(array(network.embedding), layers, array(network.norm))
+
+
+def _finish(training: TrainOptions, validation: ByteRuns | None, alone: Processes) -> None:
     """Saves the exact model of the last checkpoint, and says what exactness costs."""
-    parameters = checkpoints.load_model(checkpoints.find(training.output)[1])
-    heads = config.model["heads"]
-    arrays = {name: tensor.numpy() for name, tensor in parameters.items()}
-    model = TransformerModel.quantized(arrays, heads, training.length)
+    network = open_model(training.output).model
+    heads = network.config.heads
+    model = TransformerModel.quantized(network_weights(network), heads, training.length)
     save_model(model, training.output)
     print(f"byte model {training.output}: id {model.content_hash}")
     if validation is None:
         return
-    network = Transformer(ModelConfig(**config.model))
-    network.load_state_dict(parameters)
     floating = evaluate(Objective(network, torch.float32), validation, alone)
     print(f"  {'bits per byte, float':<28}{floating.bits_per_byte:>16.4f}")
     print(f"  {'bits per byte, exact':<28}{bits_per_byte(model, validation):>16.4f}")

@@ -16,8 +16,8 @@ from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.tensor import DTensor
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.trainer.batches import Batch
 from corpusmill.trainer.checkpoints import Checkpoint
-from corpusmill.trainer.data import Batch
 from corpusmill.trainer.distributed import Processes, gradients_exchanged
 from corpusmill.trainer.metrics import Outcome
 from corpusmill.trainer.model_config import ModelConfig

@@ -8,10 +8,11 @@ import torch
 
 from benchmarks.convergence.rows import Row
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.data import TokenDataset
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective, predictions
+from corpusmill.trainer.order import DataOptions
 from corpusmill.trainer.runs import read_config
 
 _BATCHES = 32

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.convergence.rows import Row
-from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.data import TokenDataset
+from corpusmill.trainer.order import DataOptions
 
 _OPTIONS = DataOptions(batch_size=16, length=256, seed=1)
 

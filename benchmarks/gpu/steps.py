@@ -26,9 +26,10 @@ from corpusmill.compress import ByteStrings, open_model
 from corpusmill.compress.byte_models import TransformerModel
 from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.data import TokenDataset
 from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.objective import on_device
+from corpusmill.trainer.order import DataOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
 _TESTS = ("tests/compress/test_torch_transformer.py", "tests/trainer/test_kernels.py")

@@ -21,7 +21,7 @@ from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepa
 from benchmarks.learnability.rows import STUDIES, Row
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.data import model_vocabulary
+from corpusmill.trainer.batches import model_vocabulary
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 

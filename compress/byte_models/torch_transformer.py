@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from corpusmill.compress.byte_models.base import ALL_BYTES, Frequencies
-from corpusmill.compress.byte_models.transformer import (
+from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
+from corpusmill.compress.byte_models.transformer_weights import (
     ACTIVATION_BITS,
     LARGEST_GATE,
     LIMIT,
@@ -24,10 +26,8 @@ from corpusmill.compress.byte_models.transformer import (
     SCORE_BITS,
     SIGMOID_BITS,
     WEIGHT_BITS,
-    TransformerModel,
     largest_input,
 )
-from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
 from corpusmill.compress.byte_strings import ByteStrings, Offsets
 from corpusmill.corpus.errors import CorpusmillError, UsageError
 

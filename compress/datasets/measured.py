@@ -27,7 +27,7 @@ from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER, Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers import load_tokenizer
-from corpusmill.ngram_agg.runs import check_vocabulary
+from corpusmill.corpus.tokens import check_vocabulary
 
 Progress = Callable[[str, int], None]
 

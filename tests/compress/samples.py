@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from corpusmill.compress.byte_models import NgramModel, StaticModel, TransformerModel
+from corpusmill.compress.byte_models.transformer_weights import LayerWeights, NetworkWeights
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
 from corpusmill.ngram_agg.runs import count_ngrams
@@ -68,21 +69,22 @@ def tiny_transformer(length, *, scale=1.0, precision=16, seed=0):
         values = raw.random_raw(int(np.prod(shape))) >> np.uint64(40)
         return (values.astype(np.float64) / 2**23 - 1).reshape(shape)
 
-    parameters = {"embedding.weight": weights(257, width), "norm.weight": 1 + weights(width)}
-    for layer in range(2):
-        block = f"blocks.{layer}"
-        parameters |= {
-            f"{block}.attention_norm.weight": 1 + weights(width),
-            f"{block}.mlp_norm.weight": 1 + weights(width),
-            **{
-                f"{block}.attention.{name}.weight": scale * weights(width, width)
-                for name in ("query", "key", "value", "output")
-            },
-            f"{block}.mlp.gate.weight": scale * weights(mlp_width, width),
-            f"{block}.mlp.inner.weight": scale * weights(mlp_width, width),
-            f"{block}.mlp.output.weight": scale * weights(width, mlp_width),
-        }
-    return TransformerModel.quantized(parameters, heads, length, precision)
+    def layer():
+        return LayerWeights(
+            attention_norm=1 + weights(width),
+            mlp_norm=1 + weights(width),
+            query=scale * weights(width, width),
+            key=scale * weights(width, width),
+            value=scale * weights(width, width),
+            attention_output=scale * weights(width, width),
+            gate=scale * weights(mlp_width, width),
+            inner=scale * weights(mlp_width, width),
+            mlp_output=scale * weights(width, mlp_width),
+        )
+
+    embedding, norm = weights(257, width), 1 + weights(width)
+    network = NetworkWeights(embedding, [layer(), layer()], norm)
+    return TransformerModel.quantized(network, heads, length, precision)
 
 
 def frequencies(model, prefix):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from corpusmill.compress import ArithmeticCodec, ByteStrings, EqualInfoCodec
 from corpusmill.compress.byte_models import on_device, open_model, torch_transformer
 from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
-from corpusmill.compress.byte_models.transformer import LIMIT
 from corpusmill.compress.byte_models.transformer_state import START
+from corpusmill.compress.byte_models.transformer_weights import LIMIT
 from corpusmill.compress.codecs import PaddedCodec, codec_on_device, open_codec
 from corpusmill.compress.coders.tally import tally
 from corpusmill.compress.datasets.compressed import read_documents

@@ -18,12 +18,13 @@ import torch
 from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.positions import hash_strings
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.ngram_agg.targets import WEIGHT_UNITS
 from corpusmill.ngram_agg.targets_files import TargetsReader
 from corpusmill.pipelines import target_joins
-from corpusmill.trainer.data import DataOptions, Loader, TokenDataset
+from corpusmill.trainer.data import Loader, TokenDataset
+from corpusmill.trainer.order import DataOptions
 from tests.integration.samples import (
     assert_same_data,
     documents_of,

@@ -6,9 +6,10 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.trainer.data import DataOptions, TokenDataset
+from corpusmill.trainer.data import TokenDataset
 from corpusmill.trainer.hugging_face import CompactCollator, compact_loss, target_rows
 from corpusmill.trainer.losses import sparse_cross_entropy
+from corpusmill.trainer.order import DataOptions
 from examples import bare_loop, distil, hugging_face
 from tests.integration.samples import random_texts, run, write_jsonl
 

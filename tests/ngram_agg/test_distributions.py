@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from corpusmill.corpus.errors import UsageError
 from corpusmill.ngram_agg import DistributionOptions, count_ngrams, merge_runs, scan_distributions
 from corpusmill.ngram_agg.distributions import distribution_row, split_children, split_contexts
-from corpusmill.ngram_agg.partitions import partition_bounds, partition_cuts, sample_stream
-from tests.ngram_agg.strategies import corpora
+from corpusmill.ngram_agg.partitions import partition_cuts, sample_stream
+from tests.ngram_agg.strategies import corpora, partition_bounds
 from tests.oracle import distributions, documents_of
 
 

@@ -5,11 +5,10 @@ from hypothesis import strategies as st
 from corpusmill.ngram_agg import count_ngrams, merge_runs
 from corpusmill.ngram_agg.partitions import (
     merge_samples,
-    partition_bounds,
     partition_cuts,
     sample_stream,
 )
-from tests.ngram_agg.strategies import corpora
+from tests.ngram_agg.strategies import corpora, partition_bounds
 
 
 def same(left, right):

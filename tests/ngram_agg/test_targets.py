@@ -16,6 +16,7 @@ from corpusmill.ngram_agg.full_tables import (
     forward_contexts,
     full_distributions,
 )
+from corpusmill.ngram_agg.heads import NO_CONTEXT, NO_HEAD, WEIGHT_UNITS
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.positions import (
     Place,
@@ -29,9 +30,6 @@ from corpusmill.ngram_agg.saved_columns import save_columns
 from corpusmill.ngram_agg.slots import Slots
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import (
-    NO_CONTEXT,
-    NO_HEAD,
-    WEIGHT_UNITS,
     make_target_table,
     make_targets,
     open_target_table,

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg import targets_files
+from corpusmill.ngram_agg.heads import Targets
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.target_options import TargetOptions
-from corpusmill.ngram_agg.targets import Targets, make_targets
+from corpusmill.ngram_agg.targets import make_targets
 from corpusmill.ngram_agg.targets_files import TargetsReader, TargetsWriter
 from tests.ngram_agg.test_targets import (
     END,

@@ -6,8 +6,8 @@ import torch
 
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.trainer.batches import IGNORED
 from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
-from corpusmill.trainer.data import IGNORED
 from corpusmill.trainer.options import STARTS
 
 DOCUMENTS = [b"abcdefghijklmnopqrstuvwxyz", b"", b"0", b"ABCDE"]

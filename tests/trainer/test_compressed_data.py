@@ -12,9 +12,11 @@ from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError, DatasetError, UsageError
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.data import IGNORED, DataOptions, Loader, TokenDataset
+from corpusmill.trainer.batches import IGNORED
+from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
+from corpusmill.trainer.order import DataOptions
 from tests.trainer import samples
 from tests.trainer.test_data import all_sequences
 

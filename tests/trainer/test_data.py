@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 from corpusmill.corpus import tokens as tokens_files
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError, DatasetError, UsageError
-from corpusmill.trainer.data import IGNORED, DataOptions, Loader, TokenDataset
+from corpusmill.trainer.batches import IGNORED
+from corpusmill.trainer.data import Loader, TokenDataset
+from corpusmill.trainer.order import DataOptions
 from tests.integration.samples import documents_of
 from tests.trainer import samples
 

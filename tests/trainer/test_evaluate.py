@@ -10,13 +10,13 @@ import torch
 
 from corpusmill.commands import cli
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.data import DataOptions
 from corpusmill.trainer.distributed import Processes
 from corpusmill.trainer.evaluate import Evaluation, evaluate, evaluation_loader, results, summary
 from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective
+from corpusmill.trainer.order import DataOptions
 from tests.trainer import samples
 
 CPU = Processes(torch.device("cpu"))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from corpusmill.trainer.data import IGNORED
-from corpusmill.trainer.losses import Task, linear_cross_entropy, replace_by_gradient
+from corpusmill.trainer.batches import IGNORED, Task
+from corpusmill.trainer.losses import linear_cross_entropy, replace_by_gradient
 
 ROOT = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.bfloat16)

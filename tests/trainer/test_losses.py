@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from corpusmill.trainer.data import IGNORED
+from corpusmill.trainer.batches import IGNORED
 from corpusmill.trainer.losses import linear_cross_entropy, most_likely, sparse_cross_entropy
 
 WIDTH, VOCABULARY = 5, 11

@@ -10,7 +10,7 @@ from torch import nn
 
 from corpusmill.corpus.errors import UsageError
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.data import IGNORED, Batch
+from corpusmill.trainer.batches import IGNORED, Batch
 from corpusmill.trainer.distributed import Processes
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.objective import matrix_type
