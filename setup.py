@@ -109,7 +109,7 @@ setup(
     entry_points={
         "console_scripts": [
             "corpusmill = corpusmill.commands.cli:main",
-            "corpusmill-worker = corpusmill.pipelines.launching.worker:main",
+            "corpusmill-worker = corpusmill.pipelines.launching.beam_worker:main",
         ]
     },
 )

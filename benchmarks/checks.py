@@ -18,9 +18,10 @@ import numpy as np
 from benchmarks import data, measure
 from corpusmill.compress import Codebook, FreezeOptions, NgramModel, freeze, open_model, save_model
 from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, spill_runs, write_counts
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
+from corpusmill.ngram_agg.merging import merge_streams
 from corpusmill.ngram_agg.packing import Packing
-from corpusmill.ngram_agg.runs import count_ngrams, merge_streams
 from corpusmill.ngram_agg.saved_columns import open_columns
 from corpusmill.ngram_agg.table_checks import check_full_columns
 

@@ -28,7 +28,7 @@ from corpusmill.commands import compress, count, quickstart, tokenize
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
 from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.tokenizers.hugging_face import _BYTE_OF
+from corpusmill.corpus.tokenizers.tokenizer_json import _BYTE_OF
 
 _MAX_ORDER = 5
 _VOCABULARY = 1 << 16

@@ -17,8 +17,8 @@ from benchmarks import data, measure
 from benchmarks.codebook import _HELD_OUT, Text, _limited, bpe_ids, train_bpe
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, NgramModel, freeze
 from corpusmill.compress.codebooks.codebook import PARSES
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
-from corpusmill.ngram_agg.runs import count_ngrams
 
 _MAX_ORDER = 5
 # Contexts of bytes that were seen once say next to nothing.

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import data, measure
+from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg import (
     CountsRun,
     DistributionOptions,
     DistributionRows,
     Packing,
     count_ngrams,
-    runs,
+    counts_runs,
     scan_distributions,
 )
 from corpusmill.ngram_agg.packing import pack_sequence
@@ -52,10 +53,10 @@ def kernel_steps(tokens: data.Tokens, packing: Packing, repeat: int) -> dict[str
     ones = np.broadcast_to(np.uint64(1), len(tokens))
     for _ in range(repeat):
         measure.touch_memory()
-        clock.time("check ids", lambda: runs.check_vocabulary(tokens, packing.vocabulary_size))
+        clock.time("check ids", lambda: check_vocabulary(tokens, packing.vocabulary_size))
         keys = clock.time("pack", lambda: pack_sequence(packing, tokens, len(tokens)))
-        keys = clock.time("sort", lambda keys=keys: runs._sort_keys(packing, *keys))
-        summed = clock.time("sum equal", lambda keys=keys: runs._sum_equal(*keys, ones))
+        keys = clock.time("sort", lambda keys=keys: counts_runs._sort_keys(packing, *keys))
+        summed = clock.time("sum equal", lambda keys=keys: counts_runs._sum_equal(*keys, ones))
         clock.time("scan", lambda summed=summed: scan(CountsRun(packing, *summed)))
     return clock.best
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import data, measure
-from corpusmill.ngram_agg import CountsRun, Packing, merge_runs, runs
+from corpusmill.ngram_agg import CountsRun, Packing, counts_runs, merge_runs, merging
 
 _RUNS = 16
 
@@ -14,7 +14,7 @@ _RUNS = 16
 def slice_runs(tokens: data.Tokens, packing: Packing) -> list[CountsRun]:
     """The counts of 16 slices of a corpus."""
     return [
-        runs.count_ngrams(
+        counts_runs.count_ngrams(
             piece,
             max_order=packing.max_order,
             vocabulary_size=packing.vocabulary_size,
@@ -30,7 +30,7 @@ def sort_runs(parts: Sequence[CountsRun]) -> CountsRun:
     high = np.concatenate([part.high for part in parts])
     order = np.argsort(low)
     counts = np.concatenate([part.counts for part in parts])[order]
-    return CountsRun(parts[0].packing, *runs._sum_equal(high[order], low[order], counts))
+    return CountsRun(parts[0].packing, *counts_runs._sum_equal(high[order], low[order], counts))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         while len(level) > 1:
             name, rows = f"  {len(level)} runs to {len(level) // 2}", sum(map(len, level))
             pairs = list(zip(level[::2], level[1::2], strict=True))
-            level = clock.time(name, lambda p=pairs: [runs._merge_pair(*pair) for pair in p])
+            level = clock.time(name, lambda p=pairs: [merging._merge_pair(*pair) for pair in p])
             moved[name] = rows
     timed = {"merge_runs, pair by pair": tree, **clock.best, "concatenate, argsort": flat}
     measure.print_table(

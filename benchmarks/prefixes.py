@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks import measure
 from benchmarks.codebook import Text, byte_counts
 from corpusmill.compress import ByteStrings, EqualInfoCodec, NgramModel, ngram_model
-from corpusmill.compress.byte_models.base import Frequencies
+from corpusmill.compress.byte_models.byte_model import Frequencies
 from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
 from corpusmill.compress.byte_strings import Offsets
 from corpusmill.compress.coders.tally import tally

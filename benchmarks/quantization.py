@@ -16,7 +16,8 @@ from torch import Tensor
 
 from benchmarks import measure
 from corpusmill.compress.byte_models import TransformerModel, open_model
-from corpusmill.compress.byte_models.base import quantize
+from corpusmill.compress.byte_models.byte_model import quantize
+from corpusmill.compress.byte_models.transformer_state import START
 from corpusmill.compress.byte_models.transformer_weights import (
     ACTIVATION_BITS,
     LARGEST_GATE,
@@ -27,7 +28,7 @@ from corpusmill.compress.byte_models.transformer_weights import (
 )
 from corpusmill.compress.datasets.samples import sample_text
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
+from corpusmill.trainer.byte_runs import ByteRunOptions, ByteRuns
 from corpusmill.trainer.opening import open_model as opened_model
 from corpusmill.trainer.train_m1 import bits_per_byte, network_weights
 
@@ -195,7 +196,7 @@ def main(argv: Sequence[str]) -> None:
     weights, exact = load(arguments.m1)
     text = sample_text(arguments.tokens, read_manifest(arguments.tokens), 64 << 20)
     number = max(1, arguments.kilobytes * 1024 // exact.length // 64)
-    batches = list(ByteRuns(text, RunOptions("anywhere", exact.length, 64, 0), batches=number))
+    batches = list(ByteRuns(text, ByteRunOptions("anywhere", exact.length, 64, 0), batches=number))
     size = sum(int((batch.next_tokens >= 0).sum()) for batch in batches)
 
     @functools.cache

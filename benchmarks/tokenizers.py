@@ -19,7 +19,7 @@ import tiktoken
 
 from benchmarks import data, measure
 from corpusmill.corpus.tokenizers import load_tokenizer, use_fastest
-from corpusmill.corpus.tokenizers.hugging_face import byte_characters
+from corpusmill.corpus.tokenizers.tokenizer_json import byte_characters
 
 _BATCH = 500
 _GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -16,7 +16,7 @@ from corpusmill.commands.arguments import (
 )
 from corpusmill.commands.model_options import ModelChoice, add_model_options
 from corpusmill.compress import Codebook, FreezeOptions, freeze
-from corpusmill.compress.codebooks.checkpoints import Checkpoint
+from corpusmill.compress.codebooks.freeze_checkpoint import FreezeCheckpoint
 from corpusmill.compress.datasets.samples import check_bytes, sample_text
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import describe_differences, read_manifest
@@ -81,10 +81,10 @@ class FreezePlan:
     text_bytes: int
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> FreezeCheckpoint:
         """How far the job is, in a hidden folder beside the output."""
         folder, slash, name = self.job.output.rpartition("/")
-        return Checkpoint(f"{folder}{slash}.{name}.incomplete", self.made_of)
+        return FreezeCheckpoint(f"{folder}{slash}.{name}.incomplete", self.made_of)
 
     def describe(self) -> list[str]:
         options = self.job.options

@@ -7,8 +7,8 @@ from typing import Any
 
 from corpusmill.commands.arguments import make_parser, parse_known, reading
 from corpusmill.commands.output_files import check_output_file, write_output_file
-from corpusmill.compress.datasets.measured import Measures, measure
-from corpusmill.compress.datasets.measures import EDITS, SEGMENT_BITS, Texts
+from corpusmill.compress.datasets.id_statistics import EDITS, SEGMENT_BITS, TextsOfIds
+from corpusmill.compress.datasets.measures import Measures, measure
 from corpusmill.corpus.datasets import Manifest, read_manifest
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import positive_integer
@@ -85,7 +85,7 @@ def tables(measured: Mapping[str, Measures]) -> Iterator[str]:
             yield from _texts_table(title, sample.window_texts)
 
 
-def _texts_table(title: str, texts: Sequence[Texts]) -> Iterator[str]:
+def _texts_table(title: str, texts: Sequence[TextsOfIds]) -> Iterator[str]:
     yield from _table(
         title,
         ("id", "of all", "texts", "the most frequent ones"),

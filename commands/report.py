@@ -8,6 +8,7 @@ from corpusmill.commands.output_files import check_output_file, write_output_fil
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import INCOMPLETE, MANIFEST, read_manifest
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.training_runs import METRICS
 from corpusmill.report import curves, numbers
 from corpusmill.report.names import short_names
 
@@ -49,7 +50,7 @@ def make_report(places: Sequence[str]) -> str:
       DataError: a file is damaged or missing.
     """
     # Drawing takes a second to import, and is an extra that may not be installed.
-    from corpusmill.report import measured, page, sections
+    from corpusmill.report import findings, page, sections
 
     places = list(dict.fromkeys(place.rstrip("/") for place in places))
     names = dict(zip(places, short_names(places), strict=True))
@@ -61,7 +62,7 @@ def make_report(places: Sequence[str]) -> str:
     ]
     runs = {names[place]: curves.read_run(place) for place in places if kinds[place] == "run"}
     found = [
-        measured.read_findings(names[place], place) for place in places if kinds[place] == "file"
+        findings.read_findings(names[place], place) for place in places if kinds[place] == "file"
     ]
     readers = {
         "tokens": lambda each: sections.of_tokens(each, numbers.read_document_lengths(each)),
@@ -81,7 +82,7 @@ def make_report(places: Sequence[str]) -> str:
             )
     parts = [sections.overview(datasets)] if datasets else []
     parts += [readers[each.manifest.kind](each) for each in datasets]
-    parts += list(measured.sections(found))
+    parts += list(findings.sections(found))
     parts += [sections.of_runs(runs)] if runs else []
     columns = [numbers.read_column_bytes(each) for each in datasets]
     parts += [sections.details(datasets, columns, runs)] if datasets or runs else []
@@ -90,7 +91,7 @@ def make_report(places: Sequence[str]) -> str:
 
 def _kind(place: str) -> str:
     """`run`, `dataset` (perhaps one in the making) or `file`."""
-    if storage.exists(storage.join(place, curves.METRICS)):
+    if storage.exists(storage.join(place, METRICS)):
         return "run"
     if any(storage.exists(storage.join(place, name)) for name in (MANIFEST, INCOMPLETE)):
         return "dataset"
@@ -98,5 +99,5 @@ def _kind(place: str) -> str:
         return "file"
     raise UsageError(
         f"{place} is neither a dataset nor a training run nor a file of measures: it has no"
-        f" {MANIFEST} and no {curves.METRICS}"
+        f" {MANIFEST} and no {METRICS}"
     )

@@ -8,8 +8,8 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from corpusmill.commands.arguments import Parser, add_options, parse_known, parsed
-from corpusmill.pipelines.launching.here import expect_workers
 from corpusmill.pipelines.launching.job import Job
+from corpusmill.pipelines.launching.local_workers import expect_workers
 from corpusmill.pipelines.launching.options import RunOptions
 
 

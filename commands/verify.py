@@ -25,7 +25,7 @@ from corpusmill.corpus.tokens import check_vocabulary, read_row_groups, row_grou
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
 from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.packing import Packing
-from corpusmill.ngram_agg.tables import check_table
+from corpusmill.ngram_agg.tables import check_table, order_of
 from corpusmill.ngram_agg.targets_files import HEADS_FOLDER, TargetsReader
 
 _SAMPLE_CHARACTERS = 300
@@ -99,7 +99,7 @@ def _check_counts(folder: str, record: FileRecord, manifest: Manifest) -> None:
 
 def _check_distributions(folder: str, record: FileRecord, manifest: Manifest) -> None:
     url = storage.join(folder, record.name)
-    order = int(record.name.split("/")[0].removeprefix("order="))
+    order = order_of(record.name)
     packing = Packing.of(manifest.tokenizer, max(1, order))
     rows, positions = check_table(url, packing, order, manifest.properties["min_count"])
     _expect("rows", rows, record.rows)

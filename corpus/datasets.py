@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict, cast
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, DatasetError, UsageError, one_line
@@ -64,6 +64,43 @@ class Completion:
     counters: Mapping[str, int | float]
 
 
+class IdSource(TypedDict, total=False):
+    """What made the ids of a dataset: a tokenizer or a codec, whose options stand here, too.
+
+    `end_of_document` is None for codecs; `window_ids` are the ids of a window, of those that have
+    windows; `lossy` stands where text may not come back.
+    """
+
+    kind: str
+    content_hash: str
+    vocabulary_size: int
+    end_of_document: int | None
+    window_ids: int | None
+    lossy: bool
+
+
+class Properties(TypedDict, total=False):
+    """What readers of a dataset need besides, those of its kind only.
+
+    tokens, counts, distributions, targets: `tokens`, and all but the first `max_order`.
+    Of documents: `documents`. counts: `cuts` between partitions. distributions: `top_k` and
+    `min_count`. targets: their options, `slots`, and `tokens_hash`, of the tokens that they are
+    for. examples: how they were cut, `length` being None where nothing was dropped.
+    """
+
+    documents: int
+    tokens: int
+    max_order: int
+    cuts: Sequence[Sequence[int]]
+    top_k: int
+    min_count: int
+    head: int
+    tail_draws: int
+    slots: int
+    tokens_hash: str
+    length: int | None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a dataset is and how it was made.
@@ -84,8 +121,8 @@ class Manifest:
     kind: str
     config: dict[str, Json]
     inputs: dict[str, str]
-    tokenizer: dict[str, Json]
-    properties: dict[str, Json]
+    tokenizer: IdSource
+    properties: Properties
     files: tuple[FileRecord, ...]
     counters: dict[str, int | float]
     backend: str | None = None
@@ -419,8 +456,8 @@ class DatasetWriter:
             kind=self.kind,
             config=self.config,
             inputs=dict(inputs),
-            tokenizer=dict(tokenizer),
-            properties=dict(properties),
+            tokenizer=cast("IdSource", dict(tokenizer)),
+            properties=cast("Properties", dict(properties)),
             files=tuple(files[name] for name in sorted(files)),
             counters=add_up(completion.counters for completion in completions),
             backend=backend,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from corpusmill.corpus import hugging_face, storage
+from corpusmill.corpus import hub_datasets, storage
 from corpusmill.corpus.errors import UsageError, one_line
 from corpusmill.corpus.formats import (
     TABLE_FORMATS,
@@ -192,7 +192,7 @@ def _in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) ->
 def _expand(pattern: str) -> dict[str, int]:
     """URLs and sizes of the files that a pattern stands for."""
     if pattern.startswith("hf:") and not pattern.startswith("hf://"):
-        return hugging_face.cached_files(pattern)
+        return hub_datasets.cached_files(pattern)
     try:
         with storage.reach(pattern) as (fs, path):
             found = _find(fs, path)
@@ -225,7 +225,7 @@ def _find(fs: fsspec.AbstractFileSystem, path: str) -> _Sizes:
 
 
 def _find_in_folder(fs: fsspec.AbstractFileSystem, folder: str) -> _Sizes:
-    saved = hugging_face.saved_files(fs, folder)
+    saved = hub_datasets.saved_files(fs, folder)
     if saved is not None:
         return saved
     if isinstance(fs, LocalFileSystem):

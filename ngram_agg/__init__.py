@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from corpusmill.corpus.lazy import imported_when_asked
 
 if TYPE_CHECKING:
+    from corpusmill.ngram_agg.counts_runs import CountsRun, count_ngrams
     from corpusmill.ngram_agg.distributions import (
         DistributionOptions,
         DistributionRows,
         scan_distributions,
     )
+    from corpusmill.ngram_agg.merging import merge_runs, merge_streams
     from corpusmill.ngram_agg.packing import Packing
-    from corpusmill.ngram_agg.runs import CountsRun, count_ngrams, merge_runs, merge_streams
     from corpusmill.ngram_agg.tables import (
         Distribution,
         Distributions,
@@ -41,8 +42,9 @@ __getattr__ = imported_when_asked(
             "DistributionRows",
             "scan_distributions",
         ),
+        "corpusmill.ngram_agg.merging": ("merge_runs", "merge_streams"),
         "corpusmill.ngram_agg.packing": ("Packing",),
-        "corpusmill.ngram_agg.runs": ("CountsRun", "count_ngrams", "merge_runs", "merge_streams"),
+        "corpusmill.ngram_agg.counts_runs": ("CountsRun", "count_ngrams"),
         "corpusmill.ngram_agg.tables": (
             "Distribution",
             "DistributionTable",

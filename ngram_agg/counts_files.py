@@ -8,8 +8,8 @@ from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokens import check_vocabulary
+from corpusmill.ngram_agg.counts_runs import CountsRun, check_run
 from corpusmill.ngram_agg.packing import Key, Packing, pack_columns, prefix_keys
-from corpusmill.ngram_agg.runs import CountsRun, check_run
 
 ROW_GROUP_ROWS = 1 << 19
 _SPILL_ROWS = 1 << 17

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import option
 from corpusmill.ngram_agg.compiled import compiled, leading_zeros
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.packing import Key, Packing, Tokens, Words, pack_one, prefix_keys
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.runs import CountsRun
 
 Offsets = npt.NDArray[np.int64]
 

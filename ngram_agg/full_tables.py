@@ -20,8 +20,10 @@ import numpy.typing as npt
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls, read_counts
+from corpusmill.ngram_agg.counts_runs import CountsRun, empty_run, joined_runs
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
 from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.merging import merge_runs
 from corpusmill.ngram_agg.packing import (
     Key,
     Packing,
@@ -33,7 +35,6 @@ from corpusmill.ngram_agg.packing import (
 )
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.ragged import offsets_of, take_ragged
-from corpusmill.ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
 from corpusmill.ngram_agg.table_checks import check_full_columns
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.hashing import hash_keys
 from corpusmill.ngram_agg.packing import Packing, Words, unpack_columns
-from corpusmill.ngram_agg.runs import CountsRun
 
 SAMPLE_SIZE = 1 << 15
 # With fewer sampled n-grams than this in a partition, its size would be too much left to chance.

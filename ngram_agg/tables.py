@@ -23,6 +23,7 @@ from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
 from corpusmill.ngram_agg.table_checks import check_keys, check_offsets, check_types
 
 ROW_GROUP_ROWS = 1 << 17
+_ORDER = "order="
 
 
 def distributions_schema(packing: Packing, order: int) -> pa.Schema:
@@ -41,6 +42,16 @@ def distributions_schema(packing: Packing, order: int) -> pa.Schema:
             values("tail_distinct", pa.uint32()),
         ]
     )
+
+
+def order_folder(order: int) -> str:
+    """The folder of a distributions dataset that has the contexts of so many tokens."""
+    return f"{_ORDER}{order}"
+
+
+def order_of(name: str) -> int:
+    """The order of a file of a distributions dataset."""
+    return int(name.split("/")[0].removeprefix(_ORDER))
 
 
 def rows_to_batch(packing: Packing, order: int, rows: DistributionRows) -> pa.RecordBatch:
@@ -260,7 +271,7 @@ class Distributions:
         packing = self.packing(order)
         if cache is None:
             return DistributionTable(packing, self._read_columns(order))
-        folder = os.path.join(cache, self.manifest.content_hash, f"order={order}")
+        folder = os.path.join(cache, self.manifest.content_hash, order_folder(order))
         check = partial(_check_columns, packing=packing)
         columns = cached_columns(folder, lambda: self._read_columns(order), check)
         return DistributionTable(packing, columns)
@@ -274,7 +285,7 @@ class Distributions:
             yield file
 
     def _files(self, order: int) -> list[str]:
-        prefix = f"order={order}/"
+        prefix = f"{order_folder(order)}/"
         names = [file.name for file in self.manifest.files if file.name.startswith(prefix)]
         return [storage.join(self.folder, name) for name in names]
 

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from corpusmill.corpus.datasets import hash_listing, read_manifest
-from corpusmill.ngram_agg.compiled import compiled, prefetch
+from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
 from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
 from corpusmill.ngram_agg.hash_index import build_index
-from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.heads import (
     NO_CONTEXT,
     WEIGHT_UNITS,
@@ -33,13 +32,8 @@ from corpusmill.ngram_agg.positions import Positions
 from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
 from corpusmill.ngram_agg.table_checks import check_target_columns
-from corpusmill.ngram_agg.target_options import MAX_HEAD, TargetOptions
-
-# The time goes to waiting for memory: what a position needs is asked for so many positions before,
-# and so many draws wait at once.
-_AHEAD = 16
-_BATCH = 512
-
+from corpusmill.ngram_agg.tail_draws import draw_tails, make_guides
+from corpusmill.ngram_agg.target_options import TargetOptions
 
 _INDEX = ("high", "low", "slots")
 _TAILS = ("tail_offsets", "tail_tokens", "tail_cumulative", "tail_guides")
@@ -105,7 +99,7 @@ def make_target_table(
     tail_offsets = offsets_of(np.concatenate([np.empty(0, np.int64), *tail_sizes]))
     cumulative = np.concatenate([empty, *(each.tail_cumulative for each in found)])
     guides = np.empty(len(cumulative), np.uint32)
-    _make_guides(tail_offsets, cumulative, guides)
+    make_guides(tail_offsets, cumulative, guides)
     return TargetTable(
         packing,
         options,
@@ -231,7 +225,7 @@ def draw(table: TargetTable, rows: Rows, hashes: Words, observed: Tokens, size: 
       Ids [size], those of one position after those of the other.
     """
     drawn = np.empty(size, table.packing.token_dtype)
-    _draw(
+    draw_tails(
         rows,
         hashes,
         observed,
@@ -363,17 +357,6 @@ def _choose_heads(
 
 
 @compiled
-def _scaled(word: np.uint64, size: np.uint64) -> np.uint64:
-    """A word, evenly distributed over 64 bits, as a number below `size`."""
-    mask = np.uint64(0xFFFFFFFF)
-    half = np.uint64(32)
-    low = (word & mask) * (size & mask)
-    middle = (word >> half) * (size & mask) + (low >> half)
-    other = (word & mask) * (size >> half) + (middle & mask)
-    return (word >> half) * (size >> half) + (middle >> half) + (other >> half)
-
-
-@compiled
 def _replace_observed(
     rows: Rows,
     observed: Tokens,
@@ -399,75 +382,3 @@ def _replace_observed(
         rows[i] = row
         drawn += draws[row]
     return drawn
-
-
-@compiled
-def _make_guides(offsets: Rows, cumulative: Words, guides: Words) -> None:
-    for row in range(len(offsets) - 1):
-        first = offsets[row]
-        size = np.uint64(offsets[row + 1] - first)
-        entry = first
-        for stretch in range(size):
-            # The lowest point of the stretch, as `_scaled` rounds it; a product below 2^64 has no
-            # need of that function.
-            total = cumulative[offsets[row + 1] - 1]
-            lowest = total // size * np.uint64(stretch) + total % size * np.uint64(stretch) // size
-            while cumulative[entry] <= lowest:
-                entry += 1
-            guides[first + stretch] = entry - first
-
-
-@compiled
-def _draw(
-    rows: Rows,
-    hashes: Words,
-    observed: Tokens,
-    draws: Words,
-    offsets: Rows,
-    tokens: Tokens,
-    cumulative: Words,
-    guides: Words,
-    drawn: Tokens,
-) -> None:
-    contexts = len(offsets) - 1
-    # A batch of draws asks for the memory that each of them needs before the first one waits.
-    words = np.empty(_BATCH + MAX_HEAD, np.uint64)
-    firsts = np.empty(_BATCH + MAX_HEAD, np.int64)
-    lasts = np.empty(_BATCH + MAX_HEAD, np.int64)
-    places = np.empty(_BATCH + MAX_HEAD, np.int64)
-    size = 0
-    to = 0
-    for i in range(len(rows)):
-        if i + _AHEAD < len(rows):
-            far = min(rows[i + _AHEAD], contexts)
-            prefetch(draws, rows[i + _AHEAD])
-            prefetch(offsets, far)
-        row = rows[i]
-        if row >= contexts:
-            drawn[to] = observed[i]
-            to += 1
-        else:
-            for draw in range(draws[row]):
-                words[size] = mix(hashes[i] + np.uint64(draw))
-                firsts[size] = offsets[row]
-                lasts[size] = offsets[row + 1] - 1
-                places[size] = to
-                prefetch(cumulative, lasts[size])
-                entries = np.uint64(offsets[row + 1] - offsets[row])
-                prefetch(guides, offsets[row] + np.int64(_scaled(words[size], entries)))
-                size += 1
-                to += 1
-        if size >= _BATCH or i + 1 == len(rows):
-            for j in range(size):
-                entries = np.uint64(lasts[j] + 1 - firsts[j])
-                stretch = np.int64(_scaled(words[j], entries))
-                firsts[j] += guides[firsts[j] + stretch]
-                prefetch(cumulative, firsts[j])
-                prefetch(tokens, firsts[j])
-            for j in range(size):
-                wanted = _scaled(words[j], cumulative[lasts[j]])
-                entry = firsts[j]
-                while cumulative[entry] <= wanted:
-                    entry += 1
-                drawn[places[j]] = tokens[entry]
-            size = 0

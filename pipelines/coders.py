@@ -12,9 +12,9 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import KeySample
-from corpusmill.ngram_agg.runs import CountsRun
 
 _PACKING = b"packing"
 

@@ -22,9 +22,9 @@ from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
 from corpusmill.ngram_agg.counts_files import spill_runs
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.runs import count_ngrams
 from corpusmill.pipelines.counts_merging import (
     SPILLED,
     CountsParts,
@@ -32,7 +32,7 @@ from corpusmill.pipelines.counts_merging import (
     partition_rows,
     write_parts,
 )
-from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.local_workers import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam

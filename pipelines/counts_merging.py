@@ -28,6 +28,8 @@ from corpusmill.ngram_agg.counts_files import (
     spill_runs,
     write_counts,
 )
+from corpusmill.ngram_agg.counts_runs import CountsRun
+from corpusmill.ngram_agg.merging import merge_runs, merge_streams
 from corpusmill.ngram_agg.packing import Key, Packing, pack_one
 from corpusmill.ngram_agg.partitions import (
     Cut,
@@ -37,8 +39,7 @@ from corpusmill.ngram_agg.partitions import (
     partition_cuts,
     sample_stream,
 )
-from corpusmill.ngram_agg.runs import CountsRun, merge_runs, merge_streams
-from corpusmill.pipelines.launching.here import Workers, grouped
+from corpusmill.pipelines.launching.local_workers import Workers, grouped
 
 SPILLED = ".arrow"
 # One n-gram in memory: its key and its count.

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 
+from corpusmill.ngram_agg.counts_runs import CountsRun
+from corpusmill.ngram_agg.merging import merge_runs
 from corpusmill.ngram_agg.partitions import Cut, KeySample, add_sample, empty_sample, merge_samples
-from corpusmill.ngram_agg.runs import CountsRun, merge_runs
 from corpusmill.pipelines import coders
 from corpusmill.pipelines.counts_merging import (
     CountsParts,

@@ -25,7 +25,7 @@ from corpusmill.corpus.datasets import (
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
-from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.local_workers import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -83,13 +83,13 @@ class DecompressJob:
     def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
         import apache_beam as beam
 
-        from corpusmill.pipelines.launching.model_work import Run
-        from corpusmill.pipelines.transforms import SpreadOut
+        from corpusmill.pipelines.transforms import RunWork, SpreadOut
 
         return (
             pipeline
             | "Files" >> SpreadOut(self.manifest.data_files)
-            | "Decompress" >> Run(DecompressFiles(self), device_of(self.load_codec(), self.device))
+            | "Decompress"
+            >> RunWork(DecompressFiles(self), device_of(self.load_codec(), self.device))
             | "AllComplete" >> beam.combiners.Count.Globally()
         )
 

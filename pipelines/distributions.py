@@ -29,6 +29,7 @@ from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
 from corpusmill.ngram_agg import tables
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts, token_columns
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.distributions import (
     DistributionOptions,
     distribution_row,
@@ -36,11 +37,11 @@ from corpusmill.ngram_agg.distributions import (
     split_children,
     split_contexts,
 )
+from corpusmill.ngram_agg.merging import merge_runs
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.runs import CountsRun, merge_runs
 from corpusmill.pipelines.counts_merging import add_run
-from corpusmill.pipelines.launching.here import Workers, grouped
+from corpusmill.pipelines.launching.local_workers import Workers, grouped
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -152,7 +153,7 @@ class DistributionsJob:
 
     def file_name(self, order: int, part: int) -> str:
         """The file of a partition's contexts; part `partitions` has those that a cut divides."""
-        return f"order={order}/{part_name(part, self.partitions + 1)}"
+        return f"{tables.order_folder(order)}/{part_name(part, self.partitions + 1)}"
 
 
 def scan_partition(number: int, job: DistributionsJob) -> list[tuple[Cut, CountsRun]]:
@@ -231,7 +232,7 @@ def split_row(context: tuple[Cut, CountsRun], job: DistributionsJob) -> tuple[in
 def write_split(rows: tuple[int, Iterable[pa.RecordBatch]], job: DistributionsJob) -> int:
     """Writes the contexts of one order that were divided; returns the order."""
     order, batches = rows
-    part = f"{_SPLIT}order={order}"
+    part = f"{_SPLIT}{tables.order_folder(order)}"
     table = pa.Table.from_batches(batches)
     if order:
         table = table.sort_by([(name, "ascending") for name in token_columns(order, "context")])

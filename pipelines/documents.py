@@ -42,7 +42,7 @@ from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.sampling import first_texts
 from corpusmill.corpus.tokenizers import Tokenizer, use_fastest
 from corpusmill.corpus.tokens import TextEncoder, TokensWriter, tokenize_batch
-from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.local_workers import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -223,13 +223,12 @@ class EncodeJob:
     def expand(self, pipeline: "beam.Pipeline") -> "beam.PCollection":
         import apache_beam as beam
 
-        from corpusmill.pipelines.launching.model_work import Run
-        from corpusmill.pipelines.transforms import SpreadOut
+        from corpusmill.pipelines.transforms import RunWork, SpreadOut
 
         return (
             pipeline
             | "Shards" >> SpreadOut(enumerate(self.documents.shards))
-            | "Encode" >> Run(self._work(), self.device)
+            | "Encode" >> RunWork(self._work(), self.device)
             | "AllComplete" >> beam.combiners.Count.Globally()
         )
 

@@ -18,7 +18,7 @@ from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import TargetTable
-from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.local_workers import Workers
 from corpusmill.pipelines.target_joins import TokenFiles, join_many, write_with_table
 from corpusmill.pipelines.target_tables import (
     TargetTables,

@@ -18,7 +18,7 @@ from corpusmill.pipelines.counts_merging import (
     partition_rows,
     write_parts,
 )
-from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.local_workers import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam

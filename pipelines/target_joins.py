@@ -32,7 +32,7 @@ from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.positions import PositionRows, joined_documents, read_positions
 from corpusmill.ngram_agg.targets import TargetTable, make_targets
 from corpusmill.ngram_agg.targets_files import TargetsWriter, heads_name
-from corpusmill.pipelines.launching.here import Workers, grouped
+from corpusmill.pipelines.launching.local_workers import Workers, grouped
 from corpusmill.pipelines.target_tables import TargetTables, make_table, open_one_table
 
 # Row groups of tokens in a chunk, of a million tokens each, whose positions are in memory; fewer

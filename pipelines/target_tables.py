@@ -17,6 +17,7 @@ from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Completion, DatasetWriter
 from corpusmill.corpus.progress import Progress
 from corpusmill.ngram_agg.counts_files import read_counts, read_spilled, spill_runs
+from corpusmill.ngram_agg.counts_runs import CountsRun, empty_run, joined_runs
 from corpusmill.ngram_agg.full_tables import (
     NextTokens,
     backward_contexts,
@@ -24,9 +25,9 @@ from corpusmill.ngram_agg.full_tables import (
     backward_run,
     read_contexts,
 )
+from corpusmill.ngram_agg.merging import merge_runs, merge_streams
 from corpusmill.ngram_agg.packing import Key, Packing
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.runs import CountsRun, empty_run, joined_runs, merge_runs, merge_streams
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import (
     TargetTable,
@@ -42,7 +43,7 @@ from corpusmill.pipelines.counts_merging import (
     merged_to_few,
     slices,
 )
-from corpusmill.pipelines.launching.here import Workers, grouped
+from corpusmill.pipelines.launching.local_workers import Workers, grouped
 
 _ONE_TABLE = "table-one"
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import apache_beam as beam
 
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.runs import CountsRun
 from corpusmill.pipelines.counts_merging import Slice, slices
 from corpusmill.pipelines.counts_parts import FindCuts, MergeRuns, SumRuns
 from corpusmill.pipelines.target_joins import (

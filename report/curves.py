@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, one_line
-
-METRICS = "metrics.jsonl"
-CONFIG = "config.json"
+from corpusmill.corpus.training_runs import CONFIG, METRICS
 
 Floats = npt.NDArray[np.float64]
 Curve = Mapping[str, Floats]
@@ -26,7 +24,7 @@ _COLUMNS = {*_TRAINING, *_VALIDATION}
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training run.
 
     Attributes:
@@ -59,7 +57,7 @@ class Run:
         return int(self.validation["step"][rows[0]]), float(self.validation["seconds"][rows[0]])
 
 
-def read_run(folder: str) -> Run:
+def read_run(folder: str) -> TrainingRun:
     """Reads a run.
 
     Raises:
@@ -71,7 +69,7 @@ def read_run(folder: str) -> Run:
         columns = validation if "validation_loss" in line else training
         for name, values in columns.items():
             values.append(line.get(name, math.nan))
-    return Run(
+    return TrainingRun(
         _read_config(storage.join(folder, CONFIG)),
         {name: np.array(values) for name, values in training.items()},
         {name: np.array(values) for name, values in validation.items()},

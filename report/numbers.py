@@ -11,8 +11,9 @@ import pyarrow as pa
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import FileRecord, Manifest
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.packing import Key
-from corpusmill.ngram_agg.runs import CountsRun
+from corpusmill.ngram_agg.tables import order_of
 from corpusmill.ngram_agg.targets_files import TargetsReader
 
 Integers = npt.NDArray[np.int64]
@@ -228,7 +229,7 @@ def read_distributions_by_order(dataset: Dataset) -> dict[int, OrderDistribution
     heads: dict[int, Integers] = {}
     others: dict[int, Integers] = {}
     for url, record in dataset.data_files():
-        order = int(record.name.split("/")[0].removeprefix("order="))
+        order = order_of(record.name)
         head = heads.setdefault(order, np.zeros(top_k, np.int64))
         # Contexts, positions, positions in the tail.
         other = others.setdefault(order, np.zeros(3, np.int64))

@@ -9,7 +9,7 @@ import numpy as np
 from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS
 from corpusmill.report import charts
 from corpusmill.report.charts import Chart, Line, Scale, format_seconds, format_share
-from corpusmill.report.curves import Curve, Run, smoothed
+from corpusmill.report.curves import Curve, TrainingRun, smoothed
 from corpusmill.report.numbers import (
     Dataset,
     Frequencies,
@@ -239,7 +239,7 @@ def of_targets(dataset: Dataset, numbers: TargetNumbers) -> Section:
     return Section(f"Targets: {dataset.name}", text, charts=drawn)
 
 
-def of_runs(runs: Mapping[str, Run]) -> Section:
+def of_runs(runs: Mapping[str, TrainingRun]) -> Section:
     """Training runs, by name, side by side."""
     comparable = len({run.tokenizer for run in runs.values()}) == 1
     text = "" if comparable else "The runs' tokenizers differ: compare bits per byte, not losses."
@@ -250,7 +250,7 @@ def of_runs(runs: Mapping[str, Run]) -> Section:
     return Section("Training", text, tables, list(_curves(runs, comparable)))
 
 
-def _results(runs: Mapping[str, Run], comparable: bool) -> Table:
+def _results(runs: Mapping[str, TrainingRun], comparable: bool) -> Table:
     header = ["run", "steps", "tokens", "time", "lowest validation loss", "bits per byte"]
     best = [run.best for run in runs.values() if run.best is not None]
     # The loss that all have reached, so that what it took them can be compared.
@@ -274,14 +274,14 @@ def _progress(training: Curve) -> list[str]:
     return [f"{step:,.0f}", f"{tokens:,.0f}", format_seconds(seconds)]
 
 
-def _lowest(run: Run) -> list[str]:
+def _lowest(run: TrainingRun) -> list[str]:
     if run.best is None:
         return ["", ""]
     row = int(np.nanargmin(run.validation["validation_loss"]))
     return [f"{run.best:.4f}", f"{run.validation['validation_bits_per_byte'][row]:.4f}"]
 
 
-def _differences(runs: Mapping[str, Run]) -> Table | None:
+def _differences(runs: Mapping[str, TrainingRun]) -> Table | None:
     """What the runs' configurations don't have in common; None where there is nothing."""
     flat = [_flat(run.config) for run in runs.values()]
     names = sorted({name for config in flat for name in config if not name.startswith("places.")})
@@ -295,7 +295,7 @@ def _differences(runs: Mapping[str, Run]) -> Table | None:
     return Table(["run", *(name.removeprefix("options.") for name in names)], rows)
 
 
-def _curves(runs: Mapping[str, Run], comparable: bool) -> Iterator[Chart]:
+def _curves(runs: Mapping[str, TrainingRun], comparable: bool) -> Iterator[Chart]:
     measures = [("validation_loss", "Validation loss", "nats per token")]
     if not comparable:
         measures = [("validation_bits_per_byte", "Validation bits per byte", "bits per byte")]
@@ -313,11 +313,11 @@ def _curves(runs: Mapping[str, Run], comparable: bool) -> Iterator[Chart]:
                 yield charts.draw_lines(name, lines, scale, Scale(unit, "log"))
 
 
-def _minimizes_another_loss(run: Run) -> bool:
+def _minimizes_another_loss(run: TrainingRun) -> bool:
     return not np.array_equal(run.training["loss"], run.training["next_token_loss"], equal_nan=True)
 
 
-def _run_lines(runs: Mapping[str, Run], against: str, measure: str) -> list[Line]:
+def _run_lines(runs: Mapping[str, TrainingRun], against: str, measure: str) -> list[Line]:
     is_validation = measure.startswith("validation")
     curves = [run.validation if is_validation else run.training for run in runs.values()]
     begin = _CURVES_BEGIN * max(curve[against].max(initial=0) for curve in curves)
@@ -333,7 +333,9 @@ def _run_lines(runs: Mapping[str, Run], against: str, measure: str) -> list[Line
 
 
 def details(
-    datasets: Sequence[Dataset], column_bytes: Sequence[dict[str, int]], runs: Mapping[str, Run]
+    datasets: Sequence[Dataset],
+    column_bytes: Sequence[dict[str, int]],
+    runs: Mapping[str, TrainingRun],
 ) -> Section:
     """Manifests, columns and configurations, for reading up."""
     facts = []

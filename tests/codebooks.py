@@ -5,8 +5,8 @@ import functools
 import numpy as np
 
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, NgramModel, freeze
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
-from corpusmill.ngram_agg.runs import count_ngrams
 
 ENGLISH = "the cat sat on the mat, and the dog sat on the log with another cat. "
 HARD_TEXTS = [

@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from corpusmill.compress.byte_models.transformer_state import START
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.trainer.batches import IGNORED, Batch
 from corpusmill.trainer.options import STARTS
 
-# Stands before the first byte. Tokens datasets of bytes end documents with it.
-START = 256
-
 
 @dataclass(frozen=True)
-class RunOptions:
+class ByteRunOptions:
     """Which runs there are.
 
     Attributes:
@@ -54,7 +52,7 @@ class ByteRuns:
     def __init__(
         self,
         text: ByteStrings,
-        options: RunOptions,
+        options: ByteRunOptions,
         rank: int = 0,
         ranks: int = 1,
         batches: int | None = None,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
-from corpusmill.trainer.runs import CONFIG
+from corpusmill.corpus.training_runs import CONFIG
 
 FOLDER = "checkpoints"
 RECORD = "checkpoint.json"

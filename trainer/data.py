@@ -19,7 +19,6 @@ from corpusmill.ngram_agg.targets import load_target_table
 from corpusmill.ngram_agg.targets_files import TargetsReader
 from corpusmill.trainer.batches import Batch, join_batches
 from corpusmill.trainer.order import DataOptions, Epoch, Piece, PoolKey, permutation
-from corpusmill.trainer.pools import Pool
 from corpusmill.trainer.row_groups import (
     CompactTargets,
     FullDistributions,
@@ -29,6 +28,7 @@ from corpusmill.trainer.row_groups import (
     read_targets_manifest,
     read_tokens_manifest,
 )
+from corpusmill.trainer.sequence_pools import Pool
 
 # Rarer contexts say nothing that the observed token doesn't.
 _MIN_COUNT = 2

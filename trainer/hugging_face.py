@@ -13,7 +13,7 @@ from corpusmill.corpus.datasets import Manifest, read_manifest
 from corpusmill.corpus.tokens import read_rows
 from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.targets_files import TargetsReader
-from corpusmill.trainer.batches import IGNORED
+from corpusmill.trainer.batches import IGNORED, start_id
 from corpusmill.trainer.losses import sparse_cross_entropy
 from corpusmill.trainer.row_groups import read_targets_manifest
 
@@ -87,7 +87,8 @@ class CompactCollator:
     @classmethod
     def of(cls, manifest: Manifest, length: int) -> "CompactCollator":
         """For the targets dataset that has this manifest."""
-        end = manifest.tokenizer["end_of_document"]
+        # Targets are of a tokenizer's ids, never of a codec's.
+        end = start_id(manifest.tokenizer)
         return cls(manifest.properties["slots"], end, length)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import CorpusmillError, DataError
+from corpusmill.corpus.training_runs import METRICS
 
-METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -101,7 +101,7 @@ class MetricsLog:
         return [f"{EVENTS}/{name}" for name in os.listdir(os.path.join(self._folder, EVENTS))]
 
 
-class Progress:
+class TrainingProgress:
     """One line on a terminal, which changes; in a log a new line now and then."""
 
     def __init__(self, step: int, steps: int, tokens: int) -> None:
@@ -146,7 +146,7 @@ class Report:
 
     def __init__(self, run: str, step: int, steps: int, tokens: int) -> None:
         """Goes on after `step` of `steps` steps, which had `tokens` tokens."""
-        self._log, self._progress = MetricsLog(run, step), Progress(step, steps, tokens)
+        self._log, self._progress = MetricsLog(run, step), TrainingProgress(step, steps, tokens)
 
     def __enter__(self) -> "Report":
         return self

@@ -21,7 +21,7 @@ from corpusmill.ngram_agg.targets import TargetTable, make_targets
 from corpusmill.ngram_agg.targets_files import TargetsReader
 from corpusmill.trainer.batches import start_id
 from corpusmill.trainer.order import DataOptions
-from corpusmill.trainer.pools import (
+from corpusmill.trainer.sequence_pools import (
     Pool,
     RowGroup,
     SequenceTargets,

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.datasets import TOKENIZER_FOLDER, describe_differences
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER, IdSource, describe_differences
 from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.corpus.training_runs import CONFIG
 from corpusmill.corpus.version import __version__
 
-CONFIG = "config.json"
 FORMAT_VERSION = 1
 
 Json = Any
@@ -33,7 +33,7 @@ class RunConfig:
 
     options: dict[str, Json]
     model: dict[str, Json]
-    tokenizer: dict[str, Json]
+    tokenizer: IdSource
     data: dict[str, str | None]
     places: dict[str, str | None] = field(compare=False)
     format_version: int = FORMAT_VERSION

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 
 from corpusmill.compress.byte_models import TransformerModel, save_model
+from corpusmill.compress.byte_models.transformer_state import START
 from corpusmill.compress.byte_models.transformer_weights import LayerWeights, NetworkWeights
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.datasets.samples import check_bytes, documents_text, sample_text
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
 from corpusmill.trainer.batches import Batch
-from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
+from corpusmill.trainer.byte_runs import ByteRunOptions, ByteRuns
 from corpusmill.trainer.distributed import Processes, joined
 from corpusmill.trainer.evaluate import evaluate
 from corpusmill.trainer.models import Transformer
@@ -54,10 +55,10 @@ def train_m1(options: M1Options) -> None:
             _finish(training, _validation(options, held_out, alone), alone)
 
 
-def _runs(options: M1Options) -> RunOptions:
+def _runs(options: M1Options) -> ByteRunOptions:
     """The runs that are learnt; raises UsageError where there are none such."""
     training = options.training
-    return RunOptions(options.starts, training.length, training.batch_size, training.seed)
+    return ByteRunOptions(options.starts, training.length, training.batch_size, training.seed)
 
 
 def _text(options: M1Options) -> ByteStrings:
@@ -82,7 +83,7 @@ def _validation(
 ) -> ByteRuns | None:
     if text is None:
         return None
-    runs = RunOptions(options.starts, options.training.length, _VALIDATION_RUNS, seed=0)
+    runs = ByteRunOptions(options.starts, options.training.length, _VALIDATION_RUNS, seed=0)
     count = max(1, _VALIDATION_BYTES // (runs.length * runs.batch_size))
     return ByteRuns(text, runs, processes.rank, processes.ranks, count)
 

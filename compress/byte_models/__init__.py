@@ -3,7 +3,7 @@
 Every coder here asks a `ByteModel`, and codes with what it answers.
 """
 
-from corpusmill.compress.byte_models.base import ByteModel, ModelState
+from corpusmill.compress.byte_models.byte_model import ByteModel, ModelState
 from corpusmill.compress.byte_models.devices import DEVICES, on_device
 from corpusmill.compress.byte_models.loading import (
     model_files,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models.base import Words, blend, quantize, uniform
+from corpusmill.compress.byte_models.byte_model import Words, blend, quantize, uniform
 from corpusmill.compress.byte_strings import Bytes, Offsets, read_only
 from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.full_tables import FullTable

@@ -1,6 +1,6 @@
 """What computes a byte model: this processor, or a device of PyTorch."""
 
-from corpusmill.compress.byte_models.base import ByteModel
+from corpusmill.compress.byte_models.byte_model import ByteModel
 from corpusmill.compress.byte_models.transformer import TransformerModel
 from corpusmill.corpus.errors import UsageError
 

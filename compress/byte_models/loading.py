@@ -15,7 +15,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from corpusmill.compress.byte_models.base import PRECISION, ByteModel
+from corpusmill.compress.byte_models.byte_model import PRECISION, ByteModel
 from corpusmill.compress.byte_models.ngram import NgramModel
 from corpusmill.compress.byte_models.static import StaticModel
 from corpusmill.compress.byte_models.transformer import TransformerModel

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from corpusmill.compress.byte_models.base import (
+from corpusmill.compress.byte_models.byte_model import (
     LANES,
     PRECISION,
     Frequencies,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpusmill.compress.byte_models.base import (
+from corpusmill.compress.byte_models.byte_model import (
     LANES,
     PRECISION,
     Frequencies,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from corpusmill.compress.byte_models.base import ALL_BYTES, Frequencies
+from corpusmill.compress.byte_models.byte_model import ALL_BYTES, Frequencies
 from corpusmill.compress.byte_models.transformer import TransformerModel
 from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
 from corpusmill.compress.byte_models.transformer_weights import (

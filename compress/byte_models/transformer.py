@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models.base import (
+from corpusmill.compress.byte_models.byte_model import (
     ALL_BYTES,
     LANES,
     Frequencies,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models.base import Frequencies, Words, quantize
+from corpusmill.compress.byte_models.byte_model import Frequencies, Words, quantize
 from corpusmill.compress.byte_models.transformer_weights import (
     ACTIVATION_BITS,
     LARGEST_GATE,

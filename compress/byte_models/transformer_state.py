@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models.base import Frequencies
+from corpusmill.compress.byte_models.byte_model import Frequencies
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.coders import tally
 

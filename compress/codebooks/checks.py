@@ -17,6 +17,7 @@ from corpusmill.ngram_agg.compiled import compiled
 
 Words = npt.NDArray[Any]
 
+# Of the empty string, so that the slots of no string's are those below.
 ROOT_BASE = 256
 
 

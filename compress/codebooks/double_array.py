@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpusmill.compress.byte_strings import Bytes, Offsets
+from corpusmill.compress.codebooks.checks import ROOT_BASE
 from corpusmill.compress.codebooks.trie import NO_PARENT, Trie, Words
 from corpusmill.corpus.errors import UsageError
 from corpusmill.ngram_agg.compiled import compiled
 
-ROOT_BASE = 256
 # What b with 24 bits can reach.
 _MAX_SLOTS = (1 << 24) + (1 << 20)
 # A family that fits nowhere among so many free slots makes the next ones begin where it ended.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from corpusmill.compress.byte_models.base import ByteModel, Frequencies
+from corpusmill.compress.byte_models.byte_model import ByteModel, Frequencies
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets
 from corpusmill.compress.codebooks.trie import NO_PARENT, Trie, Words, renumbered
 from corpusmill.compress.coders.apportionment import divide_seats

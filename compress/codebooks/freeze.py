@@ -9,7 +9,6 @@ import numpy as np
 
 from corpusmill.compress.byte_models import ByteModel, WindowStartsModel
 from corpusmill.compress.byte_strings import ByteStrings
-from corpusmill.compress.codebooks.checkpoints import Checkpoint, Columns
 from corpusmill.compress.codebooks.codebook import (
     BOUNDARIES,
     MAX_WINDOW_BITS,
@@ -19,9 +18,10 @@ from corpusmill.compress.codebooks.codebook import (
     check_parse,
 )
 from corpusmill.compress.codebooks.expansion import expand_coder, expand_optimal, most_probable
+from corpusmill.compress.codebooks.freeze_checkpoint import Columns, FreezeCheckpoint
+from corpusmill.compress.codebooks.string_worth import most_worth
 from corpusmill.compress.codebooks.trie import Trie
-from corpusmill.compress.codebooks.used import ROUNDS, Fitting
-from corpusmill.compress.codebooks.worth import most_worth
+from corpusmill.compress.codebooks.used_strings import ROUNDS, Fitting
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import option, whole_number
 
@@ -96,7 +96,7 @@ def freeze(
     made_of: Mapping[str, Any],
     text: ByteStrings | None = None,
     progress: Callable[[str, int], None] = no_progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: FreezeCheckpoint | None = None,
 ) -> Codebook:
     """Makes a codebook.
 
@@ -184,7 +184,7 @@ class _Stages:
       trie: the strings that the last of them found, none before there is one.
     """
 
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, checkpoint: FreezeCheckpoint | None) -> None:
         self._checkpoint = checkpoint
         self._found: Columns | None = None
         self.complete = 0

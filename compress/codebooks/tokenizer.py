@@ -16,7 +16,7 @@ from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codecs import CODEBOOK_FILE, CodebookCodec, open_codec, read_marker
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError
-from corpusmill.corpus.tokenizers.base import MARKER, NEW_END
+from corpusmill.corpus.tokenizers.tokenizer import MARKER, NEW_END
 
 Text = str | bytes | bytearray
 

@@ -4,8 +4,8 @@ A codec is kept as a folder of small files, which every compressed dataset has a
 """
 
 from corpusmill.compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
-from corpusmill.compress.codecs.base import Codec, sums_by_document
 from corpusmill.compress.codecs.baselines import BytesCodec, GzipCodec
+from corpusmill.compress.codecs.codec import Codec, sums_by_document
 from corpusmill.compress.codecs.equal_info import EqualInfoCodec
 from corpusmill.compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
 from corpusmill.compress.codecs.opening import (

@@ -8,7 +8,7 @@ import numpy as np
 
 from corpusmill.compress.byte_strings import ByteStrings, Offsets
 from corpusmill.compress.codebooks.codebook import Ids
-from corpusmill.compress.codecs.base import Codec, sums_by_document
+from corpusmill.compress.codecs.codec import Codec, sums_by_document
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers.byte_letters import byte_definition
 

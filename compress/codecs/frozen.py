@@ -10,7 +10,7 @@ import numpy as np
 
 from corpusmill.compress.byte_strings import ByteStrings, Offsets
 from corpusmill.compress.codebooks.codebook import Codebook, Ids
-from corpusmill.compress.codecs.base import Codec, sums_by_document
+from corpusmill.compress.codecs.codec import Codec, sums_by_document
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers.backends import UnsupportedError
 from corpusmill.corpus.tokenizers.byte_letters import byte_level, letters_of

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from corpusmill.compress.byte_models import ByteModel, model_files
 from corpusmill.compress.byte_strings import ByteStrings, Offsets
 from corpusmill.compress.codebooks.codebook import Ids
-from corpusmill.compress.codecs.base import Codec
+from corpusmill.compress.codecs.codec import Codec
 from corpusmill.compress.coders.bits import TOKEN_BITS
 from corpusmill.compress.coders.lanes import with_fewer_lanes
 from corpusmill.corpus.errors import UsageError

@@ -9,8 +9,8 @@ from typing import Any
 from corpusmill.compress.byte_models import TransformerModel, on_device, open_model
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codecs.arithmetic import ArithmeticCodec, StaticArithmeticCodec
-from corpusmill.compress.codecs.base import Codec
 from corpusmill.compress.codecs.baselines import BytesCodec, GzipCodec
+from corpusmill.compress.codecs.codec import Codec
 from corpusmill.compress.codecs.equal_info import EqualInfoCodec
 from corpusmill.compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
 from corpusmill.compress.codecs.modelled import ModelCodec
@@ -19,7 +19,7 @@ from corpusmill.compress.codecs.subword import SubwordCodec
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.corpus.tokenizers import load_tokenizer
-from corpusmill.corpus.tokenizers.base import MARKER
+from corpusmill.corpus.tokenizers.tokenizer import MARKER
 
 BASELINES: dict[str, type[Codec]] = {codec.kind: codec for codec in (BytesCodec, GzipCodec)}
 

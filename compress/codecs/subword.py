@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from corpusmill.compress.byte_strings import ByteStrings, Offsets
 from corpusmill.compress.codebooks.codebook import Ids
-from corpusmill.compress.codecs.base import Codec
+from corpusmill.compress.codecs.codec import Codec
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers import Special, TextStream, Tokenizer, with_special
-from corpusmill.corpus.tokenizers.base import MARKER
+from corpusmill.corpus.tokenizers.tokenizer import MARKER
 
 # Of a document that is refused, in its message.
 _SHOWN = 60

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.compress.byte_models.base import Words
+from corpusmill.compress.byte_models.byte_model import Words
 from corpusmill.ngram_agg.compiled import compiled
 
 _ONE = np.uint64(1)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.compress.byte_models.base import Words
+from corpusmill.compress.byte_models.byte_model import Words
 from corpusmill.compress.byte_models.contexts import Contexts, place_of_sums
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.ngram_agg.compiled import compiled

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models.base import Words
+from corpusmill.compress.byte_models.byte_model import Words
 from corpusmill.compress.byte_models.contexts import Contexts, place_of_sums
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.coders.apportionment import divide_seats

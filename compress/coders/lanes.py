@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models.base import ByteModel
+from corpusmill.compress.byte_models.byte_model import ByteModel
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.coders.tally import count
 

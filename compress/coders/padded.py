@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.compress.byte_models.base import Words
+from corpusmill.compress.byte_models.byte_model import Words
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.coders.equal_info import (
     COUNT_HIGH,

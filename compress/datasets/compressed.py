@@ -17,7 +17,7 @@ from corpusmill.compress.codebooks.codebook import Ids
 from corpusmill.compress.codecs import Codec
 from corpusmill.corpus import parquet
 from corpusmill.corpus.errors import DataError, one_line
-from corpusmill.corpus.tokenizers.base import text_buffers
+from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from corpusmill.compress.datasets.compressed import CodecEncoder
 from corpusmill.corpus import parquet
 from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.corpus.options import option
-from corpusmill.corpus.tokenizers.base import text_buffers
+from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 from corpusmill.corpus.tokens import tokens_schema
 from corpusmill.ngram_agg.hashing import hash_keys
 

@@ -12,17 +12,17 @@ from corpusmill.corpus.documents import BadRecord
 from corpusmill.corpus.errors import DataError, DatasetError
 from corpusmill.corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
 from corpusmill.corpus.readers import read_segment
-from corpusmill.corpus.tokenizers.base import text_buffers
+from corpusmill.corpus.tokenizers.raw_bytes import END
+from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_tokens
 
-_END = 256
 _SAMPLED_GROUPS = 16
 
 
 def check_bytes(folder: str, manifest: Manifest) -> None:
     """Raises DatasetError where a dataset's tokens aren't bytes."""
     tokenizer = manifest.tokenizer
-    if (tokenizer["kind"], tokenizer["end_of_document"]) != ("bytes", _END):
+    if (tokenizer["kind"], tokenizer["end_of_document"]) != ("bytes", END):
         raise DatasetError(
             f"{folder} has {tokenizer['kind']} tokens; bytes are needed: make the tokens with"
             " --tokenizer bytes"
@@ -44,7 +44,7 @@ def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings
     wanted = max(1, most_bytes // ROW_GROUP_TOKENS)
     step = max(1, -(-len(groups) // wanted))
     tokens = np.concatenate(list(_read(groups[::step])))
-    is_end = tokens == _END
+    is_end = tokens == END
     ends = np.flatnonzero(is_end)
     # The bytes before each end; what follows the last one is a document too.
     lengths = np.diff(np.concatenate([[-1], ends, [len(tokens)]])) - 1
@@ -108,7 +108,7 @@ def _read(groups: list[tuple[str, int]]) -> Iterator[np.typing.NDArray[np.generi
     for url, group in groups:
         yield from read_row_groups(url, group, group + 1)
         # A document may end here or not: the next group is from elsewhere.
-        yield np.full(1, _END, np.uint16)
+        yield np.full(1, END, np.uint16)
 
 
 def sample_ids(folder: str, manifest: Manifest, most_bytes: int) -> tuple[Ids, Offsets]:

@@ -5,11 +5,11 @@ characters that it is. Long texts are tokenized in pieces: see `corpus.tokenizer
 """
 
 from corpusmill.corpus.tokenizers.backends import UnsupportedError
-from corpusmill.corpus.tokenizers.base import Tokenizer, describe_tokenizer
 from corpusmill.corpus.tokenizers.certify import use_backend, use_fastest
 from corpusmill.corpus.tokenizers.hub import Special, tokenizer_files, with_special
 from corpusmill.corpus.tokenizers.loading import load_tokenizer
 from corpusmill.corpus.tokenizers.streaming import TextStream
+from corpusmill.corpus.tokenizers.tokenizer import Tokenizer, describe_tokenizer
 
 __all__ = [
     "Special",

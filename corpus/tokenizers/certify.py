@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterable
 
 from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
-from corpusmill.corpus.tokenizers.awkward import awkward_texts, in_contexts
+from corpusmill.corpus.tokenizers.awkward_texts import awkward_texts, in_contexts
 from corpusmill.corpus.tokenizers.backends import Backend, UnsupportedError, first_difference
-from corpusmill.corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE, Tokenizer
 from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.tokenizers.tokenizer import BACKEND_VARIABLE, REFERENCE, Tokenizer
 
 # Of a text that is encoded differently, in a message.
 _SHOWN = 40

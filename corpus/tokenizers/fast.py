@@ -21,7 +21,7 @@ from corpusmill.corpus.tokenizers.backends import (
     UnsupportedError,
     make_backend,
 )
-from corpusmill.corpus.tokenizers.base import BACKEND_VARIABLE, REFERENCE
+from corpusmill.corpus.tokenizers.tokenizer import BACKEND_VARIABLE, REFERENCE
 
 LIBRARY = "fastokens"
 # A worker is one process on one core; threads that wait for work would spin.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from corpusmill.corpus.tokenizers.awkward import awkward_texts
+from corpusmill.corpus.tokenizers.awkward_texts import awkward_texts
 from corpusmill.corpus.tokenizers.backends import UnsupportedError
 
 # Characters of a text that is compared: a codebook's longest strings are looked for in all of it.

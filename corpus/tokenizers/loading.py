@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError, one_line
-from corpusmill.corpus.tokenizers.base import MARKER, EndOfDocument, Tokenizer
 from corpusmill.corpus.tokenizers.certify import use_backend
-from corpusmill.corpus.tokenizers.hugging_face import load_bpe, load_hugging_face
 from corpusmill.corpus.tokenizers.raw_bytes import ByteTokenizer
+from corpusmill.corpus.tokenizers.tokenizer import MARKER, EndOfDocument, Tokenizer
+from corpusmill.corpus.tokenizers.tokenizer_json import load_bpe, load_hugging_face
 
 _ACCEPTED = (
     "accepted are a tokenizer.json, a SentencePiece .model, VOCAB.json,MERGES.txt,"

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers.backends import Backend, Ids, first_difference
-from corpusmill.corpus.tokenizers.base import (
+from corpusmill.corpus.tokenizers.tokenizer import (
     BACKEND_VARIABLE,
     REFERENCE,
     Tokenizer,

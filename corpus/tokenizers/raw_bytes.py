@@ -7,14 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.corpus.tokenizers.base import (
+from corpusmill.corpus.tokenizers.byte_letters import byte_definition
+from corpusmill.corpus.tokenizers.tokenizer import (
     NEW_END,
     EndOfDocument,
     Tokenizer,
     Tokens,
     text_buffers,
 )
-from corpusmill.corpus.tokenizers.byte_letters import byte_definition
+
+# The id that ends documents, beyond those of the bytes.
+END = 256
 
 
 class ByteTokenizer(Tokenizer):
@@ -23,7 +26,7 @@ class ByteTokenizer(Tokenizer):
     kind = "bytes"
 
     def __init__(self, files: Mapping[str, bytes], end: EndOfDocument) -> None:
-        super().__init__(files, 256, *end.resolve({NEW_END: 256}.get, lambda: (256, NEW_END)))
+        super().__init__(files, END, *end.resolve({NEW_END: END}.get, lambda: (END, NEW_END)))
 
     def encode_batch(self, texts: pa.LargeStringArray) -> tuple[Tokens, npt.NDArray[np.int64]]:
         offsets, data = text_buffers(texts)

@@ -7,10 +7,10 @@ import orjson
 import sentencepiece
 
 from corpusmill.corpus.tokenizers.backends import Backend, Encode, flat, make_backend
-from corpusmill.corpus.tokenizers.base import NEW_END, EndOfDocument, entry_bytes
 from corpusmill.corpus.tokenizers.conversion import converted
 from corpusmill.corpus.tokenizers.fast import fast_backend
 from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.tokenizers.tokenizer import NEW_END, EndOfDocument, entry_bytes
 
 # normalizer_spec { add_dummy_prefix: false } and true: appended to a serialized model it overrides
 # the field, because concatenated protocol buffers merge.

@@ -1,6 +1,6 @@
 """The text of ids as they come one by one."""
 
-from corpusmill.corpus.tokenizers.base import Tokenizer
+from corpusmill.corpus.tokenizers.tokenizer import Tokenizer
 
 # How a decoder shows bytes that are no character, or the beginning of one.
 _NO_CHARACTER = "\ufffd"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corpusmill.corpus.datasets import DatasetWriter, Manifest
 from corpusmill.corpus.progress import Stage
-from corpusmill.pipelines.launching.here import Workers
+from corpusmill.pipelines.launching.local_workers import Workers
 
 if TYPE_CHECKING:
     import apache_beam as beam

@@ -10,8 +10,8 @@ from corpusmill.corpus import errors
 from corpusmill.corpus.datasets import Manifest, read_manifest
 from corpusmill.corpus.progress import shown
 from corpusmill.pipelines.launching import dataflow, engines
-from corpusmill.pipelines.launching.here import Workers
 from corpusmill.pipelines.launching.job import Job
+from corpusmill.pipelines.launching.local_workers import Workers
 from corpusmill.pipelines.launching.options import RunOptions
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from corpusmill.compress.byte_models import NgramModel, StaticModel, TransformerModel
 from corpusmill.compress.byte_models.transformer_weights import LayerWeights, NetworkWeights
 from corpusmill.compress.byte_strings import ByteStrings
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
-from corpusmill.ngram_agg.runs import count_ngrams
 
 TEXT = [
     b"the cat sat on the mat and the dog sat on the log",

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from corpusmill.compress.byte_strings import ByteStrings
-from corpusmill.compress.codebooks import checkpoints, expansion
-from corpusmill.compress.codebooks.checkpoints import Checkpoint
+from corpusmill.compress.codebooks import expansion, freeze_checkpoint
 from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze
+from corpusmill.compress.codebooks.freeze_checkpoint import FreezeCheckpoint
 from corpusmill.corpus.errors import DataError, UsageError
 from tests.compress.samples import HARD, TEXT, ngram, static
 
@@ -18,7 +18,7 @@ class StoppedError(Exception):
     pass
 
 
-class Stopping(Checkpoint):
+class Stopping(FreezeCheckpoint):
     """Stops the work as soon as it has been saved."""
 
     def save(self, columns):
@@ -39,8 +39,8 @@ class Stopping(Checkpoint):
 def test_stopped_at_every_save_it_ends_the_same(model, options, text, tmp_path, monkeypatch):
     made_of = {"model": "a test's"}
     whole = freeze(model, options, made_of, text)
-    monkeypatch.setattr(checkpoints, "_SECONDS_BETWEEN", 0)
-    monkeypatch.setattr(checkpoints, "_MOST_OF_TIME", 0)
+    monkeypatch.setattr(freeze_checkpoint, "_SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(freeze_checkpoint, "_MOST_OF_TIME", 0)
     monkeypatch.setattr(expansion, "_BATCH", 300)
     folder = str(tmp_path / "unfinished")
     stops = 0
@@ -56,7 +56,7 @@ def test_stopped_at_every_save_it_ends_the_same(model, options, text, tmp_path, 
 
 
 def test_it_is_saved_after_each_stage(tmp_path):
-    checkpoint = Checkpoint(str(tmp_path / "unfinished"), {})
+    checkpoint = FreezeCheckpoint(str(tmp_path / "unfinished"), {})
     assert checkpoint.load() is None
     freeze(ngram(), FreezeOptions("optimal", 10), {}, FITTED, checkpoint=checkpoint)
     assert checkpoint.load()["complete"] == 7
@@ -64,7 +64,7 @@ def test_it_is_saved_after_each_stage(tmp_path):
 
 
 def test_it_may_be_a_url():
-    checkpoint = Checkpoint("memory://unfinished/a", {"parse": "greedy"})
+    checkpoint = FreezeCheckpoint("memory://unfinished/a", {"parse": "greedy"})
     checkpoint.save({"column": np.arange(3)})
     assert checkpoint.load()["column"].tolist() == [0, 1, 2]
     checkpoint.remove()
@@ -74,12 +74,12 @@ def test_it_may_be_a_url():
 
 def test_what_cannot_be_gone_on_with_is_refused(tmp_path):
     folder = str(tmp_path / "unfinished")
-    Checkpoint(folder, {"window_bits": 16}).save({"column": np.arange(3)})
+    FreezeCheckpoint(folder, {"window_bits": 16}).save({"column": np.arange(3)})
     with pytest.raises(UsageError, match=r"window_bits: 16 there, 18 now.* remove it"):
-        Checkpoint(folder, {"window_bits": 18}).load()
+        FreezeCheckpoint(folder, {"window_bits": 18}).load()
     [path] = (tmp_path / "unfinished").iterdir()
     whole = path.read_bytes()
     for damaged in (b"", b"something else", whole[:-30], whole.replace(b"window", b"widnow")):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"unfinished is damaged .* remove it to begin anew"):
-            Checkpoint(folder, {"window_bits": 16}).load()
+            FreezeCheckpoint(folder, {"window_bits": 16}).load()

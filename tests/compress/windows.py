@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from corpusmill.compress.byte_models.base import ByteModel
+from corpusmill.compress.byte_models.byte_model import ByteModel
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codecs.equal_info import check_windows
 from corpusmill.corpus.errors import DataError

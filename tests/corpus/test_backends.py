@@ -20,11 +20,11 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
 from corpusmill.corpus.tokenizers import load_tokenizer, use_backend, use_fastest
-from corpusmill.corpus.tokenizers.awkward import awkward_texts
+from corpusmill.corpus.tokenizers.awkward_texts import awkward_texts
 from corpusmill.corpus.tokenizers.backends import make_backend
-from corpusmill.corpus.tokenizers.base import BACKEND_VARIABLE
 from corpusmill.corpus.tokenizers.conversion import converted
 from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.tokenizers.tokenizer import BACKEND_VARIABLE
 from tests.corpus.test_tokenizers import trained_sentencepiece
 
 KINDS = ("gpt2", "gptneox", "mistral")

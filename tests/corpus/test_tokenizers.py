@@ -20,8 +20,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers import Tokenizer, describe_tokenizer, load_tokenizer
 from corpusmill.corpus.tokenizers.backends import flat, make_backend
-from corpusmill.corpus.tokenizers.base import MARKER
 from corpusmill.corpus.tokenizers.pieces import PIECE_BYTES, split_text
+from corpusmill.corpus.tokenizers.tokenizer import MARKER
 
 KINDS = ("bytes", "gpt2", "gptneox", "mistral")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)

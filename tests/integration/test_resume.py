@@ -148,9 +148,9 @@ def is_within_round_1(path):
 # Keeps the work after every batch, not every minute.
 EAGER_FREEZE = """
 import sys
-from corpusmill.compress.codebooks import checkpoints
+from corpusmill.compress.codebooks import freeze_checkpoint
 from corpusmill.commands import cli
-checkpoints._SECONDS_BETWEEN = checkpoints._MOST_OF_TIME = 0
+freeze_checkpoint._SECONDS_BETWEEN = freeze_checkpoint._MOST_OF_TIME = 0
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ngram_agg import join_files
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import backward_contexts, backward_run, context_lengths
 from corpusmill.ngram_agg.packing import Packing, pack_one
 from corpusmill.ngram_agg.positions import (
@@ -15,7 +16,6 @@ from corpusmill.ngram_agg.positions import (
     joined_documents,
     start_of_file,
 )
-from corpusmill.ngram_agg.runs import count_ngrams
 from corpusmill.ngram_agg.targets import make_target_table, make_targets
 from tests.ngram_agg.strategies import corpora
 from tests.ngram_agg.test_targets import mix, options_strategy

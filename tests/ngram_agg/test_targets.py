@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import (
     backward_contexts,
     backward_run,
@@ -17,6 +18,7 @@ from corpusmill.ngram_agg.full_tables import (
     full_distributions,
 )
 from corpusmill.ngram_agg.heads import NO_CONTEXT, NO_HEAD, WEIGHT_UNITS
+from corpusmill.ngram_agg.merging import merge_runs
 from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.positions import (
     Place,
@@ -25,10 +27,9 @@ from corpusmill.ngram_agg.positions import (
     hash_strings,
     start_of_file,
 )
-from corpusmill.ngram_agg.runs import count_ngrams, merge_runs
 from corpusmill.ngram_agg.saved_columns import save_columns
-from corpusmill.ngram_agg.slots import Slots
 from corpusmill.ngram_agg.target_options import TargetOptions
+from corpusmill.ngram_agg.target_slots import Slots
 from corpusmill.ngram_agg.targets import (
     make_target_table,
     make_targets,

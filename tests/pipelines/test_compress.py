@@ -17,7 +17,7 @@ from corpusmill.compress import save_model
 from corpusmill.compress.codecs import CODEBOOK_FILE
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER, FileRecord, read_manifest
-from corpusmill.corpus.tokenizers.hugging_face import _BYTE_OF
+from corpusmill.corpus.tokenizers.tokenizer_json import _BYTE_OF
 from corpusmill.corpus.tokens import tokens_schema
 from tests.codebooks import HARD_TEXTS, small_book
 from tests.compress.samples import ngram

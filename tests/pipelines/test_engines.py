@@ -180,7 +180,13 @@ class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
 def pool():
     """What starts workers, and the address of a runner's service."""
     port = free_port()
-    program = [sys.executable, "-m", "corpusmill.pipelines.launching.worker", "--pool", str(port)]
+    program = [
+        sys.executable,
+        "-m",
+        "corpusmill.pipelines.launching.beam_worker",
+        "--pool",
+        str(port),
+    ]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with grpc.insecure_channel(f"localhost:{port}") as channel:

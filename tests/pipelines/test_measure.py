@@ -13,7 +13,7 @@ import pytest
 from corpusmill.compress import Codebook
 from corpusmill.compress.codecs import open_codec
 from corpusmill.compress.datasets import samples
-from corpusmill.compress.datasets.measured import measure
+from corpusmill.compress.datasets.measures import measure
 from corpusmill.corpus import tokens
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokens import tokens_schema

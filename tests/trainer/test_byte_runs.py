@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from corpusmill.compress.byte_models.transformer_state import START
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.trainer.batches import IGNORED
-from corpusmill.trainer.byte_runs import START, ByteRuns, RunOptions
+from corpusmill.trainer.byte_runs import ByteRunOptions, ByteRuns
 from corpusmill.trainer.options import STARTS
 
 DOCUMENTS = [b"abcdefghijklmnopqrstuvwxyz", b"", b"0", b"ABCDE"]
@@ -15,7 +16,7 @@ TEXT = ByteStrings.of(DOCUMENTS)
 
 
 def runs(starts="anywhere", length=8, batch_size=4, seed=1, **share):
-    return ByteRuns(TEXT, RunOptions(starts, length, batch_size, seed), **share)
+    return ByteRuns(TEXT, ByteRunOptions(starts, length, batch_size, seed), **share)
 
 
 def learnt(batch):
@@ -101,7 +102,7 @@ def test_a_part_of_the_text_is_only_that_part():
     part = ByteStrings(TEXT.data, TEXT.offsets[2:])
     found = {
         run
-        for batch in islice(ByteRuns(part, RunOptions("anywhere", 8, 9, 0)), 30)
+        for batch in islice(ByteRuns(part, ByteRunOptions("anywhere", 8, 9, 0)), 30)
         for run in learnt(batch)
     }
     assert found == {b"0", b"ABCDE", b"BCDE", b"CDE", b"DE", b"E"}
@@ -109,9 +110,9 @@ def test_a_part_of_the_text_is_only_that_part():
 
 def test_what_makes_no_runs_is_refused():
     with pytest.raises(UsageError, match="--length 7 is not an even number"):
-        RunOptions("anywhere", 7, 4, 0)
+        ByteRunOptions("anywhere", 7, 4, 0)
     with pytest.raises(UsageError, match="there are anywhere, documents"):
-        RunOptions("nowhere", 8, 4, 0)
+        ByteRunOptions("nowhere", 8, 4, 0)
     empty = ByteStrings(np.empty(0, np.uint8), np.zeros(3, np.int64))
     with pytest.raises(DataError, match="no text"):
-        ByteRuns(empty, RunOptions("anywhere", 8, 4, 0))
+        ByteRuns(empty, ByteRunOptions("anywhere", 8, 4, 0))

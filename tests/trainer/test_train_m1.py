@@ -7,9 +7,9 @@ import torch
 from corpusmill.commands import cli
 from corpusmill.compress.byte_models import open_model
 from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.compress.byte_models.transformer_state import START
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.byte_runs import START
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from tests.compress.samples import wiki

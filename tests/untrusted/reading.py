@@ -18,8 +18,8 @@ from corpusmill.compress.codebooks.codebook import PARSES, Codebook
 from corpusmill.compress.codecs import ArithmeticCodec
 from corpusmill.corpus.errors import CorpusmillError
 from corpusmill.ngram_agg.counts_files import read_counts, read_spilled
+from corpusmill.ngram_agg.merging import merge_streams
 from corpusmill.ngram_agg.packing import Packing
-from corpusmill.ngram_agg.runs import merge_streams
 from corpusmill.ngram_agg.tables import open_distributions
 from tests.compress.test_byte_models import blended, quantized
 

@@ -26,9 +26,9 @@ from corpusmill.ngram_agg import (
 )
 from corpusmill.ngram_agg import tables as distribution_tables
 from corpusmill.ngram_agg.counts_files import spill_runs, write_counts
+from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.distributions import distribution_row
 from corpusmill.ngram_agg.full_tables import FullTable
-from corpusmill.ngram_agg.runs import CountsRun
 from tests.codebooks import small_book, small_used_book
 from tests.compress.samples import ngram
 from tests.untrusted.reading import PACKING

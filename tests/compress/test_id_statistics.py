@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from corpusmill.compress import ByteStrings, CodebookCodec
 from corpusmill.compress.codecs import BytesCodec, GzipCodec
-from corpusmill.compress.datasets.measures import (
+from corpusmill.compress.datasets.id_statistics import (
     EDITS,
     LONGEST,
     SEGMENT_BITS,

@@ -13,7 +13,7 @@ from torch import Tensor
 from corpusmill.ngram_agg.full_tables import FullTable, full_distributions
 from corpusmill.ngram_agg.heads import NO_HEAD, Heads, Targets
 from corpusmill.ngram_agg.ragged import offsets_of
-from corpusmill.ngram_agg.slots import Slots
+from corpusmill.ngram_agg.target_slots import Slots
 from corpusmill.trainer.batches import IGNORED, Batch
 
 # Of heads that were used last.

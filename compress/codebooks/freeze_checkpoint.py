@@ -28,7 +28,7 @@ _MOST_OF_TIME = 20
 
 
 @dataclass
-class Checkpoint:
+class FreezeCheckpoint:
     """The folder that says how far the work is.
 
     Attributes:

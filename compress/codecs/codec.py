@@ -13,7 +13,7 @@ from corpusmill.compress.byte_strings import ByteStrings, Offsets
 from corpusmill.compress.codebooks.codebook import Ids
 from corpusmill.corpus import storage
 from corpusmill.corpus.tokenizers.backends import UnsupportedError
-from corpusmill.corpus.tokenizers.base import MARKER
+from corpusmill.corpus.tokenizers.tokenizer import MARKER
 
 
 class Codec(abc.ABC):

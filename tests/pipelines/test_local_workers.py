@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from corpusmill.corpus.errors import CorpusmillError, DataError
-from corpusmill.pipelines.launching.here import Workers, grouped
+from corpusmill.pipelines.launching.local_workers import Workers, grouped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +95,8 @@ def test_a_worker_that_dies_ends_the_job(tmp_path):
 )
 def test_workers_end_with_the_process_that_started_them(tmp_path, number, code):
     program = (
-        "from corpusmill.pipelines.launching.here import Workers\n"
-        "from tests.pipelines.test_here import Note\n"
+        "from corpusmill.pipelines.launching.local_workers import Workers\n"
+        "from tests.pipelines.test_local_workers import Note\n"
         "with Workers(2) as workers:\n"
         f"    workers.run(Note({str(tmp_path)!r}), ['wait', 'wait2', 'wait'])"
     )

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.corpus.datasets import IdSource
 from corpusmill.corpus.errors import DataError, UsageError
 
 MARKER = "corpusmill.json"
@@ -196,7 +197,7 @@ class EndOfDocument:
         return usual()
 
 
-def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+def describe_tokenizer(tokenizer: Tokenizer) -> IdSource:
     """What a manifest says of a tokenizer."""
     return {
         "kind": tokenizer.kind,

@@ -11,8 +11,8 @@ from corpusmill.corpus.errors import DataError
 from corpusmill.pipelines.compress import make_job
 from corpusmill.pipelines.decompress import DecompressFiles, DecompressJob
 from corpusmill.pipelines.documents import DocumentOptions, find_documents
+from corpusmill.pipelines.launching.inference import GPU, NAMESPACE, NetworkHandler
 from corpusmill.pipelines.launching.launch import build_pipeline, make_here
-from corpusmill.pipelines.launching.networks import GPU, NAMESPACE, NetworkHandler
 from corpusmill.pipelines.launching.options import RunOptions
 from tests.compress.samples import TEXT
 from tests.golden.make import HERE

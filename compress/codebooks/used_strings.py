@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
+from corpusmill.compress.codebooks.checks import ROOT_BASE
 from corpusmill.compress.codebooks.codebook import Codebook, Ids
 from corpusmill.compress.codebooks.trie import Trie, Words
 from corpusmill.compress.codebooks.word_starts import character_starts, word_starts
@@ -25,7 +26,6 @@ _GROWING, _SETTLING = 8, 12
 ROUNDS = _GROWING + _SETTLING + 1
 # Pairs that overlap are counted both, and only one of them can be used.
 _OVERLAP = 2
-_ROOT_BASE = 256
 # Worth of a single byte, without which not all bytes could be encoded.
 _KEPT = 1 << 62
 
@@ -195,7 +195,7 @@ def _count_parts(
         parts[string] = 0
         while at < end:
             stop = at + 1
-            base = np.int64(_ROOT_BASE)
+            base = np.int64(ROOT_BASE)
             for place in range(at, end):
                 byte = np.int64(data[place])
                 slot = base + byte

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpusmill.compress.byte_strings import ByteStrings
-from corpusmill.compress.codebooks import worth
+from corpusmill.compress.codebooks import string_worth
 from corpusmill.compress.codebooks.codebook import PARSES, Codebook
 from corpusmill.compress.codebooks.expansion import most_probable
 from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze, window_starts_model
@@ -23,7 +23,7 @@ BOOK = freeze(ngram(), FreezeOptions("optimal", 12), {}, ByteStrings.of(TEXT * 3
 @given(texts=st.lists(DATA, max_size=3))
 def test_savings_are_the_ids_that_a_later_beginning_needs_less(parse, texts):
     texts = [text[:40] for text in texts]
-    found = worth._savings_of_bytes(BOOK, ByteStrings.of(texts), parse).tolist()
+    found = string_worth._savings_of_bytes(BOOK, ByteStrings.of(texts), parse).tolist()
     wanted = []
     for text in texts:
         ids = [len(BOOK.encode(text[start:], parse)) for start in range(len(text) + 1)]
@@ -36,8 +36,8 @@ def test_means_are_over_the_windows_that_begin_with_a_string(parse):
     text = ByteStrings.of(TEXT * 3)
     at_starts = window_starts_model(ngram(), BOOK, text, parse)
     candidates, _ = most_probable(at_starts, 13, lambda _: None)
-    savings = worth._savings_of_bytes(BOOK, text, parse)
-    found = worth._mean_savings(candidates, savings, BOOK, text, parse)
+    savings = string_worth._savings_of_bytes(BOOK, text, parse)
+    found = string_worth._mean_savings(candidates, savings, BOOK, text, parse)
 
     def mean(places, before):
         total = sum(int(savings[place]) << 16 for place in places)
@@ -90,7 +90,7 @@ def test_the_best_sets_are_taken(trie):
         best[len(taken)] = max(best.get(len(taken), -1000), int(values[list(taken)].sum()))
     assert sorted(best) == list(range(min(best), len(parents) + 1))
     for size in best:
-        found = worth._best_closed(parents, values, size)
+        found = string_worth._best_closed(parents, values, size)
         chosen = set(np.flatnonzero(found).tolist())
         assert len(chosen) == size
         assert chosen in list(closed_sets(parents.tolist()))
@@ -109,7 +109,7 @@ def test_worth_in_the_extreme_does_not_overflow():
     parents = np.arange(-1, 1022, dtype=np.int32)
     largest = np.full(1023, 3 << 16 + 34, np.int64)
     for values in (largest, -largest, np.where(np.arange(1023) % 2, largest, -largest)):
-        taken = worth._best_closed(parents, values, 500)
+        taken = string_worth._best_closed(parents, values, 500)
         assert np.flatnonzero(taken).tolist() == list(range(500))
 
 
@@ -118,7 +118,7 @@ def test_the_strings_are_a_codebook(parse):
     text = ByteStrings.of(TEXT * 3 + HARD)
     at_starts = window_starts_model(ngram(), BOOK, text, parse)
     candidates, probabilities = most_probable(at_starts, 14, lambda _: None)
-    trie = worth.most_worth(candidates, probabilities, 1 << 12, BOOK, text, parse)
+    trie = string_worth.most_worth(candidates, probabilities, 1 << 12, BOOK, text, parse)
     book = Codebook.of(trie, {})
     everything = np.arange(1 << 12)
     assert (book.encode_batch(book.strings, parse)[0] == everything).all()

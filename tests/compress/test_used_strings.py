@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.compress.byte_strings import ByteStrings
-from corpusmill.compress.codebooks import used
+from corpusmill.compress.codebooks import used_strings
 from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
 from corpusmill.compress.codebooks.trie import Trie
 from tests.compress.oracles import characters_of, word_starts_of
@@ -23,7 +23,7 @@ TEXTS = st.lists(
 )
 
 
-def grown(fitting, rounds=used.ROUNDS):
+def grown(fitting, rounds=used_strings.ROUNDS):
     trie = None
     for number in range(rounds):
         trie = fitting.next_round(number, trie)
@@ -46,10 +46,10 @@ def may_be(data, starts, begin, end, boundaries):
 @settings(max_examples=25, deadline=None)
 @given(TEXTS)
 def test_pairs_are_counted_where_they_may_be_strings(boundaries, texts):
-    fitting = used.Fitting(ByteStrings.of([*TEXT, *texts]), 512, "greedy", boundaries)
+    fitting = used_strings.Fitting(ByteStrings.of([*TEXT, *texts]), 512, "greedy", boundaries)
     strings = grown(fitting, 4).strings()
     # The text is another one than the strings were made of.
-    fitting = used.Fitting(ByteStrings.of(texts), 512, "greedy", boundaries)
+    fitting = used_strings.Fitting(ByteStrings.of(texts), 512, "greedy", boundaries)
     ids, offsets = fitting._book(strings).encode_batch(fitting.text)
     wanted = Counter()
     for text, first, last in zip(texts, offsets[:-1], offsets[1:], strict=True):
@@ -71,16 +71,16 @@ def test_pairs_are_counted_where_they_may_be_strings(boundaries, texts):
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_a_string_is_worth_the_ids_that_it_saves(boundaries):
     text = ByteStrings.of(TEXT * 3)
-    fitting = used.Fitting(text, 1 << 9, "greedy", boundaries)
+    fitting = used_strings.Fitting(text, 1 << 9, "greedy", boundaries)
     strings = grown(fitting, 12).strings()
     book = fitting._book(strings)
     ids, _ = book.encode_batch(text)
-    found = used._worth(book, strings, ids)
+    found = used_strings._worth(book, strings, ids)
     uses = np.bincount(ids, minlength=len(strings))
     known = list(strings)
     for code, string in enumerate(known):
         if len(string) == 1:
-            assert found[code] == used._KEPT
+            assert found[code] == used_strings._KEPT
             continue
         # Without boundaries, cut into the longest strings but itself.
         rest, parts = string, 0
@@ -94,7 +94,7 @@ def test_a_string_is_worth_the_ids_that_it_saves(boundaries):
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_all_strings_but_fillers_may_be_used_in_the_text(parse, boundaries):
     data = TEXT * 3 + HARD
-    trie = grown(used.Fitting(ByteStrings.of(data), 1 << 10, parse, boundaries))
+    trie = grown(used_strings.Fitting(ByteStrings.of(data), 1 << 10, parse, boundaries))
     strings = list(trie.strings())
     assert strings == sorted(set(strings))
     assert len(strings) == 1 << 10
@@ -102,7 +102,7 @@ def test_all_strings_but_fillers_may_be_used_in_the_text(parse, boundaries):
     longer = [string for string in strings if len(string) > 2]
     assert longer
     for string in longer:
-        assert len(string) <= used.MAX_STRING
+        assert len(string) <= used_strings.MAX_STRING
         assert any(
             text.startswith(string, begin)
             and may_be(text, word_starts_of(text), begin, begin + len(string), boundaries)
@@ -126,6 +126,7 @@ def test_parts_of_a_batch_are_fitted_on_alone():
     part = whole.part(1, len(whole))
     alone = ByteStrings.of(TEXT * 2)
     found, wanted = (
-        list(grown(used.Fitting(text, 512, "greedy", "words")).strings()) for text in (part, alone)
+        list(grown(used_strings.Fitting(text, 512, "greedy", "words")).strings())
+        for text in (part, alone)
     )
     assert found == wanted

@@ -12,10 +12,10 @@ import orjson
 import tokenizers
 
 from corpusmill.corpus.tokenizers.backends import Backend, Encode, Ids, Lengths, flat, make_backend
-from corpusmill.corpus.tokenizers.base import NEW_END, EndOfDocument, Tokenizer, entry_bytes
 from corpusmill.corpus.tokenizers.byte_letters import byte_characters
 from corpusmill.corpus.tokenizers.fast import fast_backend
 from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
+from corpusmill.corpus.tokenizers.tokenizer import NEW_END, EndOfDocument, Tokenizer, entry_bytes
 
 # In order of preference: what ends a text comes before what ends a turn or a sentence pair.
 _END_NAMES = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from corpusmill.compress.datasets.measured import Measures
-from corpusmill.compress.datasets.measures import EDITS, LONGEST, SEGMENT_BITS, Recovery
+from corpusmill.compress.datasets.id_statistics import EDITS, LONGEST, SEGMENT_BITS, Recovery
+from corpusmill.compress.datasets.measures import Measures
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.report import charts
@@ -22,7 +22,7 @@ _TEXT_CHARACTERS = 24
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationFound:
     """What `evaluate` found.
 
     Attributes:
@@ -52,7 +52,7 @@ class Findings:
     """
 
     measures: Sequence[Measures] = ()
-    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    evaluations: Mapping[str, EvaluationFound] = field(default_factory=dict)
 
 
 def read_findings(name: str, url: str) -> Findings:
@@ -74,8 +74,8 @@ def read_findings(name: str, url: str) -> Findings:
         if "measures" in fields:
             return Findings(measures=list(map(Measures.from_json, fields["measures"])))
         if "accuracy_by_position" in fields:
-            wanted = {each: fields[each] for each in Evaluation.__dataclass_fields__}
-            return Findings(evaluations={name: Evaluation(**wanted)})
+            wanted = {each: fields[each] for each in EvaluationFound.__dataclass_fields__}
+            return Findings(evaluations={name: EvaluationFound(**wanted)})
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{url} is damaged: {one_line(error)}") from error
     raise UsageError(f"{url} is no JSON that measure or evaluate wrote")
@@ -227,7 +227,7 @@ def _lengths(measures: Mapping[str, Measures]) -> Chart:
     )
 
 
-def _of_evaluations(evaluations: Mapping[str, Evaluation]) -> Section:
+def _of_evaluations(evaluations: Mapping[str, EvaluationFound]) -> Section:
     header = ("evaluation", "dataset", "bits per byte", "loss (nats per id)", "accuracy")
     rows = [
         (
