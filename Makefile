@@ -13,7 +13,7 @@ ROOMS := commands compress corpus ngram_agg pipelines report trainer
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test cluster-test lint format bench gpu-check constraints clean recreate
+.PHONY: help setup quickstart test test-all cluster-test lint format bench gpu-check constraints clean recreate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
@@ -24,8 +24,11 @@ setup: $(VENV)/.installed ## create .venv and install corpusmill with what the t
 quickstart: $(VENV)/.installed-base ## a small corpus through both jobs, in less than a minute after installing
 	$(BIN)/corpusmill quickstart
 
-test: setup ## run all tests (ARGS="-k merge" is passed on to pytest)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+test: MARKED := -m 'not (slow or cluster)'
+test test-all: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(MARKED) $(ARGS)
+test: ## run the tests, but for slow ones (ARGS="-k merge" is passed on to pytest)
+test-all: ## run slow tests, too
 
 cluster-test: $(VENV)/.installed-cluster ## run all pipelines on engines and buckets, and let things go wrong
 	@echo 'running tests/cluster and tests/cloud side by side; each prints when it has ended'

@@ -43,6 +43,7 @@ def run(*options, path=""):
     )
 
 
+@pytest.mark.slow
 def test_every_step_runs_here(data, without, tmp_path):
     output = tmp_path / "reports" / "gpu.md"
     options = ("--device", "cpu", "--quick", "--data", data)

@@ -17,7 +17,7 @@ from corpusmill.compress.datasets.id_statistics import (
     LONGEST,
     SEGMENT_BITS,
     SegmentCounts,
-    Texts,
+    TextsOfIds,
     entropy,
     frequent_texts,
     length_shares,
@@ -167,7 +167,7 @@ def texts_by_hand(documents, together):
     for ids, texts in sorted(seen.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:16]:
         ranked = sorted(Counter(texts).items(), key=lambda pair: (-pair[1], pair[0]))
         shown = [(text.decode(), round(n / len(texts), 6)) for text, n in ranked[:4]]
-        found.append(Texts(list(ids), round(len(texts) / total, 6), len(ranked), shown))
+        found.append(TextsOfIds(list(ids), round(len(texts) / total, 6), len(ranked), shown))
     return found
 
 

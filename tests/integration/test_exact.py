@@ -134,7 +134,10 @@ def check_tables(tables, expected, min_count):
         }
 
 
-@pytest.mark.parametrize("name", ["bytes", "mistral", "gpt2", "gptneox", "many words"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mistral", "gptneox", "many words")]
+
+
+@pytest.mark.parametrize("name", ["bytes", "gpt2", *SLOW])
 def test_simplewiki(name, wiki, shared_data, tmp_path):
     source, texts = wiki
     tokenizer = tokenizer_named(name, shared_data / "tokenizers", tmp_path, texts)

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import CorpusmillError
-from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, Progress, read_metrics
+from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, TrainingProgress, read_metrics
 
 
 def outcome(loss=2.0, norm=1.0, predictions=10):
@@ -90,7 +90,7 @@ def test_what_is_no_number_is_found_with_its_step(name, number):
 
 
 def test_a_log_gets_a_line_now_and_then(capsys):
-    progress = Progress(step=10, steps=500, tokens=1000)
+    progress = TrainingProgress(step=10, steps=500, tokens=1000)
     for step in range(11, 501):
         progress.show(step, {"loss": 1.5, "tokens": 100 * step})
     progress.close()
