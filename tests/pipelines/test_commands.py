@@ -42,6 +42,12 @@ def test_query_takes_ids_and_the_empty_context(job, capsys):
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_names_the_option_that_was_meant(name, capsys):
+    assert command(name, "--hlep") == 2
+    assert "unknown option --hlep; did you mean --help?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help_with_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:
         command(name, "--help")
