@@ -22,7 +22,9 @@ print(corpusmill.__file__)
 assert main("tokenize --input in.txt --tokenizer bytes --output tokens".split()) == 0
 assert main("count --tokens tokens --output counts --workers 2".split()) == 0
 assert main("distributions --counts counts --output tables".split()) == 0
+assert main("enrich --tokens tokens --counts counts --output targets".split()) == 0
 assert main(["query", "tables", "the "]) == 0
+assert "apache_beam" not in sys.modules  # which only --runner needs
 """
 
 
