@@ -8,7 +8,7 @@ import signal
 import threading
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -108,14 +108,31 @@ class Workers:
 
     def _started(self, number: int, module: str) -> list[Connection]:
         expect_workers(number, module)
-        while len(self._processes) < number:
-            ours, theirs = _CONTEXT.Pipe()
-            self._processes.append(_CONTEXT.Process(target=_serve, args=(theirs,), daemon=True))
-            self._connections.append(ours)
-            self._processes[-1].start()
-            # So that its end is the end of the connection.
-            theirs.close()
+        with _undisturbed():
+            while len(self._processes) < number:
+                ours, theirs = _CONTEXT.Pipe()
+                self._processes.append(_CONTEXT.Process(target=_serve, args=(theirs,), daemon=True))
+                self._connections.append(ours)
+                self._processes[-1].start()
+                # So that its end is the end of the connection.
+                theirs.close()
         return self._connections[:number]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Has Ctrl-C wait: a process that was told half of what to do would end with a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which is where the signal is handled
+        return
+    came: list[object] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _hand_out(work: Work, elements: Sequence[Any], connections: list[Connection]) -> list[Any]:

@@ -84,9 +84,9 @@ def job(tmp_path_factory):
     for number in range(6):
         texts = random_texts(number)
         write_jsonl(folder / "corpus" / f"{number}.jsonl", texts)
-    # So many that none is the last when the first is done.
+    # So many that there are many shards to do when the first is done.
     (folder / "many").mkdir()
-    for number in range(60):
+    for number in range(200):
         (folder / "many" / f"{number}.jsonl").hardlink_to(folder / "corpus" / f"{number % 6}.jsonl")
     small_book().write(str(folder / "codebook"))
     run(*TOKENIZE, folder / "corpus", "--output", folder / "tokens")
@@ -96,7 +96,7 @@ def job(tmp_path_factory):
     return folder
 
 
-TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--input"]
+TOKENIZE = ["tokenize", "--tokenizer", "bytes", "--shard-mib", 1, "--input"]
 COUNT = ["count", "--max-order", 4, "--run-tokens", 100_000, "--tokens"]
 
 

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from corpusmill.corpus.errors import CorpusmillError, DataError
+from corpusmill.pipelines.launching import local_workers
 from corpusmill.pipelines.launching.local_workers import Workers, grouped
 
 
@@ -88,6 +90,28 @@ def test_a_worker_that_dies_ends_the_job(tmp_path):
     with pytest.raises(CorpusmillError, match=message), Workers(2) as workers:
         workers.run(Note(str(tmp_path)), ["die", "wait"])
     assert not multiprocessing.active_children()
+
+
+def test_an_interrupt_while_a_process_starts_comes_when_it_has_started(tmp_path, monkeypatch):
+    started = []
+    start = local_workers._CONTEXT.Process.start
+
+    def interrupted_start(process):
+        signal.raise_signal(signal.SIGINT)
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(local_workers._CONTEXT.Process, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        workers.run(Note(str(tmp_path)), ["a", "b"])
+    assert len(started) == 2
+    assert not list(tmp_path.iterdir())
+    assert not multiprocessing.active_children()
+
+
+def test_workers_may_be_started_by_a_thread():
+    with ThreadPoolExecutor(1) as thread, Workers(2) as workers:
+        assert thread.submit(workers.map, divmod, [7, 8], 2).result() == [(3, 1), (4, 0)]
 
 
 @pytest.mark.parametrize(
