@@ -130,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
         folder = pathlib.Path(name)
         prepare(folder, arguments.corpus)
         kernel = kernel_rows(folder, arguments.repeat)
-        ngrams = sum(file.rows for file in read_manifest(f"{folder}/counts").data_files)
+        ngrams = read_manifest(f"{folder}/counts").rows
         many = ["--table-mib", str(_MANY * ngrams * 24 / 2**20)]
         steps = {
             "one table, 16 + 4": job(folder, arguments.repeat, "one"),

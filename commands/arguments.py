@@ -15,6 +15,7 @@ from corpusmill.corpus.options import (
     FOLDER,
     Option,
     declared,
+    flag,
     integer,
     positive_integer,
     positive_number,
@@ -141,7 +142,7 @@ def add_options(
         if isinstance(default, tuple):
             default = list(default)  # to which argparse adds
         parser.add_argument(
-            "--" + (option.name or name.replace("_", "-")),
+            flag(options, name),
             required=required,
             default=None if required else default,
             help=option.help.replace("%", "%%"),
@@ -158,12 +159,14 @@ def parsed(options: type[Options], arguments: argparse.Namespace, **others: Any)
       others: its other fields, or what else is to be taken for an option.
     """
     given = vars(arguments)
-    fields = {
-        name: given[dest]
-        for name, (_, option) in declared(options).items()
-        if (dest := (option.name or name).replace("-", "_")) in given
-    }
+    places = {name: destination(options, name) for name in declared(options)}
+    fields = {name: given[place] for name, place in places.items() if place in given}
     return options(**(fields | others))
+
+
+def destination(options: type[Any], name: str) -> str:
+    """Where the value of a field's option stands among parsed arguments."""
+    return flag(options, name).removeprefix("--").replace("-", "_")
 
 
 def reading(read: Callable[[str], Value]) -> Callable[[str], Value]:

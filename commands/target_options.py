@@ -2,25 +2,29 @@
 
 import argparse
 
-from corpusmill.commands.arguments import add_options, parsed
+from corpusmill.commands.arguments import add_options, destination, parsed
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import UsageError
-from corpusmill.corpus.options import declared
+from corpusmill.corpus.options import declared, flag
 from corpusmill.ngram_agg.target_options import TargetOptions
+
+# What these are by default depends on the scheme, and on the counts.
+_OPEN = {"tail_draws": None, "max_order": None}
 
 
 def add_target_options(group: argparse._ActionsContainer) -> None:
     """The options of a target; `target_options` reads them."""
-    # What they are by default depends on the scheme, and on the counts.
-    add_options(group, TargetOptions, tail_draws=None, max_order=None)
+    add_options(group, TargetOptions, **_OPEN)
 
 
 def given_target_options(arguments: argparse.Namespace) -> list[str]:
-    """Names of those that have another value than by default."""
-    usual = {name: field.default for name, (field, _) in declared(TargetOptions).items()}
-    usual |= {"tail_draws": None, "max_order": None}
-    usual["draw_seed"] = usual.pop("seed")
-    return [name for name, value in usual.items() if getattr(arguments, name) != value]
+    """Those that have another value than by default, as they are typed."""
+    usual = {name: field.default for name, (field, _) in declared(TargetOptions).items()} | _OPEN
+    return [
+        flag(TargetOptions, name)
+        for name, value in usual.items()
+        if getattr(arguments, destination(TargetOptions, name)) != value
+    ]
 
 
 def target_options(arguments: argparse.Namespace, counts: str) -> TargetOptions:

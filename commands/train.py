@@ -50,7 +50,6 @@ def _target_options(arguments: argparse.Namespace) -> TargetOptions | None:
     given = given_target_options(arguments)
     if given:
         raise UsageError(
-            f"--{given[0].replace('_', '-')} is for targets that are computed: --objective compact"
-            " with --counts"
+            f"{given[0]} is for targets that are computed: --objective compact with --counts"
         )
     return None

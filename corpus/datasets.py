@@ -144,6 +144,11 @@ class Manifest:
         """The Parquet files, by name."""
         return [file for file in self.files if file.name.endswith(".parquet")]
 
+    @property
+    def rows(self) -> int:
+        """Of all data files."""
+        return sum(file.rows for file in self.data_files)
+
     def to_json(self) -> str:
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         if (backend := fields.pop("backend")) is not None:

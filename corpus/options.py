@@ -67,6 +67,11 @@ def declared(options: type[Any]) -> dict[str, tuple["dataclasses.Field[Any]", Op
     }
 
 
+def flag(options: type[Any], name: str) -> str:
+    """What is typed for a field, such as `--max-order`."""
+    return "--" + (declared(options)[name][1].name or name.replace("_", "-"))
+
+
 def share(text: str) -> float:
     """Reads a value such as `0.1%` or `0.001`."""
     try:

@@ -34,6 +34,7 @@ from corpusmill.ngram_agg.packing import Key, Packing, pack_one
 from corpusmill.ngram_agg.partitions import (
     Cut,
     KeySample,
+    add_sample,
     empty_sample,
     merge_samples,
     partition_cuts,
@@ -46,6 +47,8 @@ SPILLED = ".arrow"
 _BYTES_PER_NGRAM = 16
 # Sources merged at once; a block of each is in memory.
 FAN_IN = 32
+# Samples of some of the files, a megabyte each, that a process holds of however many there are.
+_SAMPLES = 64
 # A sum of runs is merged once it has grown to so many times the last merge.
 _GROWTH = 4
 
@@ -157,10 +160,18 @@ def merge_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: lis
     return write_part((number, merged_to_few(sources, parts)), parts, cuts)
 
 
+def _sample_files(urls: Sequence[str], packing: Packing) -> KeySample:
+    held = [empty_sample()]
+    for url in urls:
+        held = add_sample(held, sample_file(url, packing))
+    return merge_samples(held)
+
+
 def find_cuts(sources: Sequence[str], parts: CountsParts, workers: Workers) -> list[Cut]:
     """The cuts between partitions of equal size."""
     files = [file for source in sources for file in source_files(source)]
-    samples = workers.map(sample_file, files, parts.packing)
+    some = [files[first::_SAMPLES] for first in range(min(_SAMPLES, len(files)))]
+    samples = workers.map(_sample_files, some, parts.packing)
     return cut_partitions(merge_samples([empty_sample(), *samples]), parts)
 
 

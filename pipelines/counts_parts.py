@@ -18,6 +18,7 @@ from corpusmill.pipelines.counts_merging import (
     add_run,
     cut_partitions,
     merged_if_many,
+    merged_to_few,
     sample_file,
     slices,
     source_files,
@@ -99,10 +100,7 @@ class MergeRuns(beam.CombineFn):
         return merged_if_many([*accumulator, part], self._parts)
 
     def merge_accumulators(self, accumulators: Iterable[list[Slice]]) -> list[Slice]:
-        merged: list[Slice] = []
-        for part in itertools.chain.from_iterable(accumulators):
-            merged = self.add_input(merged, part)
-        return merged
+        return merged_to_few(itertools.chain.from_iterable(accumulators), self._parts)
 
     def extract_output(self, accumulator: list[Slice]) -> list[Slice]:
         return accumulator

@@ -85,7 +85,7 @@ class DistributionsJob:
 
     @property
     def ngrams(self) -> int:
-        return sum(file.rows for file in self.manifest.data_files)
+        return self.manifest.rows
 
     @property
     def writer(self) -> DatasetWriter:

@@ -105,8 +105,7 @@ class EnrichJob:
     @property
     def one_table_mib(self) -> float:
         """About the size of one table of all contexts."""
-        ngrams = sum(file.rows for file in self.counts_manifest.data_files)
-        return ngrams * bytes_per_ngram(self.targets.min_count) / 2**20
+        return self.counts_manifest.rows * bytes_per_ngram(self.targets.min_count) / 2**20
 
     @property
     def is_one_table(self) -> bool:

@@ -79,9 +79,7 @@ class MergeJob:
 
     @property
     def ngrams(self) -> int:
-        return sum(
-            file.rows for manifest in self.manifests.values() for file in manifest.data_files
-        )
+        return sum(manifest.rows for manifest in self.manifests.values())
 
     @property
     def stages(self) -> tuple[Stage, ...]:

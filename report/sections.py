@@ -57,7 +57,7 @@ def of_tokens(dataset: Dataset, lengths: Frequencies) -> Section:
     """The documents of a tokens or compressed dataset, or examples."""
     kind = dataset.manifest.kind
     if kind == "examples":
-        things, number = kind, sum(file.rows for file in dataset.manifest.data_files)
+        things, number = kind, dataset.manifest.rows
     else:
         things, number = "documents", dataset.manifest.properties["documents"]
     text_bytes = lengths.positions_from()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.corpus.errors import UsageError
-from corpusmill.corpus.options import FILE, FOLDER, option
+from corpusmill.corpus.options import FILE, FOLDER, flag, option
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.model_config import SIZES, ModelConfig
 
@@ -291,7 +291,7 @@ _SHAPE = ("size", "width", "heads", "layers", "mlp_width")
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return flag(TrainOptions, name)
 
 
 def _listed(accepted: tuple[str | None, ...]) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from corpusmill.corpus.datasets import read_manifest
+from corpusmill.pipelines import counts_merging
 from tests.integration.samples import assert_same_data, random_texts, run, write_jsonl
 
 # Several input files, shards, runs and partitions, so that there is something to get out of order.
@@ -47,6 +48,12 @@ def test_worker_processes(workers, corpus, job, tmp_path):
     run_job(tmp_path, [corpus], "--workers", workers)
     for kind in KINDS:
         assert_same_data(tmp_path / kind, job / kind)
+
+
+def test_samples_of_several_files_at_a_time(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(counts_merging, "_SAMPLES", 2)
+    run("count", "--tokens", job / "tokens", "--output", tmp_path / "counts", *SMALL)
+    assert_same_data(tmp_path / "counts", job / "counts")
 
 
 def test_another_run_in_the_same_way(corpus, job, tmp_path):

@@ -205,6 +205,7 @@ def test_the_mix_of_each_step():
         ({"clip": math.inf}, "--clip inf is not"),
         ({"mix": 1.01}, "--mix 1.01 is not a share from 0 to 1"),
         ({"optimizer": "adam"}, "--optimizer 'adam': there are adamw, adafactor"),
+        ({"workers": -1}, "--loader-workers -1 is not a number of at least 0"),
         ({"size": "1m"}, "--size '1m': there are 500k, 3m, "),
         ({"targets": None}, "--objective compact needs --targets"),
         ({"objective": "next-token"}, "--targets is for --objective compact"),
