@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
+from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
 from corpusmill.compress.codebooks import walks
 from corpusmill.compress.codebooks.checks import check_columns, check_trie
 from corpusmill.compress.codebooks.double_array import build_double_array
 from corpusmill.compress.codebooks.trie import Trie
-from corpusmill.compress.codebooks.word_starts import word_starts
+from corpusmill.compress.codebooks.word_starts import with_word_starts
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
 
@@ -202,7 +202,9 @@ class Codebook:
           UsageError: there is no such parse.
           DataError: the codebook's trie doesn't have its strings.
         """
-        return self._encode(documents.data, documents.offsets, self._starts(documents), parse)
+        first, last = documents.offsets[[0, -1]]
+        own = ByteStrings(documents.data[first:last], documents.offsets - first)
+        return self._encode(own, own.offsets, parse)
 
     def encode_next(self, context: bytes, data: bytes, parse: str | None = None) -> Ids:
         """The ids of a part of a document.
@@ -213,28 +215,23 @@ class Codebook:
           parse: see `encode`.
         """
         whole = ByteStrings.of([context + data])
-        offsets = np.array([len(context), len(whole.data)])
-        return self._encode(whole.data, offsets, self._starts(whole), parse)[0]
-
-    def _starts(self, documents: ByteStrings) -> Bytes | None:
-        """Where words start in the documents' data, if that makes a difference."""
-        return word_starts(documents) if self.boundaries == "words" else None
+        return self._encode(whole, np.array([len(context), len(whole.data)]), parse)[0]
 
     def _encode(
-        self, data: Bytes, offsets: Offsets, starts: Bytes | None, parse: str | None
+        self, documents: ByteStrings, offsets: Offsets, parse: str | None
     ) -> tuple[Ids, Offsets]:
         parse = self.resolve_parse(parse)
-        data, bounds = read_only(data), read_only(offsets)
+        is_marked = self.boundaries == "words"
+        text = with_word_starts(documents) if is_marked else read_only(documents.data)
+        bounds = read_only(offsets)
         # An id stands for a byte at least. Memory that isn't written to is never really taken.
         ids = np.empty(bounds[-1] - bounds[0], self.dtype)
         id_offsets = np.zeros(len(bounds), np.int64)
         if parse == "flexible":
-            walks.encode_flexible(
-                self._nodes, data, starts, bounds, self._longest, ids, id_offsets[1:]
-            )
+            walks.encode_flexible(self._nodes, text, bounds, self._longest, ids, id_offsets[1:])
             return ids[: id_offsets[-1]].copy(), id_offsets
         cuts = walks.lane_cuts(bounds)
-        walks.encode_greedy(self._nodes, data, starts, bounds, cuts, ids, id_offsets[1:])
+        walks.encode_greedy(self._nodes, text, bounds, cuts, ids, id_offsets[1:])
         return _close_gaps(ids, id_offsets, bounds[cuts] - bounds[0], cuts)
 
     def windows(self, documents: ByteStrings, parse: str | None = None) -> tuple[Offsets, Offsets]:

@@ -1,7 +1,7 @@
 """Compiled walks through a codebook: text to ids and back.
 
-One walk waits for memory at each byte. So several documents are walked at once, and nothing
-branches on what a byte turns out to be.
+One walk waits for memory at each byte, so several documents are walked at once. Text that is walked
+is bytes (uint8) or bytes with where words start and end (uint16, `with_word_starts`).
 """
 
 from typing import Any
@@ -16,10 +16,15 @@ Words = npt.NDArray[Any]
 
 LANES = 8
 _ROOT = np.uint64(256)
-# Of the words of `fuse_nodes`.
-_END = np.uint64(1 << 8)
-_BASE_AT, _BASE_MASK = np.uint64(9), np.uint64((1 << 31) - 1)
+_BYTE = np.uint64(0xFF)
+# Of text: a word starts at this byte, or behind it. Of the words of `fuse_nodes`: nothing, and
+# whether a string ends there.
+_START, _END = np.uint64(1 << 8), np.uint64(1 << 9)
+_BASE_AT, _BASE_MASK = np.uint64(10), np.uint64((1 << 30) - 1)
 _CODE_AT = np.uint64(40)
+# What is known of a lane stands side by side: a register for each would be too many.
+_DOCUMENT, _LANE_END, _DOCUMENT_END, _AT, _OUT = map(np.uint64, range(5))
+_BASE, _LAST, _STOP, _WORD, _FIELDS = map(np.uint64, range(5, 10))
 
 
 def lane_cuts(offsets: Offsets) -> Offsets:
@@ -41,8 +46,8 @@ def fuse_nodes(
       low_codes: see `DoubleArray`.
       high_codes: see `DoubleArray`.
       ends: see `DoubleArray`.
-      nodes: filled, uint64: from the lowest bit on 8 bits of the byte, one that says whether a
-        string ends there, 31 of the base and 24 of the code.
+      nodes: filled, uint64: from the lowest bit on 8 bits of the byte, a 0, a bit that says whether
+        a string ends there, 30 of the base and 24 of the code.
     """
     high_mask = -1 if len(high_codes) > 1 else 0
     for slot in range(len(slots)):
@@ -50,19 +55,12 @@ def fuse_nodes(
         base = (word >> np.uint64(8)) + (word >> np.uint64(12))
         code = np.uint64(high_codes[slot & high_mask]) << np.uint64(16) | np.uint64(low_codes[slot])
         end = np.uint64(1 if ends is None else ends[slot])
-        low = (word & np.uint64(0xFF)) | end << np.uint64(8)
-        nodes[slot] = low | base << _BASE_AT | code << _CODE_AT
+        nodes[slot] = (word & _BYTE) | end * _END | base << _BASE_AT | code << _CODE_AT
 
 
 @compiled
 def encode_greedy(
-    nodes: Words,
-    data: Bytes,
-    starts: Bytes | None,
-    offsets: Offsets,
-    cuts: Offsets,
-    ids: Words,
-    id_ends: Offsets,
+    nodes: Words, text: Words, offsets: Offsets, cuts: Offsets, ids: Words, id_ends: Offsets
 ) -> None:
     """Cuts documents into the longest strings.
 
@@ -71,112 +69,93 @@ def encode_greedy(
 
     Args:
       nodes: see `fuse_nodes`.
-      data: documents.
-      starts: where words start (`word_starts`), one more than bytes; None where strings
-        may begin and end anywhere, and what they need is left out of the compiled code.
-      offsets: where documents begin and end in `data`.
+      text: documents.
+      offsets: where documents begin and end in it.
       cuts: lane l walks documents cuts[l] to cuts[l + 1].
       ids: filled; lane l writes from offsets[cuts[l]] - offsets[0] on.
       id_ends: filled: where each document's ids end in `ids`.
     """
     one = np.uint64(1)
-    lanes = len(cuts) - 1
-    document = np.empty(lanes, np.int64)
-    lane_end = np.empty(lanes, np.int64)
-    at = np.zeros(lanes, np.uint64)
-    end = np.zeros(lanes, np.uint64)
-    out = np.empty(lanes, np.uint64)
-    base = np.empty(lanes, np.uint64)
-    # The node of the longest string found, 0 before there is one, and where the string ends.
-    last = np.zeros(lanes, np.uint64)
-    stop = np.zeros(lanes, np.uint64)
-    # 1 where the string began with a word, and 2 more once it goes beyond a word.
-    state = np.zeros(lanes, np.uint8)
-    # The lanes that still walk stand first.
-    walking = lanes
-    for lane in range(lanes):
-        document[lane] = cuts[lane] - 1
-        lane_end[lane] = cuts[lane + 1]
-        out[lane] = np.uint64(offsets[cuts[lane]] - offsets[0])
+    # Of the lanes that still walk, which stand first. At and stop are where the walk is and where
+    # the longest string ended that was found; last is that string's node, 0 before there is one.
+    # Word is what text and node must have in common: the byte, and that no word starts, if the
+    # string began within one; and `_END` once it has gone beyond a word and must end with one.
+    lanes = np.zeros((len(cuts) - 1) * _FIELDS, np.uint64)
+    walking = np.uint64(len(lanes))
+    for number in range(len(cuts) - 1):
+        lane = np.uint64(number) * _FIELDS
+        lanes[lane + _DOCUMENT] = np.uint64(cuts[number]) - one
+        lanes[lane + _LANE_END] = cuts[number + 1]
+        lanes[lane + _OUT] = offsets[cuts[number]] - offsets[0]
     while walking:
-        lane = 0
-        steps = np.int64(1) << 62
+        lane = np.uint64(0)
+        steps = np.uint64(1) << np.uint64(62)
         while lane < walking:
-            if at[lane] == end[lane]:
-                first = stop[lane]
-                if last[lane]:
-                    ids[out[lane]] = last[lane] >> _CODE_AT
-                    out[lane] += one
-                    id_ends[document[lane]] = out[lane]
-                if first == end[lane]:
-                    document[lane] += 1
-                    while document[lane] < lane_end[lane] and (
-                        offsets[document[lane]] == offsets[document[lane] + 1]
+            if lanes[lane + _AT] == lanes[lane + _DOCUMENT_END]:
+                first = lanes[lane + _STOP]
+                document = lanes[lane + _DOCUMENT]
+                if lanes[lane + _LAST]:
+                    ids[lanes[lane + _OUT]] = lanes[lane + _LAST] >> _CODE_AT
+                    lanes[lane + _OUT] += one
+                    id_ends[document] = lanes[lane + _OUT]
+                if first == lanes[lane + _DOCUMENT_END]:
+                    document += one
+                    while document < lanes[lane + _LANE_END] and (
+                        offsets[document] == offsets[document + one]
                     ):
-                        id_ends[document[lane]] = out[lane]
-                        document[lane] += 1
-                    if document[lane] == lane_end[lane]:
-                        walking -= 1
-                        document[lane] = document[walking]
-                        lane_end[lane] = lane_end[walking]
-                        at[lane] = at[walking]
-                        end[lane] = end[walking]
-                        out[lane] = out[walking]
-                        base[lane] = base[walking]
-                        last[lane] = last[walking]
-                        stop[lane] = stop[walking]
-                        state[lane] = state[walking]
+                        id_ends[document] = lanes[lane + _OUT]
+                        document += one
+                    if document == lanes[lane + _LANE_END]:
+                        walking -= _FIELDS
+                        for field in range(_FIELDS):
+                            lanes[lane + field] = lanes[walking + field]
                         continue
-                    first = np.uint64(offsets[document[lane]])
-                    end[lane] = np.uint64(offsets[document[lane] + 1])
-                word = nodes[_ROOT + np.uint64(data[first])]
-                at[lane] = first + one
-                stop[lane] = first + one
-                last[lane] = word
-                base[lane] = (word >> _BASE_AT) & _BASE_MASK
-                if starts is not None:
-                    state[lane] = starts[first]
-                if at[lane] == end[lane]:
+                    first = np.uint64(offsets[document])
+                    lanes[lane + _DOCUMENT] = document
+                    lanes[lane + _DOCUMENT_END] = offsets[document + one]
+                byte = np.uint64(text[first])
+                node = nodes[_ROOT + (byte & _BYTE)]
+                lanes[lane + _AT] = first + one
+                lanes[lane + _STOP] = first + one
+                lanes[lane + _LAST] = node
+                lanes[lane + _BASE] = (node >> _BASE_AT) & _BASE_MASK
+                lanes[lane + _WORD] = (_BYTE | _START) ^ (byte & _START)
+                if lanes[lane + _AT] == lanes[lane + _DOCUMENT_END]:
                     continue
-            steps = min(steps, np.int64(end[lane] - at[lane]))
-            lane += 1
+            steps = min(steps, lanes[lane + _DOCUMENT_END] - lanes[lane + _AT])
+            lane += _FIELDS
         if not walking:
             break
         for _ in range(steps):
-            for lane in range(walking):
-                place = at[lane]
-                byte = np.uint64(data[place])
-                word = nodes[base[lane] + byte]
-                before = last[lane]
-                first = stop[lane]
-                ids[out[lane]] = before >> _CODE_AT
-                goes_on = (word & np.uint64(0xFF)) == byte
-                if starts is not None:
-                    goes_on &= (state[lane] | (np.uint8(1) - starts[place])) != np.uint8(0)
-                out[lane] += np.uint64(not goes_on)
-                word = word if goes_on else nodes[_ROOT + np.uint64(data[first])]
+            for lane in range(np.uint64(0), walking, _FIELDS):
+                place = lanes[lane + _AT]
+                first = lanes[lane + _STOP]
+                last = lanes[lane + _LAST]
+                word = lanes[lane + _WORD]
+                byte = np.uint64(text[place])
+                again = np.uint64(text[first])
+                node = nodes[lanes[lane + _BASE] + (byte & _BYTE)]
+                root = nodes[_ROOT + (again & _BYTE)]
+                goes_on = ((node ^ (byte & word)) & (_BYTE | _START)) == np.uint64(0)
+                if not goes_on:
+                    ids[lanes[lane + _OUT]] = last >> _CODE_AT
+                    lanes[lane + _OUT] += one
+                # Nothing branches on what is next: most of it can't be foreseen.
+                beyond = word | (byte & _START) << one
+                word = beyond if goes_on else (_BYTE | _START) ^ (again & _START)
+                node = node if goes_on else root
                 after = (place if goes_on else first) + one
-                at[lane] = after
-                base[lane] = (word >> _BASE_AT) & _BASE_MASK
-                is_end = (word & _END) != np.uint64(0)
-                if starts is not None:
-                    beyond = np.uint8(state[lane] | starts[place] << np.uint8(1))
-                    now = beyond if goes_on else starts[first]
-                    state[lane] = now
-                    is_end &= (now >> np.uint8(1) & (np.uint8(1) - starts[after])) == np.uint8(0)
-                last[lane] = word if is_end else before
-                stop[lane] = after if is_end else first
+                is_end = (node & _END & ~(word & ~byte)) != np.uint64(0)
+                lanes[lane + _AT] = after
+                lanes[lane + _BASE] = (node >> _BASE_AT) & _BASE_MASK
+                lanes[lane + _WORD] = word
+                lanes[lane + _LAST] = node if is_end else last
+                lanes[lane + _STOP] = after if is_end else first
 
 
 @compiled
 def encode_flexible(
-    nodes: Words,
-    data: Bytes,
-    starts: Bytes | None,
-    offsets: Offsets,
-    longest: int,
-    ids: Words,
-    id_ends: Offsets,
+    nodes: Words, text: Words, offsets: Offsets, longest: int, ids: Words, id_ends: Offsets
 ) -> None:
     """Cuts documents into strings, each as long as makes it and the longest one behind it longest.
 
@@ -196,7 +175,7 @@ def encode_flexible(
         at = offsets[document]
         end = offsets[document + 1]
         while at < end:
-            length = _walk(nodes, data, starts, at, end, path)
+            length = _walk(nodes, text, at, end, path)
             best = 0
             best_total = -1
             for first in range(length, 0, -1):
@@ -205,7 +184,7 @@ def encode_flexible(
                 place = (at + first) & (size - 1)
                 if known[place] != at + first:
                     known[place] = at + first
-                    reach[place] = _walk(nodes, data, starts, at + first, end, unused)
+                    reach[place] = _walk(nodes, text, at + first, end, unused)
                 if first + reach[place] > best_total:
                     best = first
                     best_total = first + reach[place]
@@ -219,32 +198,28 @@ def encode_flexible(
 
 
 @compiled
-def _walk(
-    nodes: Words, data: Bytes, starts: Bytes | None, first: int, end: int, path: Words
-) -> int:
+def _walk(nodes: Words, text: Words, first: int, end: int, path: Words) -> int:
     """The length of the longest string at a place, 0 at the end; `path` gets the nodes of all.
 
     path[i] is 0 where no string of i + 1 bytes may end.
     """
     base = _ROOT
     longest = 0
-    is_beyond = False
+    word = _BYTE
     for place in range(first, end):
-        byte = np.uint64(data[place])
-        word = nodes[base + byte]
-        if word & np.uint64(0xFF) != byte:
+        byte = np.uint64(text[place])
+        node = nodes[base + (byte & _BYTE)]
+        if (node ^ (byte & word)) & (_BYTE | _START):
             break
-        is_end = word & _END != np.uint64(0)
-        if starts is not None:
-            if place > first and starts[place]:
-                if not starts[first]:
-                    break
-                is_beyond = True
-            is_end &= not is_beyond or starts[place + 1] != 0
-        path[place - first] = word if is_end else np.uint64(0)
+        if place == first:
+            word = (_BYTE | _START) ^ (byte & _START)
+        else:
+            word |= (byte & _START) << np.uint64(1)
+        is_end = (node & _END & ~(word & ~byte)) != np.uint64(0)
+        path[place - first] = node if is_end else np.uint64(0)
         if is_end:
             longest = place + 1 - first
-        base = (word >> _BASE_AT) & _BASE_MASK
+        base = (node >> _BASE_AT) & _BASE_MASK
     return longest
 
 

@@ -6,16 +6,25 @@ tables whatever its own version; so the rule is the same everywhere, and never c
 
 import functools
 import unicodedata
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from corpusmill.ngram_agg.compiled import compiled
 
+Marked = npt.NDArray[np.uint16]
+# In compiled code: whoever knows that places aren't negative needn't ask.
+Place: TypeAlias = np.uint64
+
 # No start depends on bytes that are farther away than two characters of UTF-8.
 CONTEXT_BYTES = 8
 
-_SPACE, _LETTER, _NUMBER, _ALONE, _OTHER, _NOTHING = range(6)
+_BLANK, _ASCII = np.uint8(ord(" ")), np.uint8(128)
+# The bit of marked text that says whether a word starts.
+_START = np.uint16(8)
+_SPACE, _LETTER, _NUMBER, _ALONE, _JOINING, _OTHER, _NOTHING = range(7)
 _CLASSES = {"Z": _SPACE, "L": _LETTER, "M": _LETTER, "N": _NUMBER}
 _CONTROL_SPACES = "\t\n\v\f\r\x85"
 # Scripts written without blanks: Thai and Lao, Myanmar, Khmer, Hiragana and Katakana, Han.
@@ -27,16 +36,33 @@ _WITHOUT_BLANKS = (
 _TABLED = 0x30000
 
 
-def word_starts(documents: ByteStrings) -> Bytes:
+def word_starts(documents: ByteStrings, *, is_strict: bool = True) -> Bytes:
     """Where words start in documents.
+
+    Args:
+      documents: any bytes.
+      is_strict: whether each letter of a script without blanks is a word, as the rule is;
+        otherwise it belongs to whatever stands beside it.
 
     Returns:
       uint8 of shape [bytes of `documents.data` + 1]: 1 where a word starts, and where a document
       begins or ends; 0 at all other bytes and at those that belong to no document.
     """
-    starts = np.zeros(len(documents.data) + 1, np.uint8)
-    _mark(read_only(documents.data), read_only(documents.offsets), _classes(), starts)
-    return starts
+    return (_marked(documents, is_strict) >> 8).astype(np.uint8)
+
+
+def with_word_starts(documents: ByteStrings) -> Marked:
+    """The documents' bytes, 256 more where a word starts and 512 more where one starts behind."""
+    text = _marked(documents, is_strict=True)
+    _mark_ends(text)
+    return read_only(text)
+
+
+def _marked(documents: ByteStrings, is_strict: bool) -> Marked:
+    text = np.zeros(len(documents.data) + 1, np.uint16)
+    data, offsets = read_only(documents.data), read_only(documents.offsets)
+    _mark(data, offsets, _classes(is_strict), text)
+    return text
 
 
 def character_starts(documents: ByteStrings) -> Bytes:
@@ -47,7 +73,7 @@ def character_starts(documents: ByteStrings) -> Bytes:
 
 
 @functools.cache
-def _classes() -> Bytes:
+def _classes(is_strict: bool) -> Bytes:
     """The class of each character that may be something else than `_OTHER`."""
     category = unicodedata.ucd_3_2_0.category
     classes = [_CLASSES.get(category(chr(point))[0], _OTHER) for point in range(_TABLED)]
@@ -56,36 +82,115 @@ def _classes() -> Bytes:
     table = np.array(classes, np.uint8)
     for first, last in _WITHOUT_BLANKS:
         part = table[first : last + 1]
-        part[part == _LETTER] = _ALONE
+        part[part == _LETTER] = _ALONE if is_strict else _JOINING
     return read_only(table)
 
 
 @compiled
-def _mark(data: Bytes, offsets: Offsets, classes: Bytes, starts: Bytes) -> None:
+def _mark(data: Bytes, offsets: Offsets, classes: Bytes, text: Marked) -> None:
+    one, two = np.uint64(1), np.uint64(2)
+    _mark_ascii(data, np.uint64(offsets[0]), np.uint64(offsets[-1]), text)
     for document in range(len(offsets) - 1):
         begin, end = np.uint64(offsets[document]), np.uint64(offsets[document + 1])
-        before = np.uint8(_NOTHING)
-        follows_blank = np.uint8(0)
+        if end - begin > one:
+            # What stands behind the last character is of another document.
+            before, last = data[end - two], data[end - one]
+            is_new = classes[before] != classes[last] and before != _BLANK and last < _ASCII
+            text[end - one] = np.uint16(last) | np.uint16(is_new) << _START
+            _mark_others(data, begin, end, classes, text)
+        if end > begin:
+            text[begin] = np.uint16(data[begin]) | np.uint16(1) << _START
+        text[end] |= np.uint16(1) << _START
+
+
+@compiled
+def _mark_ascii(data: Bytes, first: Place, last: Place, text: Marked) -> None:
+    """Writes all bytes but the first and last, as they are if they and their neighbours are ASCII.
+
+    Nothing branches and nothing is looked up, so that one instruction does many bytes.
+    """
+    one = np.uint64(1)
+    if last - first <= one:
+        return
+    for place in range(first + one, last - one):
+        before, byte = data[place - one], data[place]
+        is_new = np.uint8(before != _BLANK) & np.uint8(_ascii_class(before) != _ascii_class(byte))
+        goes_on = np.uint8(_ascii_class(data[place + one]) != _ascii_class(_BLANK))
+        is_start = is_new | (np.uint8(byte == _BLANK) & goes_on)
+        text[place] = np.uint16(byte) | np.uint16(is_start) << _START
+
+
+@compiled
+def _ascii_class(byte: np.uint8) -> np.uint8:
+    """A number for the class of an ASCII character, another one than in `_classes`."""
+    is_letter = np.uint8((byte | np.uint8(0x20)) - np.uint8(ord("a"))) < np.uint8(26)
+    is_number = np.uint8(byte - np.uint8(ord("0"))) < np.uint8(10)
+    is_space = (byte == _BLANK) | (np.uint8(byte - np.uint8(ord("\t"))) < np.uint8(5))
+    return np.uint8(
+        np.uint8(is_letter) | np.uint8(np.uint8(is_number) << 1) | np.uint8(np.uint8(is_space) << 2)
+    )
+
+
+@compiled
+def _mark_others(data: Bytes, begin: Place, end: Place, classes: Bytes, text: Marked) -> None:
+    """Marks a document's characters that aren't ASCII, or stand beside one that isn't."""
+    one = np.uint64(1)
+    at = _next_other(data, begin, end)
+    while at < end:
+        before, follows_blank = np.uint8(_NOTHING), np.uint8(0)
+        if at > begin:
+            at -= one
+        if at > begin:
+            before = classes[data[at - one]]
+            follows_blank = np.uint8(data[at - one] == _BLANK)
         # What is known of the character at `place`; the next one may add to it.
-        place, is_start = begin, np.uint8(0)
-        at = begin
-        while at < end:
+        place, is_start = at, np.uint8(0)
+        ascii_in_a_row = 0
+        while at < end and ascii_in_a_row < 2:
             byte = data[at]
             kind = classes[byte]
             size = 1
-            if byte >= 128:
+            ascii_in_a_row += 1
+            if byte >= _ASCII:
                 point, size = _character(data, int(at), int(end))
                 kind = classes[point] if 0 <= point < _TABLED else np.uint8(_OTHER)
-            # A blank belongs to the word that it stands before.
-            starts[place] = is_start | (follows_blank & np.uint8(kind != np.uint8(_SPACE)))
-            is_new = np.uint8(kind != before) | np.uint8(kind == np.uint8(_ALONE))
+                ascii_in_a_row = 0
+            if at > place:
+                # A blank belongs to the word that it stands before.
+                is_start |= follows_blank & np.uint8(kind != _SPACE)
+                text[place] = np.uint16(data[place]) | np.uint16(is_start) << _START
+            is_apart = np.uint8(before != _JOINING) & np.uint8(kind != _JOINING)
+            is_new = (np.uint8(kind != before) & is_apart) | np.uint8(kind == _ALONE)
             place, is_start = at, is_new & (np.uint8(1) - follows_blank)
             before = kind
-            follows_blank = np.uint8(byte == np.uint8(ord(" ")))
+            follows_blank = np.uint8(byte == _BLANK)
             at += np.uint64(size)
-        starts[place] = is_start
-        starts[begin] = 1
-        starts[end] = 1
+        if at == end:
+            text[place] = np.uint16(data[place]) | np.uint16(is_start) << _START
+        at = _next_other(data, at, end)
+
+
+@compiled
+def _next_other(data: Bytes, at: Place, end: Place) -> Place:
+    """The first byte from a place on that isn't ASCII, or the end."""
+    step = np.uint64(32)
+    while end - at >= step:
+        found = np.uint8(0)
+        for place in range(at, at + step):
+            found |= data[place]
+        if found >= _ASCII:
+            break
+        at += step
+    while at < end and data[at] < _ASCII:
+        at += np.uint64(1)
+    return at
+
+
+@compiled
+def _mark_ends(text: Marked) -> None:
+    one = np.uint64(1)
+    for place in range(np.uint64(0), np.uint64(len(text)) - one):
+        text[place] |= (text[place + one] & (np.uint16(1) << _START)) << np.uint16(1)
 
 
 @compiled
