@@ -26,6 +26,10 @@ _GROWING, _SETTLING = 8, 12
 ROUNDS = _GROWING + _SETTLING + 1
 # Pairs that overlap are counted both, and only one of them can be used.
 _OVERLAP = 2
+# Worths are in tenths of an id that is saved. What is discounted is 1.5 passages.
+_SAVED, _DISCOUNT = 10, 15
+# Strings of several words are harder to learn than they are short: docs/codebooks.md.
+_SPANNING = 4
 # Worth of a single byte, without which not all bytes could be encoded.
 _KEPT = 1 << 62
 
@@ -40,12 +44,15 @@ class Fitting:
       parse: `greedy` or `flexible`, how text is going to be cut.
       boundaries: `none`, or `words` for strings that go beyond a word from its start to another's
         end only.
+      passage: bytes of a passage, or a few more. A string that is used in p of them is worth
+        (p - 1.5) / p of what it saves, but a tenth at least: it will be used less in other text.
     """
 
     text: ByteStrings
     size: int
     parse: str
     boundaries: str
+    passage: int = 1 << 14
 
     def next_round(self, number: int, trie: Trie | None) -> Trie:
         """The strings of a round: those of the round before without the worst, and new ones.
@@ -57,7 +64,7 @@ class Fitting:
         strings = _single_bytes() if trie is None else trie.strings()
         book = self._book(strings)
         ids, offsets = book.encode_batch(self.text)
-        worth = _worth(book, strings, ids)
+        worth = self._worth(book, strings, ids, offsets)
         if number == ROUNDS - 1:
             return Trie.of(self._filled(strings.take(_best(worth, self.size))))
         most = self._most(number)
@@ -100,7 +107,32 @@ class Fitting:
         left, right = np.divmod(keys[chosen].astype(np.int64), len(strings))
         both = np.stack([left, right], 1).ravel()
         joined = strings.take(both)
-        return ByteStrings(joined.data, joined.offsets[::2]), counts[chosen] // _OVERLAP
+        new = ByteStrings(joined.data, joined.offsets[::2])
+        return new, self._priced(new, counts[chosen] * _SAVED // _OVERLAP)
+
+    def _worth(self, book: Codebook, strings: ByteStrings, ids: Ids, offsets: Offsets) -> Words:
+        """What each string saves, int64: its uses, times how many ids it takes without it.
+
+        Ids count `_SAVED`, less where the string is used in few passages.
+        """
+        parts, uses, passages, seen = (np.zeros(len(strings), np.int64) for _ in range(4))
+        slots, ends = book.columns["slots"], book.columns.get("ends")
+        _count_parts(slots, ends, read_only(strings.data), read_only(strings.offsets), parts)
+        lengths = strings.lengths()
+        _count_uses(ids, offsets, lengths, self.passage, uses, passages, seen)
+        rate = np.maximum(1, _SAVED * passages - _DISCOUNT)
+        worth = self._priced(strings, uses * (parts - 1) * rate // np.maximum(1, passages))
+        return np.where(parts > 1, worth, _KEPT * (lengths == 1))
+
+    def _priced(self, strings: ByteStrings, worth: Words) -> Words:
+        """Worths without what strings of several words cost, if that makes a difference."""
+        if self.boundaries != "words":
+            return worth
+        is_start = word_starts(strings, is_strict=False)
+        starts = np.concatenate([[0], np.cumsum(is_start, dtype=np.int64)])
+        begins, ends = strings.offsets[:-1], strings.offsets[1:]
+        is_spanning = starts[ends] > starts[begins + 1]
+        return np.where(is_spanning, worth // _SPANNING, worth)
 
     def _filled(self, strings: ByteStrings) -> ByteStrings:
         """With strings that nobody needs, where text has too few: the first ones of two bytes."""
@@ -114,15 +146,6 @@ class Fitting:
 
 def _single_bytes() -> ByteStrings:
     return ByteStrings(np.arange(256, dtype=np.uint8), np.arange(257))
-
-
-def _worth(book: Codebook, strings: ByteStrings, ids: Ids) -> Words:
-    """The ids that each string saves, int64: its uses, times how many ids it takes without it."""
-    uses = np.bincount(ids, minlength=len(strings))
-    parts = np.empty(len(strings), np.int64)
-    slots, ends = book.columns["slots"], book.columns.get("ends")
-    _count_parts(slots, ends, read_only(strings.data), read_only(strings.offsets), parts)
-    return np.where(parts > 1, uses * (parts - 1), _KEPT * (strings.lengths() == 1))
 
 
 def _best(worth: Words, size: int) -> Words:
@@ -183,6 +206,32 @@ def _count_runs(keys: Words, counts: Offsets) -> int:
             found += 1
         begin = end
     return found
+
+
+@compiled
+def _count_uses(
+    ids: Ids,
+    offsets: Offsets,
+    lengths: Offsets,
+    most: int,
+    uses: Words,
+    passages: Words,
+    seen: Words,
+) -> None:
+    """How often each string is used, and in how many passages; `seen` is the last one's number."""
+    passage = 0
+    for document in range(len(offsets) - 1):
+        passage += 1
+        size = 0
+        for place in range(offsets[document], offsets[document + 1]):
+            if size >= most:
+                passage += 1
+                size = 0
+            string = ids[place]
+            uses[string] += 1
+            passages[string] += seen[string] != passage
+            seen[string] = passage
+            size += lengths[string]
 
 
 @compiled

@@ -12,7 +12,7 @@ from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codebooks import used_strings
 from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
 from corpusmill.compress.codebooks.trie import Trie
-from tests.compress.oracles import characters_of, word_starts_of
+from tests.compress.oracles import characters_of, class_of, word_starts_of
 from tests.compress.samples import HARD, TEXT
 
 WORDS = ["the cat", " sat on", " the mat", "\n", "猫は好き", ", 12", "x", "\xa0"]
@@ -63,21 +63,29 @@ def test_pairs_are_counted_where_they_may_be_strings(boundaries, texts):
     new, gains = fitting._pairs(strings, ids, offsets, 10_000)
     order = sorted(expected, key=lambda pair: (-expected[pair], pair))
     assert list(new) == [strings[left] + strings[right] for left, right in order]
-    assert gains.tolist() == [expected[pair] // 2 for pair in order]
+    assert gains.tolist() == [
+        priced(string, 5 * expected[pair], boundaries)
+        for string, pair in zip(new, order, strict=True)
+    ]
     few, _ = fitting._pairs(strings, ids, offsets, 2)
     assert list(few) == list(new)[:4]
 
 
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
-def test_a_string_is_worth_the_ids_that_it_saves(boundaries):
-    text = ByteStrings.of(TEXT * 3)
-    fitting = used_strings.Fitting(text, 1 << 9, "greedy", boundaries)
-    strings = grown(fitting, 12).strings()
+@pytest.mark.parametrize("passage", [5, 40, 1 << 14])
+def test_a_string_is_worth_the_ids_that_it_saves(boundaries, passage):
+    text = ByteStrings.of([*TEXT * 3, b" ".join(TEXT) * 4])
+    fitting = used_strings.Fitting(text, 1 << 9, "greedy", boundaries, passage)
+    strings = grown(fitting, 4).strings()
     book = fitting._book(strings)
-    ids, _ = book.encode_batch(text)
-    found = used_strings._worth(book, strings, ids)
-    uses = np.bincount(ids, minlength=len(strings))
+    ids, offsets = book.encode_batch(text)
+    found = fitting._worth(book, strings, ids, offsets)
     known = list(strings)
+    uses, passages = Counter(), Counter()
+    for first, last in itertools.pairwise(offsets):
+        for part in passages_of([known[code] for code in ids[first:last]], passage):
+            uses.update(part)
+            passages.update(set(part))
     for code, string in enumerate(known):
         if len(string) == 1:
             assert found[code] == used_strings._KEPT
@@ -87,7 +95,50 @@ def test_a_string_is_worth_the_ids_that_it_saves(boundaries):
         while rest:
             rest = rest[max(len(s) for s in known if rest.startswith(s) and s != string) :]
             parts += 1
-        assert found[code] == uses[code] * (parts - 1)
+        seen = max(1, passages[string])
+        saved = uses[string] * (parts - 1) * max(1, 10 * seen - 15) // seen
+        assert found[code] == priced(string, saved, boundaries)
+    assert max(passages.values()) > 3
+
+
+def passages_of(strings, size):
+    """The strings of a document, a list of them for each passage of so many bytes or a few more."""
+    parts = [[]]
+    for string in strings:
+        if sum(map(len, parts[-1])) >= size:
+            parts.append([])
+        parts[-1].append(string)
+    return parts
+
+
+def priced(string, worth, boundaries):
+    """A quarter for a string of several words; those without blanks join what is beside them."""
+    places = characters_of(string)
+    classes = [class_of(character) for _, character in places]
+    words = 1
+    for (_, before), kinds in zip(places, itertools.pairwise(classes), strict=False):
+        words += before != " " and kinds[0] != kinds[1] and "without" not in "".join(kinds)
+    for (_, blank), kind in zip(places[1:], classes[2:], strict=False):
+        words += blank == " " and kind != "space"
+    return worth // 4 if boundaries == "words" and words > 1 else worth
+
+
+@pytest.mark.parametrize(
+    ("string", "is_spanning"),
+    [
+        (" of the", True),
+        ("the,", True),
+        (" the", False),
+        ("猫は", False),
+        ("猫\uff0c", False),
+        ("。x1", True),
+    ],
+)
+def test_a_string_of_several_words_is_worth_a_quarter(string, is_spanning):
+    fitting = used_strings.Fitting(ByteStrings.of([]), 512, "greedy", "words")
+    found = fitting._priced(ByteStrings.of([string]), np.array([403]))
+    assert found.tolist() == [100 if is_spanning else 403]
+    assert priced(string.encode(), 403, "words") == found[0]
 
 
 @pytest.mark.parametrize("parse", PARSES)
