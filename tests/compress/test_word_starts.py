@@ -8,7 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpusmill.compress.byte_strings import ByteStrings
-from corpusmill.compress.codebooks.word_starts import CONTEXT_BYTES, character_starts, word_starts
+from corpusmill.compress.codebooks.word_starts import (
+    CONTEXT_BYTES,
+    character_starts,
+    with_word_starts,
+    word_starts,
+)
 from tests.compress.oracles import characters_of, word_starts_of
 
 CHARACTERS = "ab1 \n\t_'.\x85\xa0\u0301\u3000猫かé½²🐈\U00030000\U0010ffff"
@@ -17,6 +22,10 @@ DATA = st.one_of(
     st.text(CHARACTERS, max_size=30).map(str.encode),
     st.text(max_size=20).map(str.encode),
     st.lists(st.sampled_from([b"\xe7", b"\x8c", b"\xab", b" ", b"a", b"\xf0\x9f"])).map(b"".join),
+    # Long enough for what is done many bytes at a time.
+    st.lists(st.one_of(st.text("ab1 \n.", max_size=80), st.text("é猫 ", max_size=2)), max_size=6)
+    .map("".join)
+    .map(str.encode),
 )
 
 
@@ -39,6 +48,14 @@ def test_documents_are_marked_each_for_itself(texts):
         begin, end = documents.offsets[i : i + 2]
         if text:
             assert found[begin : end + 1].tolist() == word_starts_of(text)
+
+
+@given(st.lists(DATA, max_size=5))
+def test_marked_text_says_where_words_start_and_end(texts):
+    documents = ByteStrings.of([b"ab", *texts, b" c"])
+    starts = word_starts(documents).astype(np.uint16)
+    expected = documents.data + (starts[:-1] << 8) + (starts[1:] << 9)
+    assert with_word_starts(documents)[:-1].tolist() == expected.tolist()
 
 
 @given(DATA, st.integers(0, 60))
