@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ import numpy as np
 from benchmarks import data, measure
 from benchmarks.codebook import _HELD_OUT, Text, _limited, bpe_ids, train_bpe
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, NgramModel, freeze
-from corpusmill.compress.codebooks.codebook import PARSES
 from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts
 
+_WINDOW_BITS = 16
+# The one between is the default.
+_PHRASE_PRICES = (1, 4, 16)
 _MAX_ORDER = 5
 # Contexts of bytes that were seen once say next to nothing.
 _MIN_COUNT = 2
@@ -34,8 +37,9 @@ def main(argv: Sequence[str]) -> None:
     measure.print_table(
         "bytes an id on held-out documents, 65,536 entries each",
         (
-            *("corpus", "MB to fit on", "BPE, pre-tokenized", "BPE within lines", "optimal"),
-            *("used, no boundaries", "used, words", "flexible", "not UTF-8"),
+            *("corpus", "MB to fit on", "BPE, pre-tokenized", "BPE within lines"),
+            *codebooks(_WINDOW_BITS),
+            *("words, flexible", "not UTF-8"),
         ),
         [_compare(path, arguments.megabytes) for path in paths],
     )
@@ -51,16 +55,24 @@ def _compare(path: Path, megabytes: int) -> tuple[str | float, ...]:
         size / bpe_ids(train_bpe(text.train, pre_tokenized=each), text.held_out)
         for each in (True, False)
     ]
-    optimal = freeze(ngram_model_of(fit_on), FreezeOptions("optimal", 16), {}, fit_on)
-    greedy, flexible = (
-        freeze(None, FreezeOptions("used", 16, parse), {}, fit_on) for parse in PARSES
-    )
-    free = freeze(None, FreezeOptions("used", 16, boundaries="none"), {}, fit_on)
-    lengths = [
-        size / len(book.encode_batch(held_out)[0]) for book in (optimal, free, greedy, flexible)
+    made = codebooks(_WINDOW_BITS) | {"": FreezeOptions("used", _WINDOW_BITS, "flexible")}
+    books = [
+        freeze(ngram_model_of(fit_on) if each.allocation == "optimal" else None, each, {}, fit_on)
+        for each in made.values()
     ]
+    lengths = [size / len(book.encode_batch(held_out)[0]) for book in books]
     name = path.name.removesuffix(".jsonl.gz")
-    return name, len(fit_on.data) / 1e6, *bpe, *lengths, _broken_share(greedy)
+    return name, len(fit_on.data) / 1e6, *bpe, *lengths, _broken_share(books[-1])
+
+
+def codebooks(window_bits: int) -> dict[str, FreezeOptions]:
+    """What is compared, by names for it; all are for the greedy parse."""
+    used = partial(FreezeOptions, "used", window_bits)
+    return {
+        "`optimal`": FreezeOptions("optimal", window_bits),
+        "`used`, boundaries `none`": used(boundaries="none"),
+        **{f"words, phrase price {price}": used(phrase_price=price) for price in _PHRASE_PRICES},
+    }
 
 
 def _broken_share(book: Codebook) -> float:

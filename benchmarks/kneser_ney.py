@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from benchmarks import measure
 from benchmarks.codebook import Text, _limited_list, train_bpe
-from benchmarks.corpora import ngram_model_of
-from corpusmill.compress import ByteStrings, FreezeOptions, freeze
+from benchmarks.corpora import codebooks, ngram_model_of
+from corpusmill.compress import ByteStrings, freeze
 
 _ORDER = 5
 
@@ -82,11 +82,9 @@ def dictionaries(text: Text, window_bits: int) -> Iterator[tuple[str, Encode]]:
         bpe = train_bpe(text.train, pre_tokenized=pre_tokenized, vocabulary=size)
         yield name, lambda texts, bpe=bpe: [each.ids for each in bpe.encode_batch_fast(list(texts))]
     fit_on = ByteStrings.of(text.train)
-    for allocation, boundaries in (("optimal", "none"), ("used", "none"), ("used", "words")):
-        options = FreezeOptions(allocation, window_bits, boundaries=boundaries)
-        model = ngram_model_of(fit_on) if allocation == "optimal" else None
+    for name, options in codebooks(window_bits).items():
+        model = ngram_model_of(fit_on) if options.allocation == "optimal" else None
         book = freeze(model, options, {}, fit_on)
-        name = f"{allocation}, boundaries {boundaries}"
         yield name, lambda texts, book=book: [book.encode(each) for each in texts]
 
 

@@ -89,9 +89,10 @@ class FreezePlan:
     def describe(self) -> list[str]:
         options = self.job.options
         lines = [] if self.job.model is None else [f"model: {self.job.model.describe()}"]
+        price = "" if options.phrase_price is None else f", phrase price {options.phrase_price}"
         lines.append(
             f"codebook of 2^{options.window_bits} = {1 << options.window_bits:,} strings,"
-            f" allocation {options.allocation}, boundaries {options.boundaries}"
+            f" allocation {options.allocation}, boundaries {options.boundaries}{price}"
         )
         if self.job.tokens is not None:
             amount = min(self.text_bytes, _FIT_BYTES) / 2**20

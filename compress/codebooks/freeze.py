@@ -32,6 +32,8 @@ _ROUNDS = 6
 _ROUNDS_BY_PROBABILITY = 2
 # Strings are chosen among 2^_CANDIDATE_BITS times as many, where a double array can have them.
 _CANDIDATE_BITS = 1
+# Strings of several words make text short and hard to predict: docs/codebooks.md has the figures.
+_PHRASE_PRICE, _MAX_PHRASE_PRICE = 4, 1000
 # A prefix that begins fewer windows than one in 2^(window_bits + _RARE_BITS) is in no codebook.
 _RARE_BITS = 2
 
@@ -64,6 +66,13 @@ class FreezeOptions:
         None,
         choices=BOUNDARIES,
     )
+    phrase_price: int | None = option(
+        "with words: a string of several words counts one Nth of what it saves; the higher, the"
+        f" longer is text and the easier to predict (default: {_PHRASE_PRICE})",
+        None,
+        metavar="N",
+        read=whole_number(1, _MAX_PHRASE_PRICE),
+    )
 
     def __post_init__(self) -> None:
         if self.allocation not in ALLOCATIONS:
@@ -79,6 +88,18 @@ class FreezeOptions:
                 f"boundaries {self.boundaries} is for the allocation used only, not"
                 f" {self.allocation}"
             )
+        if self.phrase_price is None and self.boundaries == "words":
+            object.__setattr__(self, "phrase_price", _PHRASE_PRICE)
+        if self.phrase_price is not None:
+            if self.boundaries != "words":
+                raise UsageError(
+                    f"phrase-price {self.phrase_price} is for the boundaries words only, not"
+                    f" {self.boundaries}"
+                )
+            if not 1 <= self.phrase_price <= _MAX_PHRASE_PRICE:
+                raise UsageError(
+                    f"phrase-price {self.phrase_price} is not between 1 and {_MAX_PHRASE_PRICE}"
+                )
         if not MIN_WINDOW_BITS <= self.window_bits <= MAX_WINDOW_BITS:
             raise UsageError(
                 f"window-bits {self.window_bits} is not between {MIN_WINDOW_BITS} and"
@@ -145,7 +166,7 @@ def _fit_used(
     if model is not None:
         raise UsageError("the allocation used is made of text alone, not of a byte model")
     parsed = {"parse": options.parse, "boundaries": str(options.boundaries)}
-    fitting = Fitting(text, 1 << options.window_bits, **parsed)
+    fitting = Fitting(text, 1 << options.window_bits, **parsed, phrase_price=options.phrase_price)
     for number in range(keeper.complete, ROUNDS):
         trie = fitting.next_round(number, keeper.trie if number else None)
         progress(f"strings in use, round {number + 1} of {ROUNDS}", len(trie))

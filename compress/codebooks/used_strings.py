@@ -28,8 +28,6 @@ ROUNDS = _GROWING + _SETTLING + 1
 _OVERLAP = 2
 # Worths are in tenths of an id that is saved. What is discounted is 1.5 passages.
 _SAVED, _DISCOUNT = 10, 15
-# Strings of several words are harder to learn than they are short: docs/codebooks.md.
-_SPANNING = 4
 # Worth of a single byte, without which not all bytes could be encoded.
 _KEPT = 1 << 62
 
@@ -44,6 +42,8 @@ class Fitting:
       parse: `greedy` or `flexible`, how text is going to be cut.
       boundaries: `none`, or `words` for strings that go beyond a word from its start to another's
         end only.
+      phrase_price: a string of several words counts one so manyth of what it saves; None where
+        there are no words.
       passage: bytes of a passage, or a few more. A string that is used in p of them is worth
         (p - 1.5) / p of what it saves, but a tenth at least: it will be used less in other text.
     """
@@ -52,6 +52,7 @@ class Fitting:
     size: int
     parse: str
     boundaries: str
+    phrase_price: int | None
     passage: int = 1 << 14
 
     def next_round(self, number: int, trie: Trie | None) -> Trie:
@@ -125,14 +126,14 @@ class Fitting:
         return np.where(parts > 1, worth, _KEPT * (lengths == 1))
 
     def _priced(self, strings: ByteStrings, worth: Words) -> Words:
-        """Worths without what strings of several words cost, if that makes a difference."""
-        if self.boundaries != "words":
+        """Worths without what strings of several words cost."""
+        if self.phrase_price is None:
             return worth
         is_start = word_starts(strings, is_strict=False)
         starts = np.concatenate([[0], np.cumsum(is_start, dtype=np.int64)])
         begins, ends = strings.offsets[:-1], strings.offsets[1:]
-        is_spanning = starts[ends] > starts[begins + 1]
-        return np.where(is_spanning, worth // _SPANNING, worth)
+        is_phrase = starts[ends] > starts[begins + 1]
+        return np.where(is_phrase, worth // self.phrase_price, worth)
 
     def _filled(self, strings: ByteStrings) -> ByteStrings:
         """With strings that nobody needs, where text has too few: the first ones of two bytes."""

@@ -16,6 +16,7 @@ from tests.compress.oracles import characters_of, class_of, word_starts_of
 from tests.compress.samples import HARD, TEXT
 
 WORDS = ["the cat", " sat on", " the mat", "\n", "猫は好き", ", 12", "x", "\xa0"]
+PRICES = {"none": None, "words": 4}
 TEXTS = st.lists(
     st.one_of(st.lists(st.sampled_from(WORDS), max_size=8).map("".join).map(str.encode)),
     min_size=1,
@@ -46,10 +47,14 @@ def may_be(data, starts, begin, end, boundaries):
 @settings(max_examples=25, deadline=None)
 @given(TEXTS)
 def test_pairs_are_counted_where_they_may_be_strings(boundaries, texts):
-    fitting = used_strings.Fitting(ByteStrings.of([*TEXT, *texts]), 512, "greedy", boundaries)
+    fitting = used_strings.Fitting(
+        ByteStrings.of([*TEXT, *texts]), 512, "greedy", boundaries, PRICES[boundaries]
+    )
     strings = grown(fitting, 4).strings()
     # The text is another one than the strings were made of.
-    fitting = used_strings.Fitting(ByteStrings.of(texts), 512, "greedy", boundaries)
+    fitting = used_strings.Fitting(
+        ByteStrings.of(texts), 512, "greedy", boundaries, PRICES[boundaries]
+    )
     ids, offsets = fitting._book(strings).encode_batch(fitting.text)
     wanted = Counter()
     for text, first, last in zip(texts, offsets[:-1], offsets[1:], strict=True):
@@ -75,7 +80,7 @@ def test_pairs_are_counted_where_they_may_be_strings(boundaries, texts):
 @pytest.mark.parametrize("passage", [5, 40, 1 << 14])
 def test_a_string_is_worth_the_ids_that_it_saves(boundaries, passage):
     text = ByteStrings.of([*TEXT * 3, b" ".join(TEXT) * 4])
-    fitting = used_strings.Fitting(text, 1 << 9, "greedy", boundaries, passage)
+    fitting = used_strings.Fitting(text, 1 << 9, "greedy", boundaries, PRICES[boundaries], passage)
     strings = grown(fitting, 4).strings()
     book = fitting._book(strings)
     ids, offsets = book.encode_batch(text)
@@ -124,7 +129,7 @@ def priced(string, worth, boundaries):
 
 
 @pytest.mark.parametrize(
-    ("string", "is_spanning"),
+    ("string", "is_phrase"),
     [
         (" of the", True),
         ("the,", True),
@@ -134,10 +139,10 @@ def priced(string, worth, boundaries):
         ("。x1", True),
     ],
 )
-def test_a_string_of_several_words_is_worth_a_quarter(string, is_spanning):
-    fitting = used_strings.Fitting(ByteStrings.of([]), 512, "greedy", "words")
+def test_a_string_of_several_words_is_worth_a_quarter(string, is_phrase):
+    fitting = used_strings.Fitting(ByteStrings.of([]), 512, "greedy", "words", 4)
     found = fitting._priced(ByteStrings.of([string]), np.array([403]))
-    assert found.tolist() == [100 if is_spanning else 403]
+    assert found.tolist() == [100 if is_phrase else 403]
     assert priced(string.encode(), 403, "words") == found[0]
 
 
@@ -145,7 +150,9 @@ def test_a_string_of_several_words_is_worth_a_quarter(string, is_spanning):
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_all_strings_but_fillers_may_be_used_in_the_text(parse, boundaries):
     data = TEXT * 3 + HARD
-    trie = grown(used_strings.Fitting(ByteStrings.of(data), 1 << 10, parse, boundaries))
+    trie = grown(
+        used_strings.Fitting(ByteStrings.of(data), 1 << 10, parse, boundaries, PRICES[boundaries])
+    )
     strings = list(trie.strings())
     assert strings == sorted(set(strings))
     assert len(strings) == 1 << 10
@@ -177,7 +184,7 @@ def test_parts_of_a_batch_are_fitted_on_alone():
     part = whole.part(1, len(whole))
     alone = ByteStrings.of(TEXT * 2)
     found, wanted = (
-        list(grown(used_strings.Fitting(text, 512, "greedy", "words")).strings())
+        list(grown(used_strings.Fitting(text, 512, "greedy", "words", 4)).strings())
         for text in (part, alone)
     )
     assert found == wanted

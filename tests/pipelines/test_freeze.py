@@ -1,5 +1,7 @@
 """The command `freeze`."""
 
+import random
+
 import pytest
 
 from corpusmill.commands import cli
@@ -42,6 +44,7 @@ def test_it_writes_the_codebook_of_the_library(job, frozen, tmp_path):
             "window_bits": 10,
             "parse": "greedy",
             "boundaries": "none",
+            "phrase_price": None,
             "model": model,
             "counts": read_manifest(counts).content_hash,
             "tokens": read_manifest(tokens).content_hash,
@@ -52,7 +55,7 @@ def test_it_writes_the_codebook_of_the_library(job, frozen, tmp_path):
 def test_of_text_alone_it_takes_the_strings_that_are_used(job, tmp_path, capsys):
     path, tokens = tmp_path / "a.codebook", str(job / "tokens")
     assert command("freeze", "--tokens", tokens, "--window-bits", 10, "--output", path) == 0
-    assert "allocation used, boundaries words" in capsys.readouterr().err
+    assert "allocation used, boundaries words, phrase price 4" in capsys.readouterr().err
     found = Codebook.open(str(path))
     text = sample_text(tokens, read_manifest(tokens), 1 << 30)
     made = freeze(None, FreezeOptions("used", 10), found.made_of, text)
@@ -62,8 +65,27 @@ def test_of_text_alone_it_takes_the_strings_that_are_used(job, tmp_path, capsys)
         "window_bits": 10,
         "parse": "greedy",
         "boundaries": "words",
+        "phrase_price": 4,
         "tokens": read_manifest(tokens).content_hash,
     }
+
+
+def test_the_higher_the_phrase_price_the_fewer_strings_of_several_words(tmp_path):
+    generator = random.Random(0)
+    words = ["".join(generator.choices("abcdefgh", k=6)) for _ in range(60)]
+    texts = [" ".join(generator.choices(words, k=30)) for _ in range(200)]
+    write_jsonl(tmp_path / "in.jsonl", texts)
+    source = ("--input", tmp_path / "in.jsonl", "--tokenizer", "bytes")
+    assert command("tokenize", *source, "--output", tmp_path / "tokens") == 0
+    phrases = []
+    for price in (1, 1000):
+        path = tmp_path / f"{price}.codebook"
+        options = ("--window-bits", 9, "--phrase-price", price, "--output", path)
+        assert command("freeze", "--tokens", tmp_path / "tokens", *options) == 0
+        book = Codebook.open(str(path))
+        assert book.made_of["phrase_price"] == price
+        phrases.append(sum(each.count(b" ", 1) > 0 for each in book.strings))
+    assert phrases[1] < phrases[0]
 
 
 def test_other_allocations_and_sizes(job, tmp_path, capsys):
@@ -122,6 +144,8 @@ def test_a_dry_run_does_nothing(job, tmp_path, capsys):
         (["--allocation", "used", "--tokens", "TOKENS"], "used is made of --tokens alone"),
         (["--boundaries", "words"], "for the allocation used only"),
         (["--boundaries", "lines"], "--boundaries"),
+        (["--phrase-price", "2"], "phrase-price 2 is for the boundaries words only, not none"),
+        (["--phrase-price", "0"], "--phrase-price: '0' is not a whole number from 1 to 1000"),
         (["--parse", "flexible"], "there are none"),
         (["--parse", "best"], "--parse"),
         (["--tokens", "COUNTS"], "a tokens dataset is needed"),
