@@ -22,8 +22,8 @@ Place: TypeAlias = np.uint64
 CONTEXT_BYTES = 8
 
 _BLANK, _ASCII = np.uint8(ord(" ")), np.uint8(128)
-# The bit of marked text that says whether a word starts.
-_START = np.uint16(8)
+# Of marked text: a word starts at the byte, or behind it.
+_START, _END = np.uint16(1 << 8), np.uint16(1 << 9)
 _SPACE, _LETTER, _NUMBER, _ALONE, _JOINING, _OTHER, _NOTHING = range(7)
 _CLASSES = {"Z": _SPACE, "L": _LETTER, "M": _LETTER, "N": _NUMBER}
 _CONTROL_SPACES = "\t\n\v\f\r\x85"
@@ -48,19 +48,19 @@ def word_starts(documents: ByteStrings, *, is_strict: bool = True) -> Bytes:
       uint8 of shape [bytes of `documents.data` + 1]: 1 where a word starts, and where a document
       begins or ends; 0 at all other bytes and at those that belong to no document.
     """
-    return (_marked(documents, is_strict) >> 8).astype(np.uint8)
+    return ((_marked(documents, is_strict) & _START) >> 8).astype(np.uint8)
 
 
 def with_word_starts(documents: ByteStrings) -> Marked:
     """The documents' bytes, 256 more where a word starts and 512 more where one starts behind."""
-    text = _marked(documents, is_strict=True)
-    _mark_ends(text)
-    return read_only(text)
+    return read_only(_marked(documents, is_strict=True))
 
 
 def _marked(documents: ByteStrings, is_strict: bool) -> Marked:
-    text = np.zeros(len(documents.data) + 1, np.uint16)
+    text = np.empty(len(documents.data) + 1, np.uint16)
     data, offsets = read_only(documents.data), read_only(documents.offsets)
+    text[: offsets[0]] = 0
+    text[offsets[-1] :] = 0
     _mark(data, offsets, _classes(is_strict), text)
     return text
 
@@ -89,35 +89,35 @@ def _classes(is_strict: bool) -> Bytes:
 @compiled
 def _mark(data: Bytes, offsets: Offsets, classes: Bytes, text: Marked) -> None:
     one, two = np.uint64(1), np.uint64(2)
-    _mark_ascii(data, np.uint64(offsets[0]), np.uint64(offsets[-1]), text)
     for document in range(len(offsets) - 1):
         begin, end = np.uint64(offsets[document]), np.uint64(offsets[document + 1])
         if end - begin > one:
-            # What stands behind the last character is of another document.
+            _mark_ascii(data, begin, end, text)
             before, last = data[end - two], data[end - one]
             is_new = classes[before] != classes[last] and before != _BLANK and last < _ASCII
-            text[end - one] = np.uint16(last) | np.uint16(is_new) << _START
+            text[end - one] = last + is_new * _START
             _mark_others(data, begin, end, classes, text)
         if end > begin:
-            text[begin] = np.uint16(data[begin]) | np.uint16(1) << _START
-        text[end] |= np.uint16(1) << _START
+            text[begin] = data[begin] + _START
+            for place in range(begin, end - one):
+                text[place] |= (text[place + one] & _START) << np.uint16(1)
+            text[end - one] |= _END
+        text[end] |= _START
 
 
 @compiled
-def _mark_ascii(data: Bytes, first: Place, last: Place, text: Marked) -> None:
-    """Writes all bytes but the first and last, as they are if they and their neighbours are ASCII.
+def _mark_ascii(data: Bytes, begin: Place, end: Place, text: Marked) -> None:
+    """Marks a document's bytes but the first and last, as they are if all are ASCII.
 
     Nothing branches and nothing is looked up, so that one instruction does many bytes.
     """
     one = np.uint64(1)
-    if last - first <= one:
-        return
-    for place in range(first + one, last - one):
+    for place in range(begin + one, end - one):
         before, byte = data[place - one], data[place]
         is_new = np.uint8(before != _BLANK) & np.uint8(_ascii_class(before) != _ascii_class(byte))
         goes_on = np.uint8(_ascii_class(data[place + one]) != _ascii_class(_BLANK))
         is_start = is_new | (np.uint8(byte == _BLANK) & goes_on)
-        text[place] = np.uint16(byte) | np.uint16(is_start) << _START
+        text[place] = np.uint16(byte) | np.uint16(is_start) << np.uint16(8)
 
 
 @compiled
@@ -158,7 +158,7 @@ def _mark_others(data: Bytes, begin: Place, end: Place, classes: Bytes, text: Ma
             if at > place:
                 # A blank belongs to the word that it stands before.
                 is_start |= follows_blank & np.uint8(kind != _SPACE)
-                text[place] = np.uint16(data[place]) | np.uint16(is_start) << _START
+                text[place] = data[place] + is_start * _START
             is_apart = np.uint8(before != _JOINING) & np.uint8(kind != _JOINING)
             is_new = (np.uint8(kind != before) & is_apart) | np.uint8(kind == _ALONE)
             place, is_start = at, is_new & (np.uint8(1) - follows_blank)
@@ -166,7 +166,7 @@ def _mark_others(data: Bytes, begin: Place, end: Place, classes: Bytes, text: Ma
             follows_blank = np.uint8(byte == _BLANK)
             at += np.uint64(size)
         if at == end:
-            text[place] = np.uint16(data[place]) | np.uint16(is_start) << _START
+            text[place] = data[place] + is_start * _START
         at = _next_other(data, at, end)
 
 
@@ -184,13 +184,6 @@ def _next_other(data: Bytes, at: Place, end: Place) -> Place:
     while at < end and data[at] < _ASCII:
         at += np.uint64(1)
     return at
-
-
-@compiled
-def _mark_ends(text: Marked) -> None:
-    one = np.uint64(1)
-    for place in range(np.uint64(0), np.uint64(len(text)) - one):
-        text[place] |= (text[place + one] & (np.uint16(1) << _START)) << np.uint16(1)
 
 
 @compiled
