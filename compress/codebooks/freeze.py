@@ -165,13 +165,13 @@ def _fit_used(
         raise UsageError("the allocation used is fitted on text, and there is none")
     if model is not None:
         raise UsageError("the allocation used is made of text alone, not of a byte model")
-    parsed = {"parse": options.parse, "boundaries": str(options.boundaries)}
-    fitting = Fitting(text, 1 << options.window_bits, **parsed, phrase_price=options.phrase_price)
+    parse, boundaries = options.parse, str(options.boundaries)
+    fitting = Fitting(text, 1 << options.window_bits, parse, boundaries, options.phrase_price)
     for number in range(keeper.complete, ROUNDS):
         trie = fitting.next_round(number, keeper.trie if number else None)
         progress(f"strings in use, round {number + 1} of {ROUNDS}", len(trie))
         keeper.end_stage(trie)
-    return Codebook.of(keeper.trie, {**made_of, **parsed})
+    return Codebook.of(keeper.trie, {**made_of, "parse": parse, "boundaries": boundaries})
 
 
 def _fitted(

@@ -88,7 +88,7 @@ def encode_greedy(
         lanes[lane + _LANE_END] = cuts[number + 1]
         lanes[lane + _OUT] = offsets[cuts[number]] - offsets[0]
     while walking:
-        lane = np.uint64(0)
+        lane: Any = np.uint64(0)
         steps = np.uint64(1) << np.uint64(62)
         while lane < walking:
             if lanes[lane + _AT] == lanes[lane + _DOCUMENT_END]:
@@ -140,7 +140,7 @@ def encode_greedy(
                 if not goes_on:
                     ids[lanes[lane + _OUT]] = last >> _CODE_AT
                     lanes[lane + _OUT] += one
-                # Nothing branches on what is next: most of it can't be foreseen.
+                # The rest is chosen, not branched on: what a byte turns out to be can't be foreseen.
                 beyond = word | (byte & _START) << one
                 word = beyond if goes_on else (_BYTE | _START) ^ (again & _START)
                 node = node if goes_on else root
