@@ -82,13 +82,14 @@ def encode_greedy(
     # string began within one; and `_END` once it has gone beyond a word and must end with one.
     lanes = np.zeros((len(cuts) - 1) * _FIELDS, np.uint64)
     walking = np.uint64(len(lanes))
+    lane: Any
     for number in range(len(cuts) - 1):
         lane = np.uint64(number) * _FIELDS
         lanes[lane + _DOCUMENT] = np.uint64(cuts[number]) - one
         lanes[lane + _LANE_END] = cuts[number + 1]
         lanes[lane + _OUT] = offsets[cuts[number]] - offsets[0]
     while walking:
-        lane: Any = np.uint64(0)
+        lane = np.uint64(0)
         steps = np.uint64(1) << np.uint64(62)
         while lane < walking:
             if lanes[lane + _AT] == lanes[lane + _DOCUMENT_END]:
@@ -140,7 +141,7 @@ def encode_greedy(
                 if not goes_on:
                     ids[lanes[lane + _OUT]] = last >> _CODE_AT
                     lanes[lane + _OUT] += one
-                # The rest is chosen, not branched on: what a byte turns out to be can't be foreseen.
+                # The rest is chosen, not branched on: no processor foresees the next byte.
                 beyond = word | (byte & _START) << one
                 word = beyond if goes_on else (_BYTE | _START) ^ (again & _START)
                 node = node if goes_on else root
