@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
         (
             *("corpus", "MB to fit on", "BPE, pre-tokenized", "BPE within lines"),
             *codebooks(_WINDOW_BITS),
-            *("words, flexible", "not UTF-8"),
+            "not UTF-8",
         ),
         [_compare(path, arguments.megabytes) for path in paths],
     )
@@ -55,10 +55,9 @@ def _compare(path: Path, megabytes: int) -> tuple[str | float, ...]:
         size / bpe_ids(train_bpe(text.train, pre_tokenized=each), text.held_out)
         for each in (True, False)
     ]
-    made = codebooks(_WINDOW_BITS) | {"": FreezeOptions("used", _WINDOW_BITS, "flexible")}
     books = [
         freeze(ngram_model_of(fit_on) if each.allocation == "optimal" else None, each, {}, fit_on)
-        for each in made.values()
+        for each in codebooks(_WINDOW_BITS).values()
     ]
     lengths = [size / len(book.encode_batch(held_out)[0]) for book in books]
     name = path.name.removesuffix(".jsonl.gz")
@@ -66,12 +65,13 @@ def _compare(path: Path, megabytes: int) -> tuple[str | float, ...]:
 
 
 def codebooks(window_bits: int) -> dict[str, FreezeOptions]:
-    """What is compared, by names for it; all are for the greedy parse."""
+    """What is compared, by names for it; for the greedy parse where they don't say another."""
     used = partial(FreezeOptions, "used", window_bits)
     return {
         "`optimal`": FreezeOptions("optimal", window_bits),
         "`used`, boundaries `none`": used(boundaries="none"),
         **{f"words, phrase price {price}": used(phrase_price=price) for price in _PHRASE_PRICES},
+        "words, flexible": used("flexible"),
     }
 
 
