@@ -5,8 +5,9 @@ tokens and from targets of several kinds, and validates on documents that are in
 nor the counts. Runs that are there already are not repeated, so more rows and seeds can be added.
 
 Counts of all text tell a run of text that it hasn't seen yet. The control is `-learnt`, with counts
-of nothing but what the run trains on: `--megabytes 2 --epochs 1 --rows next-token retain-16-and-4
-retain-16-and-4-learnt` says how much of the gain is left, `--epochs 2` whether it lasts.
+of nothing but what the run trains on: `--megabytes 4 --vocabulary 4096 --batch-size 8 --epochs 1
+--rows next-token retain-16-and-4 retain-16-and-4-learnt` says how much of the gain is left,
+`--epochs 2` whether it lasts.
 """
 
 import argparse
@@ -27,32 +28,30 @@ from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
 
 _CORPUS = str(data.SHARED / "corpora" / "simplewiki.jsonl.gz")
-_VOCABULARY = 16_384
 _HELD_OUT = 0.004
 _ORDERS = 4
 
 
-def prepare(folder: pathlib.Path, corpus: str, megabytes: float, rows: Sequence[Row]) -> None:
+def prepare(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     """Text with a part held out, a tokenizer of the rest, tokens and counts of that and its part.
 
     Args:
-      folder: for all of it.
-      corpus: JSONL.
-      megabytes: of text that is trained on, at most.
+      options: of the benchmark.
       rows: whose targets are needed.
     """
+    folder = options.folder
     texts = folder / "train.jsonl", folder / "held-out.jsonl", folder / "learnt.jsonl"
     if not all(path.exists() for path in texts):
         folder.mkdir(parents=True, exist_ok=True)
-        _split(corpus, *texts[:2])
-        _cut(texts[0], megabytes * 1e6, texts[2])
+        _split(options.corpus, *texts[:2])
+        _cut(texts[0], options.megabytes * 1e6, texts[2])
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
-        _train_tokenizer(texts[0], tokenizer)
+        _train_tokenizer(texts[0], tokenizer, options.vocabulary)
     for source, name in zip(texts, ("all-tokens", "held-out", "tokens"), strict=True):
         _run("tokenize", "--input", source, "--tokenizer", tokenizer, "--output", folder / name)
     for source, name in (("all-tokens", "counts"), ("tokens", "counts-learnt")):
-        places = ("--input", folder / source, "--output", folder / name)
+        places = ("--tokens", folder / source, "--output", folder / name)
         _run("count", *places, "--max-order", _ORDERS)
     for row in rows:
         if row.enrich:
@@ -82,12 +81,12 @@ def _cut(source: pathlib.Path, most: float, part: pathlib.Path) -> None:
             file.write(line)
 
 
-def _train_tokenizer(source: pathlib.Path, path: pathlib.Path) -> None:
+def _train_tokenizer(source: pathlib.Path, path: pathlib.Path, vocabulary: int) -> None:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=["<|endoftext|>"],
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -150,6 +149,7 @@ def main(argv: Sequence[str]) -> None:
     add("--steps", type=int, default=2000, help="optimizer steps")
     add("--epochs", type=float, help="over the text that is trained on, instead of --steps")
     add("--megabytes", type=float, default=math.inf, help="of text to train on, of a first run")
+    add("--vocabulary", type=int, default=16_384, help="of the tokenizer of a first run")
     add("--batch-size", type=int, default=16, help="sequences in a step")
     add("--length", type=int, default=256, help="tokens of a sequence")
     add("--learning-rate", type=float, default=2e-3, help="the highest one")
@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
     if unknown:
         parser.error(f"there is no row {sorted(unknown)[0]}; there are {[r.name for r in ROWS]}")
     chosen = [row for row in ROWS if row.name in options.rows]
-    prepare(options.folder, options.corpus, options.megabytes, chosen)
+    prepare(options, chosen)
     first = options.first_seed
     runs = {
         row: [
