@@ -2,7 +2,8 @@
 
 Trains the same model on a corpus with the same tokens in the same order, from the observed next
 tokens and from targets of several kinds, and validates on documents that are in neither the tokens
-nor the counts. Runs that are there already are not repeated, so more rows and seeds can be added.
+nor the counts. Runs that are there already are not repeated, so more rows, seeds, sizes, lengths of
+runs and learning rates can be added.
 
 Counts of all text tell a run of text that it hasn't seen yet. The control is `-learnt`, with counts
 of nothing but what the run trains on: `--megabytes 4 --vocabulary 4096 --batch-size 8 --epochs 1
@@ -108,7 +109,9 @@ def _run(*arguments: object) -> None:
 
 def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace) -> pathlib.Path:
     """Trains one model, or what is missing of it; returns its folder."""
-    output = folder / f"run-{row.name}-seed-{seed}"
+    count = _steps(folder, options)
+    what = f"{row.name}-{options.size}-{count}-steps-{options.learning_rate:g}"
+    output = folder / f"run-{what}-seed-{seed}"
     inputs = ["--tokens", folder / "tokens", "--validate", folder / "held-out", "--seed", seed]
     targets, counts = row.sources(folder)
     if targets:
@@ -117,7 +120,6 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
         inputs += ["--objective", "all-ngrams", "--counts", counts]
     shape = ["--batch-size", options.batch_size, "--length", options.length]
     shape += ["--precision", options.precision]
-    count = _steps(folder, options)
     steps = ["--steps", count, "--warmup", count // 10]
     rate = ["--schedule", "cosine", "--learning-rate", options.learning_rate]
     every = ["--validate-every", options.every, "--checkpoint-every", options.every, "--keep", 1]

@@ -4,7 +4,7 @@ Trains the same model on the ids of several codecs, all made from the same text,
 in bits per byte on articles that neither the byte model nor the tokenizer nor the model has seen
 (arXiv 2404.03626 asks this of larger models). Every row sees the whole text; those that took less
 computing for it than `--teraflops` go on with further epochs until then. Runs that are there
-already are not repeated, so more rows and seeds can be added.
+already are not repeated, so more rows, seeds, sizes and learning rates can be added.
 """
 
 import argparse
@@ -47,7 +47,8 @@ def stride_of(folder: pathlib.Path, row: Row, options: argparse.Namespace) -> in
 
 def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace) -> pathlib.Path:
     """Trains and evaluates one model, or what is missing of it; returns its folder."""
-    output = folder / f"run-{row.folder}-seed-{seed}"
+    what = f"{row.folder}-{options.size}-{options.learning_rate:g}"
+    output = folder / f"run-{what}-seed-{seed}"
     steps = steps_of(folder, row, options)
     every = max(1, steps // _VALIDATIONS)
     inputs = ["--tokens", data(folder, row, TRAIN), "--validate", data(folder, row, HELD_OUT)]
