@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import sentencepiece
 import tiktoken
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from benchmarks import data, measure
+from benchmarks.bpe import train_bpe
 from corpusmill.commands import compress, count, quickstart, tokenize
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, freeze, ngram_model
 from corpusmill.compress.codebooks.codebook import BOUNDARIES, PARSES
@@ -31,7 +31,6 @@ from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokenizers.tokenizer_json import _BYTE_OF
 
 _MAX_ORDER = 5
-_VOCABULARY = 1 << 16
 # GPT-2's, which the pre-tokenizer ByteLevel has too.
 _PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _HELD_OUT = 20
@@ -87,25 +86,6 @@ def byte_counts(text: Text) -> str:
             count.main(["--tokens", tokens, *options])
         source.unlink()
     return str(folder / "counts")
-
-
-def train_bpe(
-    texts: Sequence[str], *, pre_tokenized: bool, vocabulary: int = _VOCABULARY
-) -> tokenizers.Tokenizer:
-    """A byte-level BPE; without pre-tokenization only line ends stop merges."""
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, use_regex=pre_tokenized
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    parts = texts if pre_tokenized else [line for text in texts for line in text.splitlines(True)]
-    tokenizer.train_from_iterator(parts, trainer)
-    return tokenizer
 
 
 def as_tiktoken(tokenizer: tokenizers.Tokenizer) -> tiktoken.Encoding:

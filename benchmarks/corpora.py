@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import data, measure
-from benchmarks.codebook import _HELD_OUT, Text, _limited, bpe_ids, train_bpe
+from benchmarks.bpe import train_bpe
+from benchmarks.codebook import _HELD_OUT, Text, _limited, bpe_ids
 from corpusmill.compress import ByteStrings, Codebook, FreezeOptions, NgramModel, freeze
 from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import build_table, forward_contexts

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import measure
-from benchmarks.codebook import Text, _limited_list, train_bpe
+from benchmarks.bpe import train_bpe
+from benchmarks.codebook import Text, _limited_list
 from benchmarks.corpora import codebooks, ngram_model_of
 from corpusmill.compress import ByteStrings, freeze
 

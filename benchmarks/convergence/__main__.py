@@ -20,9 +20,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import fsspec
-import tokenizers
 
 from benchmarks import data, measure
+from benchmarks.bpe import train_bpe
 from benchmarks.convergence import gradients, loading, summary
 from benchmarks.convergence.rows import ROWS, Row
 from corpusmill.commands import cli
@@ -48,7 +48,13 @@ def prepare(options: argparse.Namespace, rows: Sequence[Row]) -> None:
         _cut(texts[0], options.megabytes * 1e6, texts[2])
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
-        _train_tokenizer(texts[0], tokenizer, options.vocabulary)
+        made = train_bpe(
+            _texts(texts[0]),
+            pre_tokenized=True,
+            vocabulary=options.vocabulary,
+            special_tokens=["<|endoftext|>"],
+        )
+        made.save(str(tokenizer))
     for source, name in zip(texts, ("all-tokens", "held-out", "tokens"), strict=True):
         _run("tokenize", "--input", source, "--tokenizer", tokenizer, "--output", folder / name)
     for source, name in (("all-tokens", "counts"), ("tokens", "counts-learnt")):
@@ -80,20 +86,6 @@ def _cut(source: pathlib.Path, most: float, part: pathlib.Path) -> None:
                 break
             size += len(json.loads(line)["text"].encode())
             file.write(line)
-
-
-def _train_tokenizer(source: pathlib.Path, path: pathlib.Path, vocabulary: int) -> None:
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(source), trainer)
-    tokenizer.save(str(path))
 
 
 def _texts(path: pathlib.Path) -> Iterator[str]:

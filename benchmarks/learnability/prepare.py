@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import fsspec
 
-from benchmarks.codebook import train_bpe
+from benchmarks.bpe import train_bpe
 from benchmarks.learnability.rows import CODEBOOKS, Row, Subword
 from corpusmill.commands import cli
 from corpusmill.compress import ngram_model, save_model
