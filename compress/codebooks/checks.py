@@ -38,7 +38,7 @@ def check_columns(columns: Mapping[str, npt.NDArray[Any]], slack: int) -> None:
     if not _strings_follow(blocks, begins, np.uint64(len(columns["pool"]) - slack)):
         raise DataError("its strings do not lie one after the other")
     word = int(slots.max(initial=0))
-    if (word >> 8) + (word >> 12) + 256 > len(slots):
+    if max(ROOT_BASE, (word >> 8) + (word >> 12)) + 256 > len(slots):
         raise DataError("a step leads out of its trie")
 
 
@@ -122,7 +122,8 @@ def _is_trie_of_strings(
             if parent == 0 or word & 255 != byte:
                 return False
             is_end = level == length - 1
-            if (ends[slot & end_mask] != 0) != is_end:
+            # Walks put the mark into a single bit, so no number but these two may be there.
+            if ends[slot & end_mask] != np.uint8(is_end):
                 return False
             found = np.int64(high_codes[slot & high_mask]) << 16 | np.int64(low_codes[slot])
             if is_end and found != code:

@@ -16,8 +16,10 @@ import pytest
 
 from corpusmill.compress import save_model
 from corpusmill.compress.byte_models import NgramModel
-from corpusmill.compress.codebooks.codebook import Codebook, _sections
+from corpusmill.compress.codebooks.checks import check_columns
+from corpusmill.compress.codebooks.codebook import _SLACK, Codebook, _sections
 from corpusmill.corpus.datasets import Completion, DatasetWriter
+from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg import (
     DistributionOptions,
     count_ngrams,
@@ -116,14 +118,42 @@ def test_codebooks_that_lay_waste(tmp_path):
         "encode": every_slot,
         "window-bits": {12: struct.pack("<I", 0xFFFFFFF0)},
     }
-    paths = [good]
-    for name, fault in faults.items():
-        data = bytearray(whole)
-        for place, new in fault.items():
-            data[place : place + len(new)] = new
-        paths.append(tmp_path / f"{name}.codebook")
-        paths[-1].write_bytes(with_right_hash(data))
+    paths = [good, *(_with(faults[name], whole, tmp_path / name) for name in faults)]
     assert all(each.startswith("DataError") for each in outcomes("codebook", paths))
+
+
+def test_marks_of_strings_that_are_other_numbers(tmp_path):
+    """Walks that left the trie never ended; one of 129 lost text."""
+    good = tmp_path / "good.codebook"
+    small_used_book().write(str(good))
+    whole = good.read_bytes()
+    dtype, begin, count = _sections(*struct.unpack_from("<IIIIQQ", whole, 8))["ends"]
+    ends = np.frombuffer(whole, dtype, count, begin)
+    marked = np.flatnonzero(ends)
+    faults = {
+        "2": {begin: (2 * ends).tobytes()},
+        "4": {begin: (4 * ends).tobytes()},
+        "129": {begin + int(marked[-1]): b"\x81"},
+    }
+    paths = [good, *(_with(faults[name], whole, tmp_path / name) for name in faults)]
+    assert all(each.startswith("DataError") for each in outcomes("codebook", paths))
+
+
+def test_a_trie_without_room_for_its_first_bytes():
+    columns = dict(small_book().columns)
+    for name in ("slots", "low_codes"):
+        columns[name] = np.zeros(256, columns[name].dtype)
+    with pytest.raises(DataError, match="a step leads out"):
+        check_columns(columns, _SLACK)
+
+
+def _with(fault, whole, path):
+    """Writes a codebook with other bytes at some places, and a hash that fits."""
+    data = bytearray(whole)
+    for place, new in fault.items():
+        data[place : place + len(new)] = new
+    path.write_bytes(with_right_hash(data))
+    return path
 
 
 def _save_with_right_hash(folder, columns, fields, good):
