@@ -80,6 +80,8 @@ def make_report(places: Sequence[str]) -> str:
             raise UsageError(
                 f"{each.folder} is a {kind} dataset; report shows {', '.join(readers)}"
             )
+        if not each.tokens:
+            raise UsageError(f"{each.folder} has no tokens, so there is nothing to show")
     parts = [sections.overview(datasets)] if datasets else []
     parts += [readers[each.manifest.kind](each) for each in datasets]
     parts += list(findings.sections(found))

@@ -134,6 +134,14 @@ def row_group_rows(url: str) -> list[int]:
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
+def text_bytes(url: str) -> int:
+    """The bytes of text that a tokens dataset's file stands for, from its column of lengths."""
+    tables = parquet.read_tables(url, ["byte_length"])
+    return sum(
+        int(parquet.column_values(table, "byte_length").sum(dtype=np.int64)) for table in tables
+    )
+
+
 def read_rows(
     url: str, groups: range | None = None
 ) -> Iterator[tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]]:

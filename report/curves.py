@@ -102,7 +102,7 @@ def _read_metrics(url: str) -> Iterator[dict[str, float]]:
             try:
                 values = json.loads(line)
                 yield {name: float(values[name]) for name in _COLUMNS & values.keys()}
-            except (ValueError, TypeError, AttributeError) as error:
+            except (AttributeError, RecursionError, TypeError, ValueError) as error:
                 raise DataError(f"{url} is damaged in line {number}: {one_line(error)}") from error
 
 
@@ -111,5 +111,5 @@ def _read_config(url: str) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(storage.read_bytes(url)))
-    except (ValueError, TypeError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{url} is damaged: {error}") from error

@@ -68,7 +68,7 @@ def read_findings(name: str, url: str) -> Findings:
     """
     try:
         fields = json.loads(storage.read_bytes(url))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise UsageError(f"{url} is no JSON that measure or evaluate wrote") from error
     try:
         if "measures" in fields:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from corpusmill.compress.byte_models.transformer_state import START
+from corpusmill.compress.byte_models.transformer_weights import LARGEST_LENGTH
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.trainer.batches import IGNORED, Batch
@@ -26,7 +27,7 @@ class ByteRunOptions:
       starts: `anywhere`: every byte is as likely to be a run's first, as windows start anywhere;
         `documents`: runs start where a `TransformerModel` of this length starts to read whole
         documents, at their beginning and at multiples of half the length.
-      length: bytes of a run, or fewer where the document ends; even.
+      length: bytes of a run, or fewer where the document ends; even, at most `LARGEST_LENGTH`.
       batch_size: runs in a batch.
       seed: of the choice.
 
@@ -42,8 +43,10 @@ class ByteRunOptions:
     def __post_init__(self) -> None:
         if self.starts not in STARTS:
             raise UsageError(f"--starts {self.starts!r}: there are {', '.join(STARTS)}")
-        if self.length < 2 or self.length % 2:
-            raise UsageError(f"--length {self.length} is not an even number of at least 2")
+        if self.length % 2 or not 2 <= self.length <= LARGEST_LENGTH:
+            raise UsageError(
+                f"--length {self.length} is not an even number from 2 to {LARGEST_LENGTH:,}"
+            )
 
 
 class ByteRuns:

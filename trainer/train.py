@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from corpusmill.corpus import storage
+from corpusmill.corpus.datasets import Manifest
+from corpusmill.corpus.tokens import text_bytes
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.batches import Batch, model_vocabulary, start_id
+from corpusmill.trainer.batches import IGNORED, Batch, model_vocabulary, start_id
 from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.distributed import Processes, joined
 from corpusmill.trainer.evaluate import evaluate, evaluation_loader, expect_tokenizer
@@ -23,7 +25,7 @@ from corpusmill.trainer.opening import Trained, open_model
 from corpusmill.trainer.options import TrainOptions
 from corpusmill.trainer.order import DataOptions
 from corpusmill.trainer.runs import RunConfig, claim
-from corpusmill.trainer.training import Trainer
+from corpusmill.trainer.training import Trainer, expect_compiler
 
 # Reading a number from a GPU waits for all the work that is queued there, so it's done rarely.
 _STEPS_BETWEEN_READINGS = 10
@@ -79,9 +81,11 @@ def carry_out(
       parameters: what the model begins with; else the seed decides.
 
     Raises:
-      UsageError: the output holds something else.
+      UsageError: the output holds something else, or there is nothing to compile with.
       CorpusmillError: the loss or the gradient is no number any more.
     """
+    if options.compile:
+        expect_compiler(processes.device)
     checkpoint = None
     if processes.is_first:
         claim(options.output, config)
@@ -118,23 +122,37 @@ def _start(options: TrainOptions, tokenizer: Mapping[str, Any]) -> Trained | Non
 
 
 class _FirstBatches:
-    """The first batches of a loader, each time."""
+    """The first batches of a loader, each time.
 
-    def __init__(self, loader: Loader, count: int) -> None:
-        self._loader, self._count = loader, count
+    A document's bytes are known where it ends, and the last ones end in batches that are left out;
+    so these have the bytes that as many tokens of the whole dataset have.
+    """
+
+    def __init__(self, loader: Loader, count: int, bytes_per_token: float) -> None:
+        self._loader, self._count, self._bytes_per_token = loader, count, bytes_per_token
 
     def __iter__(self) -> Iterator[Batch]:
-        return islice(self._loader, self._count)
+        for batch in islice(self._loader, self._count):
+            tokens = (batch.next_tokens != IGNORED).sum(1)
+            yield batch._replace(bytes=tokens * self._bytes_per_token)
+
+
+def _bytes_per_token(tokens: str, manifest: Manifest) -> float:
+    files = manifest.data_files
+    size = sum(text_bytes(storage.join(tokens, file.name)) for file in files)
+    return size / max(1, sum(file.tokens for file in files))
 
 
 def _first_batches(
     options: TrainOptions, loader: Loader | None, processes: Processes
 ) -> Iterable[Batch] | None:
     """This process's share of the batches to evaluate on."""
-    if loader is None or options.validate_tokens is None:
+    if options.validate is None or loader is None or options.validate_tokens is None:
         return loader
     batches = -(-options.validate_tokens // (options.batch_size * options.length))
-    return _FirstBatches(loader, len(range(processes.rank, batches, processes.ranks)))
+    count = len(range(processes.rank, batches, processes.ranks))
+    bytes_per_token = _bytes_per_token(options.validate, loader.dataset.manifest)
+    return _FirstBatches(loader, count, bytes_per_token)
 
 
 def _validation_loader(

@@ -11,10 +11,15 @@ import torch
 
 from corpusmill.compress.byte_models import TransformerModel, save_model
 from corpusmill.compress.byte_models.transformer_state import START
-from corpusmill.compress.byte_models.transformer_weights import LayerWeights, NetworkWeights
+from corpusmill.compress.byte_models.transformer_weights import (
+    LARGEST_WIDTH,
+    LayerWeights,
+    NetworkWeights,
+)
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.datasets.samples import check_bytes, documents_text, sample_text
 from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
 from corpusmill.trainer.batches import Batch
 from corpusmill.trainer.byte_runs import ByteRunOptions, ByteRuns
@@ -56,8 +61,11 @@ def train_m1(options: M1Options) -> None:
 
 
 def _runs(options: M1Options) -> ByteRunOptions:
-    """The runs that are learnt; raises UsageError where there are none such."""
+    """The runs that are learnt; raises UsageError where no exact model could be made of them."""
     training = options.training
+    width = training.model_config(START + 1, START).width
+    if width > LARGEST_WIDTH:
+        raise UsageError(f"--width {width} is more than {LARGEST_WIDTH:,}, the largest exact width")
     return ByteRunOptions(options.starts, training.length, training.batch_size, training.seed)
 
 
@@ -141,7 +149,10 @@ def _finish(training: TrainOptions, validation: ByteRuns | None, alone: Processe
     """Saves the exact model of the last checkpoint, and says what exactness costs."""
     network = open_model(training.output).model
     heads = network.config.heads
-    model = TransformerModel.quantized(network_weights(network), heads, training.length)
+    try:
+        model = TransformerModel.quantized(network_weights(network), heads, training.length)
+    except ValueError as error:
+        raise DataError(f"{training.output} can't become an exact byte model: {error}") from error
     save_model(model, training.output)
     print(f"byte model {training.output}: id {model.content_hash}")
     if validation is None:

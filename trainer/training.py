@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.tensor import DTensor
 
@@ -46,7 +46,9 @@ class Trainer:
         if parameters is not None:
             transformer.load_state_dict(parameters)
         if options.compile:
-            _compile(transformer.blocks, processes.device)
+            # When they are first called.
+            for block in transformer.blocks:
+                block.compile()
         precision = matrix_type(options.precision, processes.device)
         objective = Objective(transformer, precision, options.z_loss)
         self.step = 0
@@ -146,19 +148,13 @@ class Trainer:
         self.step = checkpoint.step
 
 
-def _compile(blocks: nn.ModuleList, device: torch.device) -> None:
-    """Has PyTorch compile layers when they are first called.
-
-    Raises:
-      UsageError: there is nothing to compile with.
-    """
+def expect_compiler(device: torch.device) -> None:
+    """Raises UsageError where PyTorch has nothing to compile layers with."""
     if device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
         raise UsageError(
             f"--compile needs a C++ compiler ({' or '.join(_COMPILERS)}); install one, or leave it"
             " out"
         )
-    for block in blocks:
-        block.compile()
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from benchmarks.convergence.summary import LOOKS
 from benchmarks.learnability.prepare import HELD_OUT, TRAIN, data
 from benchmarks.learnability.rows import Row
-from corpusmill.corpus import parquet
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
+from corpusmill.corpus.tokens import read_row_groups, row_group_tokens, text_bytes
 from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.runs import read_config
 
@@ -148,12 +147,8 @@ def _frequencies(folder: pathlib.Path, vocabulary: int) -> npt.NDArray[np.int64]
 
 
 def _text_bytes(folder: pathlib.Path) -> int:
-    total = 0
-    for file in read_manifest(str(folder)).data_files:
-        with parquet.open_reader(str(folder / file.name)) as reader:
-            table = reader.read(columns=["byte_length"])
-        total += int(parquet.column_values(table, "byte_length").sum())
-    return total
+    files = read_manifest(str(folder)).data_files
+    return sum(text_bytes(str(folder / file.name)) for file in files)
 
 
 def table(results: Sequence[Result], flops: float) -> list[str]:

@@ -27,6 +27,9 @@ LARGEST_GATE = 16
 LIMIT = 1 << 20
 # Integers up to here, and sums that stay below, are exact in float64.
 _EXACT = 1 << 53
+# Sums of squares, of products of queries and keys, and of weighted values have to fit 63 bits.
+LARGEST_WIDTH = 1 << 13
+LARGEST_LENGTH = 1 << 12
 
 MATRICES = ("attention_input", "attention_output", "mlp_input", "mlp_output", "output")
 
@@ -141,10 +144,9 @@ def check_shapes(tensors: Mapping[str, Array]) -> None:
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != expected or any(tensor.dtype != np.int32 for tensor in tensors.values()):
         raise ValueError(f"tensors of shapes {found} don't make a transformer")
-    if length % 2 or inner % (2 * pairs) or not embedding.size or not attention.size:
+    if length % 2 or not pairs or inner % (2 * pairs) or not embedding.size or not attention.size:
         raise ValueError(f"a transformer can't have length {length} or heads of {2 * pairs}")
-    # Sums of squares, of products of queries and keys, and of weighted values have to fit 63 bits.
-    if max(width, 2 * pairs) > 1 << 13 or length > 1 << 12:
+    if max(width, 2 * pairs) > LARGEST_WIDTH or length > LARGEST_LENGTH:
         raise ValueError(f"width {width} or length {length} is too large for exact sums")
 
 

@@ -139,13 +139,14 @@ def check_trimmed(url: str, codec: Codec, length: int) -> None:
                 offsets = parquet.list_offsets(table, "tokens")
                 known = _known_bytes(codec, parquet.column_values(table, "tokens"), offsets)
                 recorded = parquet.column_values(table, "byte_length")
-                wrong = (known != recorded) | (np.diff(offsets) > length)
+                counts = np.diff(offsets)
+                wrong = (known != recorded) | (counts > length) | (counts == 0)
                 if wrong.any():
                     row = int(np.argmax(wrong))
                     raise DataError(
                         f"example {table.column('doc_id')[row].as_py()!r}: its"
-                        f" {offsets[row + 1] - offsets[row]} ids are of {known[row]} bytes, its"
-                        f" byte_length is {recorded[row]}; there may be {length} ids"
+                        f" {counts[row]} ids are of {known[row]} bytes, its byte_length is"
+                        f" {recorded[row]}; there may be 1 to {length} ids"
                     )
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{url} cannot be read: {one_line(error)}") from error
@@ -202,6 +203,8 @@ def _trimmed(ids: Ids, offsets: Offsets, length: int) -> tuple[Ids, Offsets]:
 
 
 def _known_bytes(codec: Codec, ids: Ids, offsets: Offsets) -> Offsets:
-    """How much text the ids of each example stand for; every example has ids."""
-    known: Offsets = codec.text_ends(ids, offsets)[offsets[1:] - 1]
+    """How much text the ids of each example stand for."""
+    known = np.zeros(len(offsets) - 1, np.int64)
+    has_ids = np.diff(offsets) > 0
+    known[has_ids] = codec.text_ends(ids, offsets)[offsets[1:][has_ids] - 1]
     return known

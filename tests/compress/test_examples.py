@@ -131,12 +131,16 @@ def test_files_are_read_and_checked(codec, tmp_path):
     assert sorted(found) == sorted(pieces_of(HARD_TEXTS, 4, 100))
     trimmed = write(tmp_path / "trimmed", codec, HARD_TEXTS, ExampleOptions(4, 100, 20))
     check_trimmed(trimmed, codec, 20)
-    with pytest.raises(DataError, match=r"example '0:\d+': its .* there may be 10 ids"):
+    with pytest.raises(DataError, match=r"example '0:\d+': its .* there may be 1 to 10 ids"):
         check_trimmed(trimmed, codec, 10)
     table = pq.read_table(trimmed)
     lengths = table.column("byte_length").to_numpy() + np.uint32(1)
     pq.write_table(table.set_column(2, "byte_length", pa.array(lengths)), trimmed)
     with pytest.raises(DataError, match=r"example '0:\d+': its"):
+        check_trimmed(trimmed, codec, 20)
+    none = pa.array([[]] * len(table), table.schema.field("tokens").type)
+    pq.write_table(table.set_column(1, "tokens", none), trimmed)
+    with pytest.raises(DataError, match="its 0 ids are of 0 bytes"):
         check_trimmed(trimmed, codec, 20)
     with pytest.raises(DataError, match="cannot be read"):
         check_trimmed(str(tmp_path / "missing"), codec, 20)

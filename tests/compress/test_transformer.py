@@ -259,6 +259,9 @@ def test_models_that_might_not_be_exact_are_refused():
         replace(model, tensors=model.tensors | {"mlp_output": many})
     with pytest.raises(ValueError, match="length 7"):
         tiny_transformer(7)
+    none = {name: model.tensors[name][:, :0] for name in ("cosines", "sines")}
+    with pytest.raises(ValueError, match="heads of 0"):
+        replace(model, tensors=model.tensors | none)
 
 
 @pytest.mark.parametrize("allocation", ["coder", "optimal"])

@@ -1,5 +1,7 @@
 """Options of `corpusmill train` that make another model, or go on from one."""
 
+import math
+
 import pytest
 import safetensors.torch
 import torch
@@ -75,11 +77,32 @@ def test_validation_can_be_of_the_first_tokens(data, tmp_path, capsys):
     assert "validation on the first 33 tokens or so" in capsys.readouterr().out
 
 
+def test_bits_per_byte_of_the_first_tokens_are_of_all_they_stand_for(data, tmp_path):
+    """Whatever part of a document they end in, and if none ends."""
+    document = {"doc_id": "a", "tokens": [*range(1, 200), END], "byte_length": 600}
+    write_tokens(tmp_path / "held", [[[document, document | {"doc_id": "b"}]]])
+    for count in (32, 224):
+        options = ["--validate", tmp_path / "held", "--validate-tokens", count]
+        assert train(data, tmp_path / str(count), *SMALL, *options) == 0
+        line = list(read_metrics(str(tmp_path / str(count))))[-1]
+        bits = line["validation_loss"] / math.log(2)
+        assert line["validation_bits_per_byte"] == pytest.approx(bits / 3)
+
+
 def test_a_run_within_its_warmup_is_warned_of(data, tmp_path, capsys):
     assert train(data, tmp_path / "short", *SMALL, "--warmup", 2) == 0
     assert "warning: all 2 steps are warm-up (--warmup 2)" in capsys.readouterr().out
     assert train(data, tmp_path / "usual", *SMALL) == 0
     assert "warm-up" not in capsys.readouterr().out
+
+
+def test_nothing_to_compile_with_is_said_before_the_output_is_claimed(
+    data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert train(data, tmp_path / "run", *SMALL, "--compile") == 2
+    assert "--compile needs a C++ compiler (g++ or clang++)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg import count_ngrams
 from corpusmill.report import charts, curves, numbers, page
 from corpusmill.report.names import short_names
+from tests.codebooks import small_book
 from tests.pipelines.conftest import TEXTS
 from tests.pipelines.samples import command, write_jsonl
 from tests.targets import in_slots, names, read_rows
@@ -336,6 +337,28 @@ def test_bad_usage(job, tmp_path, capsys):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_dataset_without_tokens_is_refused(tmp_path, capsys):
+    small_book().write(str(tmp_path / "book"))
+    write_jsonl(tmp_path / "in.jsonl", ["", ""])
+    inputs = ("--input", tmp_path / "in.jsonl", "--codebook", tmp_path / "book")
+    assert command("compress", *inputs, "--output", tmp_path / "none") == 0
+    capsys.readouterr()
+    assert command("report", tmp_path / "none", "--output", tmp_path / "page.html") == 2
+    assert "none has no tokens, so there is nothing to show" in capsys.readouterr().err
+
+
+def test_files_nested_without_end_are_refused(tmp_path, capsys):
+    deep = "[" * 100_000
+    (tmp_path / "found.json").write_text(deep)
+    assert command("report", tmp_path / "found.json", "--output", tmp_path / "page.html") == 2
+    assert "no JSON that measure or evaluate wrote" in capsys.readouterr().err
+    run = tmp_path / "run"
+    write_run(run, steps=1)
+    (run / "config.json").write_text(deep)
+    assert command("report", run, "--output", tmp_path / "page.html") == 1
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
 def test_without_matplotlib_it_says_what_to_install(job, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert command("report", job / "counts", "--output", tmp_path / "page.html") == 2
@@ -366,7 +389,9 @@ def test_damaged_files_are_named(job, targets, tmp_path, kind, capsys):
     assert name in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["no JSON", "[1, 2]", '{"step": "many"}', '{"loss": null}'])
+@pytest.mark.parametrize(
+    "line", ["no JSON", "[" * 100_000, "[1, 2]", '{"step": "many"}', '{"loss": null}']
+)
 def test_damaged_metrics_are_named(tmp_path, line):
     run = write_run(tmp_path / "run", steps=2)
     with (run / "metrics.jsonl").open("a") as file:

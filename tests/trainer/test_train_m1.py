@@ -88,6 +88,11 @@ def test_a_run_goes_on_and_documents_are_as_good_as_tokens(data, tmp_path, capsy
         (["--tokens", "nowhere"], "nowhere has no manifest.json"),
         (["--input", "nowhere"], "'nowhere' matches no file"),
         (["--tokens", "a", "--length", "15"], "--length 15 is not an even number"),
+        (
+            ["--tokens", "a", "--length", "4098"],
+            "--length 4098 is not an even number from 2 to 4,096",
+        ),
+        (["--tokens", "a", "--width", "8208"], "--width 8208 is more than 8,192"),
         (["--tokens", "a", "--objective", "compact"], "unknown option --objective"),
         (["--tokens", "a", "--size", "4m"], "invalid choice: '4m'"),
     ],
