@@ -8,6 +8,8 @@ in `corpusmill.pipelines.counts_parts`.
 
 import dataclasses
 import hashlib
+import heapq
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -52,8 +54,9 @@ _SAMPLES = 64
 # A sum of runs is merged once it has grown to so many times the last merge.
 _GROWTH = 4
 
-Slice = tuple[str, Cut, Cut]
-"""A source, the cut where a partition begins and the one where it ends; () at the corpus' ends."""
+Slice = tuple[int, str, Cut, Cut]
+"""A stretch of a source: how often its n-grams were merged before, the source, the cut where a
+partition begins and the one where it ends; () at the corpus' ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +116,7 @@ def cut_partitions(sample: KeySample, parts: CountsParts) -> list[Cut]:
 def slices(source: str, cuts: list[Cut]) -> Iterator[tuple[int, Slice]]:
     """A source's stretch of every partition, by the partition's number."""
     for number, (lower, upper) in enumerate(zip([(), *cuts], [*cuts, ()], strict=True)):
-        yield number, (source, lower, upper)
+        yield number, (0, source, lower, upper)
 
 
 def merge_slices(
@@ -121,7 +124,7 @@ def merge_slices(
 ) -> Iterator[CountsRun]:
     """Merges stretches of sources to one sorted stream; `on_read` is told of the rows read."""
 
-    def read_slice(source: str, lower: Cut, upper: Cut) -> Iterator[CountsRun]:
+    def read_slice(_merges: int, source: str, lower: Cut, upper: Cut) -> Iterator[CountsRun]:
         first = pack_one(packing, lower) if lower else None
         beyond = pack_one(packing, upper) if upper else None
         for url in source_files(source):
@@ -133,31 +136,43 @@ def merge_slices(
     return merge_streams([read_slice(*part) for part in parts])
 
 
-def merged_if_many(sources: list[Slice], parts: CountsParts) -> list[Slice]:
-    """At most `FAN_IN` slices that count the same: more are merged into one spilled run."""
-    if len(sources) <= FAN_IN:
-        return sources
+def merged_alike(sources: Iterable[Slice], parts: CountsParts) -> list[Slice]:
+    """Slices that count the same, fewer than `FAN_IN` of them merged equally often.
+
+    Slices are merged with others like them only, so that an n-gram is merged once more each time
+    that there are `FAN_IN` times as many sources.
+    """
+    alike: dict[int, list[Slice]] = {}
+    waiting = list(sources)
+    while waiting:
+        each = waiting.pop()
+        merges = each[0]
+        others = alike.setdefault(merges, [])
+        others.append(each)
+        if len(others) == FAN_IN:
+            waiting.append(_merged(alike.pop(merges), parts))
+    return list(itertools.chain.from_iterable(alike.values()))
+
+
+def merged_to_few(sources: Iterable[Slice], parts: CountsParts) -> list[Slice]:
+    """At most `FAN_IN` slices that count the same: those merged least are merged first."""
+    few = list(sources)
+    heapq.heapify(few)
+    while len(few) > FAN_IN:
+        heapq.heappush(few, _merged([heapq.heappop(few) for _ in range(FAN_IN)], parts))
+    return sorted(few)
+
+
+def _merged(sources: list[Slice], parts: CountsParts) -> Slice:
+    """One spilled run of slices that have the same cuts."""
     sources = sorted(sources)
     name = hashlib.sha256(repr(sources).encode()).hexdigest()[:32]
     url = parts.writer.scratch("merged", name + SPILLED)
     if not storage.exists(url):
         with storage.publish(url) as path:
             spill_runs(path, parts.packing, merge_slices(sources, parts.packing))
-    return [(url, sources[0][1], sources[0][2])]
-
-
-def merged_to_few(sources: Iterable[Slice], parts: CountsParts) -> list[Slice]:
-    """At most `FAN_IN` slices that count the same as any number."""
-    few: list[Slice] = []
-    for each in sources:
-        few = merged_if_many([*few, each], parts)
-    return few
-
-
-def merge_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: list[Cut]) -> int:
-    """As `write_part`, of any number of slices."""
-    number, sources = partition
-    return write_part((number, merged_to_few(sources, parts)), parts, cuts)
+    merges, _, lower, upper = sources[-1]
+    return merges + 1, url, lower, upper
 
 
 def _sample_files(urls: Sequence[str], packing: Packing) -> KeySample:
@@ -179,7 +194,7 @@ def write_parts(sources: Sequence[str], parts: CountsParts, workers: Workers) ->
     """Writes all parts; returns the cuts between them."""
     cuts = find_cuts(sources, parts, workers)
     partitions = grouped(each for source in sources for each in slices(source, cuts))
-    workers.map(merge_part, partitions.items(), parts, cuts)
+    workers.map(write_part, partitions.items(), parts, cuts)
     return cuts
 
 
@@ -188,14 +203,14 @@ def write_part(partition: tuple[int, list[Slice]], parts: CountsParts, cuts: lis
     number, sources = partition
     name = part_name(number, len(cuts) + 1)
     if parts.writer.completion(name) is None:
-        parts.writer.complete(name, _write_file(name, sources, parts))
+        parts.writer.complete(name, _write_file(name, merged_to_few(sources, parts), parts))
     return number
 
 
 def _write_file(name: str, sources: list[Slice], parts: CountsParts) -> Completion:
     started = time.perf_counter()
     progress = Progress(parts.writer, "merge", name)
-    runs = merge_slices(sorted(sources), parts.packing, progress.add)
+    runs = merge_slices(sources, parts.packing, progress.add)
     with parts.writer.new_file(name) as file:
         file.rows, file.tokens = write_counts(file.path, parts.packing, runs)
     progress.note()

@@ -17,8 +17,7 @@ from corpusmill.pipelines.counts_merging import (
     Slice,
     add_run,
     cut_partitions,
-    merged_if_many,
-    merged_to_few,
+    merged_alike,
     sample_file,
     slices,
     source_files,
@@ -84,10 +83,10 @@ class MergeSamples(beam.CombineFn):
 
 
 class MergeRuns(beam.CombineFn):
-    """Slices of sorted sources -> at most `FAN_IN` slices that count the same n-grams.
+    """Slices of sorted sources -> fewer slices that count the same n-grams.
 
-    The accumulator is a list of slices; when it grows too long they are merged into one spilled
-    run, a block of each at a time.
+    The accumulator is a list of slices; of those merged equally often, `FAN_IN` are merged into one
+    spilled run, a block of each at a time.
     """
 
     def __init__(self, parts: CountsParts) -> None:
@@ -97,10 +96,10 @@ class MergeRuns(beam.CombineFn):
         return []
 
     def add_input(self, accumulator: list[Slice], part: Slice) -> list[Slice]:
-        return merged_if_many([*accumulator, part], self._parts)
+        return merged_alike([*accumulator, part], self._parts)
 
     def merge_accumulators(self, accumulators: Iterable[list[Slice]]) -> list[Slice]:
-        return merged_to_few(itertools.chain.from_iterable(accumulators), self._parts)
+        return merged_alike(itertools.chain.from_iterable(accumulators), self._parts)
 
     def extract_output(self, accumulator: list[Slice]) -> list[Slice]:
         return accumulator

@@ -159,7 +159,7 @@ def make_table(
     """
     split = merge_runs([empty_run(tables.packing), *sources["split"]])
     of_runs = merged_to_few(chain.from_iterable(sources["slices"]), tables.parts)
-    whole = merge_slices(sorted(of_runs), tables.packing)
+    whole = merge_slices(of_runs, tables.packing)
     bounds = [
         _bounds(context, tables.packing)
         for cut in cuts[max(0, number - 1) : number + 1]

@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,7 +103,9 @@ def some_runs(count):
         yield packing, count_ngrams(tokens, max_order=1, vocabulary_size=50, end_of_document=49)
 
 
-def test_many_runs_are_merged_by_the_combiner(tmp_path):
+@pytest.fixture
+def many_runs(tmp_path):
+    """How a dataset is written, 100 slices of its sources, and what they count together."""
     writer = DatasetWriter(str(tmp_path / "out"), "counts", {})
     writer.begin()
     runs, sources = [], []
@@ -110,21 +113,41 @@ def test_many_runs_are_merged_by_the_combiner(tmp_path):
         path = tmp_path / f"{number}.arrow"
         spill_runs(str(path), packing, [run])
         runs.append(run)
-        sources.append((str(path), (), ()))
-    parts = counts_merging.CountsParts(writer, packing, 1000)
+        sources.append((0, str(path), (), ()))
+    return counts_merging.CountsParts(writer, packing, 1000), sources, merge_runs(runs)
+
+
+def combined(parts, sources):
+    """As Beam combines: a few inputs to an accumulator, and accumulators with one another."""
     combiner = counts_parts.MergeRuns(parts)
-    halves = []
-    for half in (sources[:50], sources[50:]):
+    accumulators = []
+    for first in range(0, len(sources), 7):
         accumulator = combiner.create_accumulator()
-        for source in half:
+        for source in sources[first : first + 7]:
             accumulator = combiner.add_input(accumulator, source)
-        halves.append(accumulator)
-    result = combiner.extract_output(combiner.merge_accumulators(halves))
-    assert len(result) <= 32
-    merged = merge_runs(list(counts_merging.merge_slices(result, packing)))
-    expected = merge_runs(runs)
+        accumulators.append(accumulator)
+    merged = combiner.create_accumulator()
+    for accumulator in accumulators:
+        merged = combiner.merge_accumulators([merged, accumulator])
+    return combiner.extract_output(merged)
+
+
+@pytest.mark.parametrize("combine", [lambda _, sources: sources, combined])
+@pytest.mark.parametrize(("fan_in", "merges"), [(200, 0), (32, 1), (5, 2), (3, 4), (2, 6)])
+def test_an_ngram_is_merged_once_for_each_time_that_runs_are_more(
+    many_runs, combine, fan_in, merges, monkeypatch
+):
+    parts, sources, expected = many_runs
+    monkeypatch.setattr(counts_merging, "FAN_IN", fan_in)
+    few = counts_merging.merged_to_few(combine(parts, sources), parts)
+    assert len(few) <= fan_in
+    merged = merge_runs(list(counts_merging.merge_slices(few, parts.packing)))
     assert np.array_equal(merged.low, expected.low)
     assert np.array_equal(merged.counts, expected.counts)
+    files = Path(parts.writer.scratch("merged")).glob("*")
+    rows = [sum(map(len, read_spilled(str(file), parts.packing, None, None))) for file in files]
+    in_sources = [sum(map(len, read_spilled(each[1], parts.packing))) for each in sources]
+    assert sum(rows) <= merges * sum(in_sources)
 
 
 def test_a_spilled_run_is_read_from_any_key_to_any_other(tmp_path, monkeypatch):
