@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers.backends import Backend, Ids, first_difference
 from corpusmill.corpus.tokenizers.tokenizer import (
     BACKEND_VARIABLE,
@@ -67,10 +67,20 @@ class PieceTokenizer(Tokenizer):
         end: tuple[int | None, str],
         reference: Backend,
     ) -> None:
-        """Takes what `Tokenizer` does, and the library's functions."""
+        """Takes what `Tokenizer` does, and the library's functions.
+
+        Raises:
+          UsageError: the token that ends documents comes out of text, too.
+        """
         super().__init__(files, own_ids, *end)
         self.reference = reference
         self._backend = reference
+        text = end[1]
+        if (reference.start([text])[0] == self.end_of_document).any():
+            raise UsageError(
+                f"end-of-document token {text!r} is what a document's text {text!r} becomes, too;"
+                " name a special token, or leave it out"
+            )
 
     @property
     def backend(self) -> str:
@@ -127,6 +137,11 @@ class PieceTokenizer(Tokenizer):
             raise DataError(
                 f"the tokenizer gave id {ids[is_outside][0]}, outside its vocabulary of"
                 f" {self.vocab_size}"
+            )
+        if (ids == self.end_of_document).any():
+            raise DataError(
+                f"the tokenizer gave its end-of-document token, id {self.end_of_document}, inside a"
+                " document; name another one (--end-of-document), and a new output"
             )
         return ids.astype(self.dtype)
 

@@ -72,9 +72,14 @@ class HuggingFaceTokenizer(PieceTokenizer):
 
     def _well_known_end(self) -> tuple[int | None, str]:
         for name in _END_NAMES:
-            if name in self._vocabulary:
-                return self._vocabulary[name], name
+            token = self._vocabulary.get(name)
+            if token is not None and not self._comes_out_of_text(token, name):
+                return token, name
         return None, NEW_END
+
+    def _comes_out_of_text(self, token: int, text: str) -> bool:
+        """As added tokens do that aren't special."""
+        return token in self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False)

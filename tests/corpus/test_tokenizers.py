@@ -432,7 +432,6 @@ class TestEndOfDocument:
         for kind, name, expected in (
             ("gptneox", "<|padding|>", 1),
             ("mistral", "<s>", 1),
-            ("gpt2", "Hello", 15496),
             ("bytes", "<end>", 256),
         ):
             tokenizer = load_tokenizer(specs[kind], end_of_document=name)
@@ -447,6 +446,27 @@ class TestEndOfDocument:
             UsageError, match=r"'<\|nothing\|>' is not in the tokenizer's vocabulary"
         ):
             load_tokenizer(specs[kind], end_of_document="<|nothing|>")
+
+    def test_one_that_text_becomes_is_refused(self, specs: dict[str, str]) -> None:
+        for kind, name in (("gpt2", "Hello"), ("gptneox", "the")):
+            with pytest.raises(UsageError, match=f"document's text '{name}' becomes, too"):
+                load_tokenizer(specs[kind], name)
+
+    def test_one_that_ends_up_inside_a_document_is_an_error(self, specs: dict[str, str]) -> None:
+        tokenizer = load_tokenizer(specs["gpt2"], "ĠHello")
+        assert tokenizer.encode("Hello").tolist() == [15496]
+        with pytest.raises(DataError, match="its end-of-document token, id 18435, inside a doc"):
+            tokenizer.encode("Oh! Hello")
+
+    def test_one_that_is_not_special_is_not_guessed(self, tmp_path: Path) -> None:
+        tokenizer = word_level("a")
+        tokenizer.add_tokens(["<|endoftext|>"])
+        for special, expected in ((False, None), (True, "<|endoftext|>")):
+            config = json.loads(tokenizer.to_str())
+            config["added_tokens"][0]["special"] = special
+            (tmp_path / "t.json").write_text(json.dumps(config))
+            found = load_tokenizer(str(tmp_path / "t.json"))
+            assert found.token_text(found.end_of_document) == (expected or "<end>")
 
     def test_a_new_one_where_the_vocabulary_has_none(self, tmp_path: Path) -> None:
         tokenizer = load_tokenizer(saved(tmp_path / "t.json", word_level("a")))
@@ -463,7 +483,8 @@ class TestLoading:
     def test_from_a_folder_of_its_files(
         self, load: Load, specs: dict[str, str], tmp_path: Path, kind: str
     ) -> None:
-        for number, name in enumerate([None, "<end>" if kind == "bytes" else "."]):
+        other = {"bytes": "<end>", "gpt2": "<|endoftext|>", "gptneox": "<|padding|>"}
+        for number, name in enumerate([None, other.get(kind, "<s>")]):
             tokenizer = load_tokenizer(specs[kind], name)
             folder = save(tmp_path / str(number), tokenizer)
             again = load_tokenizer(folder)
