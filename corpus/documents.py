@@ -22,9 +22,11 @@ class BadRecord:
         fault is the file's, not a record's.
       offset: byte offset in the (decompressed) file, or row number from 0.
       reason: one line.
+      rest_is_lost: whether the file is damaged, so that nobody knows how many records follow.
     """
 
     source: str
     line: int
     offset: int
     reason: str
+    rest_is_lost: bool = False

@@ -155,7 +155,7 @@ def _read_lines(
                 yield from batch.deliver()
     except DamagedStreamError as error:
         number = lines.number_of_line() + 1
-        batch.bad.append(BadRecord(segment.url, number, lines.next_offset, str(error)))
+        batch.bad.append(BadRecord(segment.url, number, lines.next_offset, str(error), True))
     yield from batch.deliver()
 
 
@@ -384,7 +384,7 @@ def _read_table(
     except (pa.ArrowException, OSError, DamagedStreamError) as error:
         if not is_damage(error):
             raise
-        fault = BadRecord(segment.url, 0, row, f"is damaged: {one_line(error)}")
+        fault = BadRecord(segment.url, 0, row, f"is damaged: {one_line(error)}", True)
         yield _documents([], []), [fault]
 
 

@@ -70,7 +70,8 @@ class DocumentOptions:
     )
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
     max_bad_records: float = option(
-        "share of the records that may be bad before the job stops (default: 0.1%)",
+        "share of the records that may be bad, and of the files that may be damaged, before the job"
+        " stops (default: 0.1%)",
         0.001,
         metavar="SHARE",
         read=share,
@@ -195,12 +196,18 @@ class EncodeJob:
         """Files of the dataset, one for each shard."""
         return len(self.documents.shards)
 
+    @cached_property
+    def number_of_files(self) -> int:
+        """Files that are read."""
+        return len(self.documents.files)
+
     def __getstate__(self) -> dict[str, Any]:
         # What `finish` needs on a worker, since a job's description has room for little.
         documents = dataclasses.replace(self.documents, files=(), shards=())
         return {
             **self.__dict__,
             "number_of_parts": self.number_of_parts,
+            "number_of_files": self.number_of_files,
             "documents": documents,
             "encoder_files": {},
             "loaded": None,
@@ -241,6 +248,14 @@ class EncodeJob:
         )
         if tally.too_many:
             raise DataError(tally.complaint(self.writer, parts))
+        damaged = int(counters["damaged_files"])
+        if damaged > options.max_bad_records * self.number_of_files:
+            raise DataError(
+                f"{damaged} of {self.number_of_files} files are damaged, more than"
+                f" --max-bad-records {options.max_bad_records:.4%} allows, and nobody knows how"
+                " many records are lost; the places are listed in"
+                f" {self.writer.url('dead-letter')}, with rest_is_lost"
+            )
         if not tally.documents:
             raise DataError(f"the input {', '.join(options.input)} has no documents")
         return self.writer.finish(
@@ -343,6 +358,7 @@ def encode_shard(
     counters = {
         "documents": tally.documents,
         "bad_records": tally.bad_records,
+        "damaged_files": len(tally.damaged),
         "text_bytes": tally.text_bytes,
         "tokens": file.tokens,
         "seconds": time.perf_counter() - started,
@@ -386,10 +402,12 @@ class _Tally:
     documents: int = 0
     bad_records: int = 0
     text_bytes: int = 0
+    damaged: set[str] = dataclasses.field(default_factory=set)
 
     def add(self, documents: pa.RecordBatch, bad_records: Sequence[BadRecord]) -> None:
         self.documents += documents.num_rows
         self.bad_records += len(bad_records)
+        self.damaged.update(each.source for each in bad_records if each.rest_is_lost)
         self.text_bytes += pc.sum(pc.binary_length(documents.column("text"))).as_py() or 0
 
     @property

@@ -68,13 +68,23 @@ def test_a_bad_record_stops_the_job_unless_it_is_allowed(record, reason, tmp_pat
     assert [f.rows for f in manifest.files if f.name.startswith("dead-letter/")] == [1]
 
 
-def test_a_truncated_gzip_keeps_what_stood_before(tmp_path, capsys):
+def test_a_truncated_gzip_keeps_what_stood_before_and_is_no_record_among_many(tmp_path, capsys):
     data = gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(50_000)))
-    (tmp_path / "in.jsonl.gz").write_bytes(data[: len(data) // 2])
-    assert tokenize(tmp_path / "in.jsonl.gz", tmp_path / "out") == 0
-    assert read_manifest(str(tmp_path / "out")).counters["documents"] > 10_000
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "cut.jsonl.gz").write_bytes(data[: len(data) // 2])
+    (folder / "whole.jsonl.gz").write_bytes(data)
+    assert tokenize(folder, tmp_path / "out") == 1
+    message = error_of(capsys)
+    assert "1 of 2 files are damaged, more than --max-bad-records 0.1000% allows" in message
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert tokenize(folder, tmp_path / "out", "--max-bad-records", "50%") == 0
+    counters = read_manifest(str(tmp_path / "out")).counters
+    assert counters["documents"] > 60_000
+    assert counters["damaged_files"] == 1
     (letter,) = dead_letters(tmp_path / "out")
     assert "truncated gzip stream" in letter["reason"]
+    assert letter["rest_is_lost"] is True
 
 
 def test_a_shard_full_of_bad_records_stops_at_once(tmp_path, capsys):
