@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed at work, 2 bad usage, 130 interrupted.
 import contextlib
 import difflib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -67,6 +68,11 @@ _TALKATIVE = ("aiobotocore", "boto3", "botocore", "gcsfs", "google", "s3fs", "ur
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; as a process, ends it where it is interrupted."""
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # Texts are shown, whatever a terminal has letters for.
+                stream.reconfigure(errors="backslashreplace")
     interruption = Interruption()
     with interruption.watched(for_good=argv is None):
         try:
@@ -115,8 +121,9 @@ def _failed(error: BaseException) -> int:
         return 0
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return _complain(f"there is not enough memory: {one_line(error)}", 1)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return _complain(f"{error.strerror}: {error.filename}", 1)
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return _complain(f"{error.strerror}{place}", 1)
     if not isinstance(error, Exception):
         raise error
     # The last resort: a bug, shown in full.

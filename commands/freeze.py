@@ -10,6 +10,7 @@ from typing import Any
 from corpusmill.commands.arguments import (
     add_folder,
     add_options,
+    location,
     make_parser,
     parse_known,
     parsed,
@@ -183,7 +184,9 @@ def main(argv: Sequence[str]) -> None:
         parser, "--tokens", "a tokens dataset of bytes, to fit the strings on", required=False
     )
     add_model_options(parser)
-    add("--output", required=True, metavar="FILE", help="path or URL of the codebook")
+    add(
+        "--output", required=True, type=location, metavar="FILE", help="path or URL of the codebook"
+    )
     add_options(parser, FreezeOptions, allocation=None)
     add_options(parser, RunOptions, "dry_run")
     arguments, _ = parse_known(parser, argv)

@@ -231,7 +231,9 @@ def _measure_part(texts: Sequence[str], options: PlanOptions, folder: str) -> Me
         os.path.join(folder, kind) for kind in ("tokens", "counts", "distributions", "targets")
     )
     documents = find_documents(DocumentOptions((source,)))
-    longest = TargetOptions(max_order=options.max_order)
+    longest = TargetOptions(
+        min_order=min(TargetOptions.min_order, options.max_order), max_order=options.max_order
+    )
     manifests = (
         _make(make_job(documents, load_tokenizer(options.tokenizer), tokens)),
         _make(CountJob(tokens, counts, options.max_order)),
@@ -363,6 +365,8 @@ def main(argv: Sequence[str]) -> None:
             f"the sample has {len(sample.texts)} documents, {_LEAST_DOCUMENTS} are needed: give a"
             " larger --sample-mib"
         )
+    if not sample.text_bytes:
+        raise DataError(f"the {len(sample.texts)} documents of the sample are all empty")
     text = found.size * sample.text_bytes / sample.stored_bytes
     if arguments.text_gib is not None:
         text = arguments.text_gib * 2**30

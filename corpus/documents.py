@@ -30,3 +30,12 @@ class BadRecord:
     offset: int
     reason: str
     rest_is_lost: bool = False
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a string has a form in UTF-8, as file names and JSON needn't have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

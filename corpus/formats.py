@@ -284,6 +284,8 @@ def check_table(table: Any, url: str, text_field: str, id_field: str | None) -> 
         if name not in schema.names:
             columns = ", ".join(schema.names)
             raise UsageError(f"{role} {name!r} is not a column of {url}; its columns are {columns}")
+        if schema.names.count(name) > 1:
+            raise UsageError(f"{role} {name!r} is the name of several columns of {url}")
         column_type = schema.field(name).type
         if not is_accepted(column_type):
             raise UsageError(f"{role} {name!r} of {url} is of type {column_type}; {needed}")

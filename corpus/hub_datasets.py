@@ -18,8 +18,11 @@ def saved_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int | N
       UsageError: it holds several splits, or what it says of its files can't be used.
     """
     if storage.kind_on(fs, f"{folder}/dataset_dict.json") == "file":
-        splits = json.loads(fs.cat_file(f"{folder}/dataset_dict.json")).get("splits", [])
-        choices = ", ".join(f"{folder}/{split}" for split in splits)
+        try:
+            splits = json.loads(fs.cat_file(f"{folder}/dataset_dict.json"))["splits"]
+            choices = ", ".join(f"{folder}/{split}" for split in splits)
+        except (RecursionError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{folder}/dataset_dict.json is damaged: {one_line(error)}") from error
         raise UsageError(f"input {folder} holds several splits; name one of {choices}")
     signs = (f"{folder}/state.json", f"{folder}/dataset_info.json")
     if any(storage.kind_on(fs, sign) != "file" for sign in signs):
@@ -27,7 +30,7 @@ def saved_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int | N
     try:
         state: dict[str, Any] = json.loads(fs.cat_file(f"{folder}/state.json"))
         names = [file["filename"] for file in state["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (RecursionError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder}/state.json is damaged: {one_line(error)}") from error
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise UsageError(

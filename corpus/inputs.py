@@ -1,14 +1,16 @@
 """Which files are read, and how they are cut into segments and shards."""
 
+import contextlib
+import fnmatch
 import glob
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from corpusmill.corpus import hub_datasets, storage
+from corpusmill.corpus.documents import is_unicode
 from corpusmill.corpus.errors import UsageError, one_line
 from corpusmill.corpus.formats import (
     TABLE_FORMATS,
@@ -76,8 +79,8 @@ class ReadOptions:
         _require_one_of("text unit", self.text_unit, TEXT_UNITS)
         if not 1 <= self.max_document_bytes <= _MAX_DOCUMENT_BYTES:
             raise UsageError(
-                f"max document bytes {self.max_document_bytes} is out of range;"
-                f" accepted is 1 to {_MAX_DOCUMENT_BYTES}"
+                f"max document bytes {self.max_document_bytes} is out of range; accepted is 1 to"
+                f" {_MAX_DOCUMENT_BYTES} (--max-document-mib {_MAX_DOCUMENT_BYTES >> 20})"
             )
 
 
@@ -136,6 +139,9 @@ def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile
     for pattern in patterns:
         sizes.update(_expand(pattern))
     urls = sorted(sizes)
+    for url in urls:
+        if not is_unicode(url):
+            raise UsageError(f"the name of input {os.fsencode(url)!r} is not UTF-8; rename it")
     kinds = _in_threads(partial(detect, input_format=options.input_format), urls)
     return [
         InputFile(url, name, file_format, compression, sizes[url])
@@ -241,14 +247,57 @@ def _find_matches(fs: fsspec.AbstractFileSystem, pattern: str) -> _Sizes:
     parts = pattern.split("/")
     fixed = len(list(itertools.takewhile(lambda part: not glob.has_magic(part), parts)))
     wants_hidden = _is_hidden(parts[fixed:])
+    if isinstance(fs, LocalFileSystem):
+        paths = _local_matches("/".join([*parts[:fixed], ""]), parts[fixed:], wants_hidden)
+        matches = {path: _local_info(path) for path in paths}
+    else:
+        matches = fs.glob(pattern, detail=True)
     found: _Sizes = {}
-    for path, info in sorted(fs.glob(pattern, detail=True).items()):
+    for path, info in sorted(matches.items()):
         if wants_hidden or not _is_hidden(path.rstrip("/").split("/")[fixed:]):
             if info["type"] == "file":
                 found[path] = info["size"]
             elif info["type"] == "directory":
                 found.update(_find_in_folder(fs, path.rstrip("/")))
     return found
+
+
+def _local_matches(folder: str, parts: Sequence[str], wants_hidden: bool) -> Iterator[str]:
+    """As `fs.glob`, which would leave out in silence what can't be looked into; some paths twice.
+
+    Raises:
+      OSError: a folder on the way can't be read.
+    """
+    part, *rest = parts
+    any_depth = part == "**" and bool(rest)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not glob.has_magic(part):
+            path = os.path.join(folder, part)
+            if rest:
+                yield from _local_matches(path, rest, wants_hidden)
+            else:
+                os.lstat(path)
+                yield path
+            return
+        if any_depth:
+            yield from _local_matches(folder, rest, wants_hidden)
+        for name in os.listdir(folder):
+            if _is_hidden([name]) and not wants_hidden:
+                continue
+            path = os.path.join(folder, name)
+            if any_depth:
+                yield from _local_matches(path, parts, wants_hidden)
+            elif fnmatch.fnmatchcase(name, part):
+                if rest:
+                    yield from _local_matches(path, rest, wants_hidden)
+                else:
+                    yield path
+
+
+def _local_info(path: str) -> dict[str, Any]:
+    status = os.stat(path)
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
+    return {"type": kinds.get(stat.S_IFMT(status.st_mode), "other"), "size": status.st_size}
 
 
 def _find_in_local_folder(folder: str) -> _Sizes:

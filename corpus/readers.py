@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.documents import DOCUMENT_SCHEMA, BadRecord
+from corpusmill.corpus.documents import DOCUMENT_SCHEMA, BadRecord, is_unicode
 from corpusmill.corpus.errors import one_line
 from corpusmill.corpus.formats import (
     BOM,
@@ -177,12 +177,12 @@ def _parse_json(options: ReadOptions, line: bytes | None) -> tuple[str | None, s
         raise _BadRecordError(
             f"field {options.text_field!r} is {_JSON_TYPES[type(text)]}, not a string"
         )
-    if flaw is not None and not _is_unicode(text):
+    if flaw is not None and not is_unicode(text):
         raise _BadRecordError(f"is not JSON: {flaw}")
     if options.id_field is None:
         return None, text
     doc_id = _field(record, options.id_field, "--id-field")
-    if flaw is not None and not _is_unicode(str(doc_id)):
+    if flaw is not None and not is_unicode(str(doc_id)):
         raise _BadRecordError(f"is not JSON: {flaw}")
     is_id = type(doc_id) is str or (type(doc_id) is int and -(1 << 63) <= doc_id < 1 << 64)
     if not is_id:
@@ -191,14 +191,6 @@ def _parse_json(options: ReadOptions, line: bytes | None) -> tuple[str | None, s
             " not a string or a 64-bit integer"
         )
     return str(doc_id), text
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _require_line(line: bytes | None, options: ReadOptions) -> bytes:

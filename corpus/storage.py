@@ -135,9 +135,15 @@ def join(folder: str, *names: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """A local path made absolute, so that workers in other folders find it; URLs unchanged."""
+    """A local path made absolute, so that workers in other folders find it; URLs as they are.
+
+    Without a slash at the end, so that a place has one name.
+    """
     fs, path = filesystem(url)
-    return path if isinstance(fs, LocalFileSystem) else url
+    if isinstance(fs, LocalFileSystem):
+        return path
+    scheme, separator, place = url.partition("://")
+    return f"{scheme}{separator}{place.rstrip('/')}"
 
 
 def kind_on(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
@@ -247,7 +253,7 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
       scratch: folder for what a killed process leaves, on the same disk; by default that of `url`.
 
     Raises:
-      CorpusmillError: no space is left on the device.
+      CorpusmillError: no space is left on the device, or none of the user's.
       StorageError: the server doesn't take it.
     """
     fs, path = filesystem(url)
@@ -265,10 +271,10 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
             with _naming(fs, url):
                 fs.put_file(temporary, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CorpusmillError(
-                f"no space left on device while writing {url}; free some and run the same command"
-                " again: finished parts are kept"
+                f"{os.strerror(error.errno).lower()} while writing {url}; free some space and run"
+                " the same command again: finished parts are kept"
             ) from error
         raise
     finally:

@@ -95,18 +95,19 @@ def start_of_file(packing: Packing) -> Place:
 def read_place(url: str, group: int, packing: Packing) -> Place:
     """The place at the begin of a row group of a tokens dataset's file.
 
-    It reads row groups before it as far back as the document goes.
+    It reads row groups before it as far back as the document goes, one at a time.
     """
-    tokens: list[Tokens] = []
+    start = place = start_of_file(packing)
     with parquet.open_reader(url) as file:
         for earlier in range(group - 1, -1, -1):
             table = file.read_row_group(earlier, columns=["tokens"], use_threads=False)
-            tokens.insert(0, parquet.column_values(table, "tokens"))
-            if (tokens[0] == packing.end_of_document).any():
+            tokens = parquet.column_values(table, "tokens")
+            first = start.after(packing, tokens)
+            known = np.concatenate([first.before, place.before])
+            known = known[max(0, len(known) - packing.max_order) :]
+            place = Place(first.position + place.position, known)
+            if (tokens == packing.end_of_document).any():
                 break
-    place = start_of_file(packing)
-    for each in tokens:
-        place = place.after(packing, each)
     return place
 
 

@@ -106,10 +106,11 @@ def _appear(folder: str, fill: Callable[[str], None]) -> None:
     """Makes a local folder that is complete as soon as it is there."""
     # Other processes here may be doing the same: whoever renames first has made it.
     temporary = f"{folder}.{uuid.uuid4().hex}"
-    fill(temporary)
     try:
+        fill(temporary)
         storage.move_durably(temporary, os.path.abspath(folder), os.rename)
     except OSError:
-        shutil.rmtree(temporary)
         if not os.path.isdir(folder):
             raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -56,6 +56,12 @@ class MergeJob:
                 raise UsageError(
                     f"{folder} can't be added to {first_folder}: {'; '.join(differences)}"
                 )
+        contents = {manifest.content_hash for manifest in self.manifests.values()}
+        if len(contents) < len(folders):
+            given = ", ".join(folders)
+            raise UsageError(
+                f"merge needs different datasets; of {given} two have the same content"
+            )
 
     @cached_property
     def manifests(self) -> dict[str, Manifest]:

@@ -168,12 +168,16 @@ def test_an_unwritten_file_does_not_appear(folder):
         _ = file.written
 
 
-def test_a_full_disk_says_what_to_do(folder):
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "no space left on device"), (errno.EDQUOT, "disk quota exceeded")],
+)
+def test_a_full_disk_says_what_to_do(folder, number, message):
     def fail():
         with storage.publish(storage.join(folder, "a")):
-            raise OSError(errno.ENOSPC, "full")
+            raise OSError(number, "full")
 
-    with pytest.raises(CorpusmillError, match="no space left on device while writing"):
+    with pytest.raises(CorpusmillError, match=f"{message} while writing"):
         fail()
 
 

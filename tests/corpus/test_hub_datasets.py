@@ -27,6 +27,12 @@ class TestSavedDatasets:
         with pytest.raises(UsageError, match=f"{tmp_path}/train, {tmp_path}/test"):
             found(tmp_path)
 
+    @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"splits": null}', b"[" * 100_000])
+    def test_splits_that_are_damaged_are_named(self, tmp_path: Path, content: bytes) -> None:
+        write(tmp_path, **{"dataset_dict.json": content})
+        with pytest.raises(UsageError, match=r"dataset_dict\.json is damaged"):
+            found(tmp_path)
+
     @pytest.mark.parametrize(
         ("state", "message"),
         [

@@ -2,6 +2,7 @@ import gzip
 import os
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,63 @@ class TestFindInputs:
         assert found(tmp_path / "_tmp") == ["a"]
         assert found(f"{tmp_path}/_*") == ["_SUCCESS", "_tmp/a"]
         assert found(f"{tmp_path}/.a.*") == [".a.crc"]
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "*",
+            "**",
+            "*/",
+            "a*/x",
+            "*/*",
+            "**/x",
+            "a/**",
+            "**/a/**",
+            "?/**/[xy]",
+            "a/b/*",
+            "[!a]/a/*",
+        ],
+    )
+    def test_patterns_mean_the_same_as_elsewhere(self, tmp_path: Path, pattern: str) -> None:
+        """Only that what can't be read is an error here."""
+        write(tmp_path, top=b"1", a__x=b"1", a__b__x=b"1", a__b__y=b"1", b__a__x=b"1", ab__x=b"1")
+        memory = fsspec.filesystem("memory")
+        for file in tmp_path.rglob("*"):
+            if file.is_file():
+                memory.pipe(f"/patterns/{file.relative_to(tmp_path)}", b"1")
+        there = [file.url for file in find_inputs([f"memory://patterns/{pattern}"], ReadOptions())]
+        here = [file.url for file in find_inputs([f"{tmp_path}/{pattern}"], ReadOptions())]
+        names = [url.removeprefix("memory://").removeprefix("/patterns/") for url in there]
+        assert [url.removeprefix(f"{tmp_path}/") for url in here] == names
+        assert names
+
+    @pytest.mark.parametrize("pattern", ["*/x*", "**/x", "*"])
+    def test_what_a_pattern_cannot_look_into_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+    ) -> None:
+        write(tmp_path, a__x=b"1", b__x=b"1")
+        for name in ("listdir", "scandir"):
+            monkeypatch.setattr(os, name, partial(self._refuse, getattr(os, name)))
+        with pytest.raises(UsageError, match=r"Permission denied: '.*/b'"):
+            found(f"{tmp_path}/{pattern}")
+
+    @staticmethod
+    def _refuse(look: Any, folder: Any) -> Any:
+        if os.fspath(folder).endswith("/b"):
+            raise PermissionError(13, "Permission denied", folder)
+        return look(folder)
+
+    def test_a_link_to_nowhere_is_an_error(self, tmp_path: Path) -> None:
+        write(tmp_path, a=b"1")
+        (tmp_path / "b").symlink_to("c")
+        for pattern in (tmp_path, f"{tmp_path}/*", f"{tmp_path}/b*"):
+            with pytest.raises(UsageError, match=r"No such file or directory: '.*/b'"):
+                found(pattern)
+
+    def test_a_name_that_is_not_unicode_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_text("{}")
+        with pytest.raises(UsageError, match=r"the name of input .*caf\\xe9.*is not UTF-8"):
+            found(tmp_path)
 
     def test_a_name_with_brackets_is_found_as_it_is(self, tmp_path: Path) -> None:
         write(tmp_path, **{"a[1].txt": b"x", "a1.txt": b"y"})
@@ -163,6 +221,13 @@ class TestCheckColumns:
         with pytest.raises(UsageError, match=r"'number' .* is of type int64"):
             check_columns(inputs, ReadOptions(text_field="number"))
         check_columns(inputs, ReadOptions(text_field="body", id_field="number"))
+
+    def test_a_name_of_two_columns_is_refused(self, tmp_path: Path) -> None:
+        columns = [pa.array(["a"]), pa.array(["b"])]
+        pq.write_table(pa.Table.from_arrays(columns, ["text", "text"]), tmp_path / "x")
+        inputs = find_inputs([str(tmp_path)], ReadOptions())
+        with pytest.raises(UsageError, match="'text' is the name of several columns"):
+            check_columns(inputs, ReadOptions())
 
     def test_arrow_files_are_checked_too(self, tmp_path: Path) -> None:
         write(tmp_path, x=arrow_bytes(), y=arrow_bytes(pa.ipc.new_file))

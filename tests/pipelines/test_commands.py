@@ -1,7 +1,9 @@
 """query, merge, help, quickstart and URLs."""
 
+import errno
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,38 @@ def test_merging_three_datasets_adds_their_counts(tmp_path):
     assert command("merge", *inputs, "--output", tmp_path / "sum") == 0
     assert read_manifest(str(tmp_path / "sum")).properties["tokens"] == 4 + 5 + 10
     assert command("verify", tmp_path / "sum") == 0
+
+
+def test_a_dataset_is_not_added_to_itself(job, tmp_path, capsys):
+    (tmp_path / "again").symlink_to(job / "counts")
+    for same in (tmp_path / "again", f"{job / 'counts'}/"):
+        arguments = ("--counts", job / "counts", "--counts", same)
+        assert command("merge", *arguments, "--output", tmp_path / "sum") == 2
+        assert "different datasets" in capsys.readouterr().err
+    assert not (tmp_path / "sum").exists()
+
+
+def test_a_terminal_without_unicode_shows_escapes(tmp_path):
+    source = write_jsonl(tmp_path / "in.jsonl", ["é"])
+    assert tokenize(source, tmp_path / "tokens") == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "corpusmill.commands.cli", "verify", tmp_path / "tokens"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\xe9" in done.stdout
+
+
+def test_an_error_of_the_disk_is_one_line_without_a_file_too(monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(cli, "run_command", fail)
+    assert cli.main(["verify", "x"]) == 1
+    assert capsys.readouterr().err == "corpusmill: error: File too large\n"
 
 
 def some_runs(count):

@@ -120,6 +120,13 @@ def test_other_options_are_refused(job, frozen, capsys):
     assert "holds something else" in capsys.readouterr().err
 
 
+def test_a_slash_at_the_end_is_no_other_place(frozen, capsys):
+    path, arguments = frozen
+    at = arguments.index(path)
+    assert command(*arguments[:at], f"{path}/", *arguments[at + 1 :]) == 0
+    assert "complete already" in capsys.readouterr().out
+
+
 def test_a_dry_run_does_nothing(job, tmp_path, capsys):
     path = tmp_path / "a.codebook"
     arguments = ("--byte-counts", job / "counts", "--tokens", job / "tokens", "--output", path)

@@ -114,3 +114,15 @@ def test_a_sample_of_nothing_is_refused(tmp_path, capsys):
     source = write_jsonl(tmp_path / "corpus.jsonl", TEXTS[:5])
     assert command("plan", "--input", source, "--tokenizer", "bytes") == 1
     assert "5 documents, 64 are needed" in capsys.readouterr().err
+
+
+def test_documents_without_text_are_refused(tmp_path, capsys):
+    source = write_jsonl(tmp_path / "corpus.jsonl", [""] * 70)
+    assert command("plan", "--input", source, "--tokenizer", "bytes") == 1
+    assert "the 70 documents of the sample are all empty" in capsys.readouterr().err
+
+
+def test_counts_without_contexts_can_be_planned(tmp_path, capsys):
+    source = write_jsonl(tmp_path / "corpus.jsonl", TEXTS)
+    assert command("plan", "--input", source, "--tokenizer", "bytes", "--max-order", 0) == 0
+    assert "core hours: enrich" in capsys.readouterr().out
