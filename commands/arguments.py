@@ -31,7 +31,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults that say something, and examples as they are typed."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        says_nothing = action.default is None or action.default is False
+        says_nothing = action.default is None or action.default is False or action.default == []
         if says_nothing or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)

@@ -270,7 +270,7 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{url} is damaged: {one_line(error)}") from error
     if kind is not None and manifest.kind != kind:
-        raise DatasetError(f"{folder} is a {manifest.kind} dataset; a {kind} dataset is needed")
+        raise DatasetError(f"{folder} holds {manifest.kind}; a dataset of {kind} is needed")
     return manifest
 
 

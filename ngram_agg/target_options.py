@@ -18,7 +18,12 @@ class TargetOptions:
       UsageError: an option is outside its range.
     """
 
-    scheme: str = option("how the tail is stood for", "retain", choices=SCHEMES)
+    scheme: str = option(
+        "what stands for the tokens beyond the head: drawn ones (retain), the observed one where it"
+        " is one of them (split), nothing (renormalize)",
+        "retain",
+        choices=SCHEMES,
+    )
     estimator: str = option(
         "contexts that are used: the longest that was kept, or those of --max-order tokens only",
         "longest",

@@ -40,7 +40,7 @@ class Checkpoint:
       model: parameters and buffers by name.
       optimizer: the optimizer's tensors by `parameter/state`.
       random: states of random number generators by device.
-      state: what is not a tensor, as JSON: the loader's state, the optimizer's options, totals.
+      state: what is not a tensor, as JSON: the loader's state, and totals.
     """
 
     step: int

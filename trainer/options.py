@@ -83,7 +83,7 @@ class TrainOptions:
         "folder or URL of the targets made from it by enrich", None, metavar=FOLDER
     )
     counts: str | None = option(
-        "folder or URL of counts: compact targets are computed from them, or all-ngrams",
+        "folder or URL of counts, from which compact targets or those of all n-grams are computed",
         None,
         metavar=FOLDER,
     )
@@ -146,7 +146,7 @@ class TrainOptions:
     seed: int = option("seed of the first parameters and the data's order", 0)
     workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")
     validate: str | None = option(
-        "folder or URL of such a dataset to evaluate on", None, metavar=FOLDER
+        "folder or URL of a dataset like that of --tokens, to evaluate on", None, metavar=FOLDER
     )
     validate_tokens: int | None = option(
         "first tokens of it that are evaluated on, in whole batches (default: all)",

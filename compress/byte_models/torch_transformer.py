@@ -205,7 +205,7 @@ class TorchTransformer:
         return _rounded(silu * inner, ACTIVATION_BITS)
 
     def _to_frequencies(self, products: Tensor) -> Tensor:
-        """The softmax of logits, quantized as `compress.byte_models.base.quantize` says."""
+        """The softmax of logits, quantized as `byte_model.quantize` says."""
         logits = _shifted(products, ACTIVATION_BITS + WEIGHT_BITS - SCORE_BITS)
         weights = self._exponential(logits.amax(-1, keepdim=True) - logits).long()
         probabilities = (weights << 32) // weights.sum(-1, keepdim=True)

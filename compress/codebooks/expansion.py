@@ -72,7 +72,7 @@ _FORGETFUL = Forgetful()
 def expand_coder(
     model: ByteModel, window_bits: int, progress: Progress, keeper: Keeper = _FORGETFUL
 ) -> Trie:
-    """The strings of the window code (`corpusmill.compress.windows`).
+    """The strings of the window code (docs/codebooks.md).
 
     Args:
       model: drives the code.

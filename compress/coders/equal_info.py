@@ -1,4 +1,4 @@
-"""The window code in compiled code, byte by byte: what `corpusmill.compress.windows` defines.
+"""The window code in compiled code, byte by byte (docs/codebooks.md, "The window code").
 
 Numbers of codes have up to 128 bits and are two uint64 words, modulo 2^128. A node's run of codes
 is kept in `registers`, uint64 [REGISTERS]; `sums` are uint32 [257], the frequencies of the bytes

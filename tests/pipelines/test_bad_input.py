@@ -136,7 +136,7 @@ def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
         ((*count, "--workers", 0), "--workers 0 is not at least 1"),
         ((*count, "--runner", "SparkRunner", "--workers", 2), "for jobs without Beam only"),
         ((*count, "--regoin", "x"), "unknown option --regoin; did you mean --region?"),
-        ((*count, "--tokens", job / "counts"), "a tokens dataset is needed"),
+        ((*count, "--tokens", job / "counts"), "a dataset of tokens is needed"),
         ((*count, "--tokens", tmp_path / "none"), "no manifest.json: is the path right?"),
         ((*tables, "--top-k", 0), "not a whole number above 0"),
         (("merge", "--counts", job / "counts", "--output", out), "two or more different datasets"),
