@@ -119,7 +119,9 @@ def _failed(error: BaseException) -> int:
         # The reader of our output has seen enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    # PyTorch has no class for the first of them.
+    texts = "can't allocate memory", "CUDA out of memory"
+    if isinstance(error, MemoryError) or any(text in str(error) for text in texts):
         return _complain(f"there is not enough memory: {one_line(error)}", 1)
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""

@@ -120,13 +120,24 @@ def test_a_terminal_without_unicode_shows_escapes(tmp_path):
     assert "\\xe9" in done.stdout
 
 
-def test_an_error_of_the_disk_is_one_line_without_a_file_too(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.EFBIG, "File too large"), "File too large"),
+        (MemoryError("no 8 GiB here"), "there is not enough memory: no 8 GiB here"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            "there is not enough memory: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        ),
+    ],
+)
+def test_what_a_machine_lacks_is_one_line(error, line, monkeypatch, capsys):
     def fail(*_):
-        raise OSError(errno.EFBIG, "File too large")
+        raise error
 
     monkeypatch.setattr(cli, "run_command", fail)
     assert cli.main(["verify", "x"]) == 1
-    assert capsys.readouterr().err == "corpusmill: error: File too large\n"
+    assert capsys.readouterr().err == f"corpusmill: error: {line}\n"
 
 
 def some_runs(count):
