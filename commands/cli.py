@@ -68,11 +68,9 @@ _TALKATIVE = ("aiobotocore", "boto3", "botocore", "gcsfs", "google", "s3fs", "ur
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; as a process, ends it where it is interrupted."""
-    if argv is None:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                # Texts are shown, whatever a terminal has letters for.
-                stream.reconfigure(errors="backslashreplace")
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # Texts are shown, whatever the encoding has letters for; as errors are by themselves.
+        sys.stdout.reconfigure(errors="backslashreplace")
     interruption = Interruption()
     with interruption.watched(for_good=argv is None):
         try:
@@ -119,8 +117,8 @@ def _failed(error: BaseException) -> int:
         # The reader of our output has seen enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    # PyTorch has no class for the first of them.
-    texts = "can't allocate memory", "CUDA out of memory"
+    # As PyTorch says it, by errors of several classes.
+    texts = "can't allocate memory", "CUDA out of memory", "CUDA error: out of memory"
     if isinstance(error, MemoryError) or any(text in str(error) for text in texts):
         return _complain(f"there is not enough memory: {one_line(error)}", 1)
     if isinstance(error, OSError) and error.strerror:

@@ -270,7 +270,7 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{url} is damaged: {one_line(error)}") from error
     if kind is not None and manifest.kind != kind:
-        raise DatasetError(f"{folder} holds {manifest.kind}; a dataset of {kind} is needed")
+        raise DatasetError(f"{folder} is a dataset of kind {manifest.kind}; kind {kind} is needed")
     return manifest
 
 

@@ -22,7 +22,7 @@ class BadRecord:
         fault is the file's, not a record's.
       offset: byte offset in the (decompressed) file, or row number from 0.
       reason: one line.
-      rest_is_lost: whether the file is damaged, so that nobody knows how many records follow.
+      rest_is_lost: whether the file is damaged, so that what one worker reads of it ends here.
     """
 
     source: str

@@ -121,7 +121,9 @@ class Segment:
 
 
 def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile]:
-    """Finds the files to read, each once, sorted by URL, whatever the order of the patterns.
+    """Finds the files to read, sorted by URL, whatever the order of the patterns.
+
+    Each is read once, also a local one that links give several names: under the first of them.
 
     Args:
       patterns: each a file, a glob, a folder (read recursively, without names that begin with
@@ -138,7 +140,7 @@ def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile
     sizes: dict[str, int] = {}
     for pattern in patterns:
         sizes.update(_expand(pattern))
-    urls = sorted(sizes)
+    urls = _without_links(sorted(sizes))
     for url in urls:
         if not is_unicode(url):
             raise UsageError(f"the name of input {os.fsencode(url)!r} is not UTF-8; rename it")
@@ -216,6 +218,14 @@ def _expand(pattern: str) -> dict[str, int]:
             raise UsageError(f"the size of input {path} is unknown; copy it to a disk first")
         sizes[path if "://" in path else scheme + path] = size
     return sizes
+
+
+def _without_links(urls: Iterable[str]) -> list[str]:
+    """The first of all names of each file."""
+    names: dict[str, str] = {}
+    for url in urls:
+        names.setdefault(os.path.realpath(url) if storage.is_local(url) else url, url)
+    return list(names.values())
 
 
 def _find(fs: fsspec.AbstractFileSystem, path: str) -> _Sizes:

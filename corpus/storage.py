@@ -253,7 +253,7 @@ def publish(url: str, scratch: str | None = None) -> Iterator[str]:
       scratch: folder for what a killed process leaves, on the same disk; by default that of `url`.
 
     Raises:
-      CorpusmillError: no space is left on the device, or none of the user's.
+      CorpusmillError: no space is left on the device, or of the user's quota.
       StorageError: the server doesn't take it.
     """
     fs, path = filesystem(url)

@@ -155,11 +155,12 @@ def merged_alike(sources: Iterable[Slice], parts: CountsParts) -> list[Slice]:
 
 
 def merged_to_few(sources: Iterable[Slice], parts: CountsParts) -> list[Slice]:
-    """At most `FAN_IN` slices that count the same: those merged least are merged first."""
+    """At most `FAN_IN` slices that count the same; no more are merged than have to be."""
     few = list(sources)
     heapq.heapify(few)
     while len(few) > FAN_IN:
-        heapq.heappush(few, _merged([heapq.heappop(few) for _ in range(FAN_IN)], parts))
+        number = min(FAN_IN, len(few) - FAN_IN + 1)
+        heapq.heappush(few, _merged([heapq.heappop(few) for _ in range(number)], parts))
     return sorted(few)
 
 

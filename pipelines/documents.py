@@ -197,9 +197,9 @@ class EncodeJob:
         return len(self.documents.shards)
 
     @cached_property
-    def number_of_files(self) -> int:
-        """Files that are read."""
-        return len(self.documents.files)
+    def number_of_pieces(self) -> int:
+        """Files, or parts of them, that are read one by one."""
+        return sum(map(len, self.documents.shards))
 
     def __getstate__(self) -> dict[str, Any]:
         # What `finish` needs on a worker, since a job's description has room for little.
@@ -207,7 +207,7 @@ class EncodeJob:
         return {
             **self.__dict__,
             "number_of_parts": self.number_of_parts,
-            "number_of_files": self.number_of_files,
+            "number_of_pieces": self.number_of_pieces,
             "documents": documents,
             "encoder_files": {},
             "loaded": None,
@@ -248,13 +248,13 @@ class EncodeJob:
         )
         if tally.too_many:
             raise DataError(tally.complaint(self.writer, parts))
-        damaged = int(counters["damaged_files"])
-        if damaged > options.max_bad_records * self.number_of_files:
+        damaged = int(counters["damaged_pieces"])
+        if damaged > options.max_bad_records * self.number_of_pieces:
             raise DataError(
-                f"{damaged} of {self.number_of_files} files are damaged, more than"
-                f" --max-bad-records {options.max_bad_records:.4%} allows, and nobody knows how"
-                " many records are lost; the places are listed in"
-                f" {self.writer.url('dead-letter')}, with rest_is_lost"
+                f"{damaged} of {self.number_of_pieces} files, or pieces of large ones, are damaged,"
+                f" more than --max-bad-records {options.max_bad_records:.4%} allows, and nobody"
+                f" knows what is lost; the places are listed in {self.writer.url('dead-letter')},"
+                " with rest_is_lost"
             )
         if not tally.documents:
             raise DataError(f"the input {', '.join(options.input)} has no documents")
@@ -358,7 +358,7 @@ def encode_shard(
     counters = {
         "documents": tally.documents,
         "bad_records": tally.bad_records,
-        "damaged_files": len(tally.damaged),
+        "damaged_pieces": tally.damaged_pieces,
         "text_bytes": tally.text_bytes,
         "tokens": file.tokens,
         "seconds": time.perf_counter() - started,
@@ -402,12 +402,13 @@ class _Tally:
     documents: int = 0
     bad_records: int = 0
     text_bytes: int = 0
-    damaged: set[str] = dataclasses.field(default_factory=set)
+    damaged_pieces: int = 0
 
     def add(self, documents: pa.RecordBatch, bad_records: Sequence[BadRecord]) -> None:
         self.documents += documents.num_rows
         self.bad_records += len(bad_records)
-        self.damaged.update(each.source for each in bad_records if each.rest_is_lost)
+        # A piece has one such record at most, its last one.
+        self.damaged_pieces += sum(each.rest_is_lost for each in bad_records)
         self.text_bytes += pc.sum(pc.binary_length(documents.column("text"))).as_py() or 0
 
     @property

@@ -56,12 +56,11 @@ class MergeJob:
                 raise UsageError(
                     f"{folder} can't be added to {first_folder}: {'; '.join(differences)}"
                 )
-        contents = {manifest.content_hash for manifest in self.manifests.values()}
-        if len(contents) < len(folders):
-            given = ", ".join(folders)
-            raise UsageError(
-                f"merge needs different datasets; of {given} two have the same content"
-            )
+        counted: dict[tuple[str, ...], str] = {}
+        for folder, manifest in self.manifests.items():
+            other = counted.setdefault(tuple(sorted(manifest.inputs.values())), folder)
+            if other != folder:
+                raise UsageError(f"{other} and {folder} count the same data; leave one of them out")
 
     @cached_property
     def manifests(self) -> dict[str, Manifest]:

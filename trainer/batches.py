@@ -36,7 +36,8 @@ class Batch(NamedTuple):
       target_tokens: int32 of shape [batch, length, slots]; None without targets.
       target_weights: float32 of shape [batch, length, slots], of sum 1 where there is something to
         predict, else 0; None without targets.
-      bytes: int64 of shape [batch], the UTF-8 lengths of the documents that end in each sequence.
+      bytes: int64 of shape [batch], the UTF-8 lengths of the documents that end in each sequence;
+        float64 where that is estimated.
       target_offsets: with full distributions, whose lengths differ, target tokens and weights are
         flat, of shape [entries], and position i of the flattened batch has the entries
         target_offsets[i] to target_offsets[i + 1]: int64 of shape [batch * length + 1]; else None.

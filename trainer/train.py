@@ -134,7 +134,7 @@ class _FirstBatches:
     def __iter__(self) -> Iterator[Batch]:
         for batch in islice(self._loader, self._count):
             tokens = (batch.next_tokens != IGNORED).sum(1)
-            yield batch._replace(bytes=tokens * self._bytes_per_token)
+            yield batch._replace(bytes=tokens.double() * self._bytes_per_token)
 
 
 def _bytes_per_token(tokens: str, manifest: Manifest) -> float:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.errors import UsageError, one_line
+from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.corpus.tokenizers.certify import use_backend
 from corpusmill.corpus.tokenizers.raw_bytes import ByteTokenizer
 from corpusmill.corpus.tokenizers.tokenizer import MARKER, EndOfDocument, Tokenizer
@@ -47,13 +47,26 @@ def load_tokenizer(
         the reference. `use_fastest` finds a faster one.
 
     Raises:
-      UsageError: there is no such tokenizer, or its vocabulary has no such token.
+      UsageError: there is no such tokenizer, or its vocabulary has no such token, or text becomes
+        it, too.
       CorpusmillError: the backend isn't here.
     """
     tokenizer = _load(dict(_read_files(spec)), spec, end_of_document)
+    if end_of_document is not None:
+        _expect_no_text(tokenizer, end_of_document)
     if backend is not None:
         use_backend(tokenizer, backend)
     return tokenizer
+
+
+def _expect_no_text(tokenizer: Tokenizer, end_of_document: str) -> None:
+    try:
+        tokenizer.encode(end_of_document)
+    except DataError as error:
+        raise UsageError(
+            f"end-of-document token {end_of_document!r} is what a document's text"
+            f" {end_of_document!r} becomes, too; name one that no text becomes, or leave it out"
+        ) from error
 
 
 def restore_tokenizer(files: Mapping[str, bytes], backend: str | None) -> Tokenizer:

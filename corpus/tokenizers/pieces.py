@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers.backends import Backend, Ids, first_difference
 from corpusmill.corpus.tokenizers.tokenizer import (
     BACKEND_VARIABLE,
@@ -67,20 +67,10 @@ class PieceTokenizer(Tokenizer):
         end: tuple[int | None, str],
         reference: Backend,
     ) -> None:
-        """Takes what `Tokenizer` does, and the library's functions.
-
-        Raises:
-          UsageError: the token that ends documents comes out of text, too.
-        """
+        """Takes what `Tokenizer` does, and the library's functions."""
         super().__init__(files, own_ids, *end)
         self.reference = reference
         self._backend = reference
-        text = end[1]
-        if (reference.start([text])[0] == self.end_of_document).any():
-            raise UsageError(
-                f"end-of-document token {text!r} is what a document's text {text!r} becomes, too;"
-                " name a special token, or leave it out"
-            )
 
     @property
     def backend(self) -> str:
@@ -140,8 +130,8 @@ class PieceTokenizer(Tokenizer):
             )
         if (ids == self.end_of_document).any():
             raise DataError(
-                f"the tokenizer gave its end-of-document token, id {self.end_of_document}, inside a"
-                " document; name another one (--end-of-document), and a new output"
+                f"the tokenizer gave id {self.end_of_document}, which ends documents, inside a"
+                " text; name another token for that (tokenize --end-of-document)"
             )
         return ids.astype(self.dtype)
 

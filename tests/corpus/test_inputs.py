@@ -126,6 +126,14 @@ class TestFindInputs:
             raise PermissionError(13, "Permission denied", folder)
         return look(folder)
 
+    def test_a_file_that_links_lead_to_is_read_once(self, tmp_path: Path) -> None:
+        write(tmp_path, a__x=b"1", b__y=b"1")
+        (tmp_path / "latest").symlink_to("b")
+        (tmp_path / "a" / "z").symlink_to("x")
+        for pattern in (tmp_path, f"{tmp_path}/*/*", f"{tmp_path}/**"):
+            assert found(pattern) == ["a/x", "b/y"]
+        assert found(tmp_path / "latest") == ["y"]
+
     def test_a_link_to_nowhere_is_an_error(self, tmp_path: Path) -> None:
         write(tmp_path, a=b"1")
         (tmp_path / "b").symlink_to("c")

@@ -455,8 +455,27 @@ class TestEndOfDocument:
     def test_one_that_ends_up_inside_a_document_is_an_error(self, specs: dict[str, str]) -> None:
         tokenizer = load_tokenizer(specs["gpt2"], "ĠHello")
         assert tokenizer.encode("Hello").tolist() == [15496]
-        with pytest.raises(DataError, match="its end-of-document token, id 18435, inside a doc"):
+        with pytest.raises(DataError, match="gave id 18435, which ends documents, inside a text"):
             tokenizer.encode("Oh! Hello")
+
+    def test_what_a_folder_records_is_taken_as_it_is(self, tmp_path: Path) -> None:
+        """Data that is there already can be read, whatever its documents end with."""
+        unigram = tokenizers.Tokenizer(
+            models.Unigram([("<unk>", 0), ("</s>", -9), ("a", -1)], unk_id=0)
+        )
+        unigram.add_special_tokens(["</s>"])
+        path = saved(tmp_path / "tokenizer.json", unigram)
+        assert load_tokenizer(path).end_of_document == 3  # Since text becomes its </s>.
+        with pytest.raises(UsageError, match="text '</s>' becomes, too"):
+            load_tokenizer(path, "</s>")
+        (tmp_path / MARKER).write_text(
+            json.dumps({"end_of_document": 1, "end_of_document_text": "</s>"})
+        )
+        old = load_tokenizer(str(tmp_path))
+        assert old.end_of_document == 1
+        assert old.encode("aa").tolist() == [2, 2]
+        with pytest.raises(DataError, match="gave id 1, which ends documents, inside a text"):
+            old.encode("a</s>")
 
     def test_one_that_is_not_special_is_not_guessed(self, tmp_path: Path) -> None:
         tokenizer = word_level("a")

@@ -133,7 +133,7 @@ def test_counts_must_fit_the_tokens(job, tmp_path):
     options = DataOptions(2, 8)
     with pytest.raises(DatasetError, match="was not counted with the tokenizer of the tokens"):
         TokenDataset(tokens, options, counts=str(job / "counts"))
-    with pytest.raises(DatasetError, match="a dataset of counts is needed"):
+    with pytest.raises(DatasetError, match="kind counts is needed"):
         TokenDataset(tokens, options, counts=str(job / "tokens"))
     with pytest.raises(UsageError, match="one is accepted"):
         TokenDataset(tokens, options, targets=tokens, counts=tokens)

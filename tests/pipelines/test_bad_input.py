@@ -76,15 +76,36 @@ def test_a_truncated_gzip_keeps_what_stood_before_and_is_no_record_among_many(tm
     (folder / "whole.jsonl.gz").write_bytes(data)
     assert tokenize(folder, tmp_path / "out") == 1
     message = error_of(capsys)
-    assert "1 of 2 files are damaged, more than --max-bad-records 0.1000% allows" in message
+    assert (
+        "1 of 2 files, or pieces of large ones, are damaged, more than --max-bad-records 0.1"
+        in message
+    )
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert tokenize(folder, tmp_path / "out", "--max-bad-records", "50%") == 0
     counters = read_manifest(str(tmp_path / "out")).counters
     assert counters["documents"] > 60_000
-    assert counters["damaged_files"] == 1
+    assert counters["damaged_pieces"] == 1
     (letter,) = dead_letters(tmp_path / "out")
     assert "truncated gzip stream" in letter["reason"]
     assert letter["rest_is_lost"] is True
+
+
+def test_a_file_that_is_damaged_in_several_shards_can_be_allowed(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    texts = ["".join(map(chr, generator.integers(33, 126, 2000))) for _ in range(2500)]
+    path, groups = tmp_path / "in.parquet", 5
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=500, compression="none")
+    metadata = pq.read_metadata(path)
+    data = bytearray(path.read_bytes())
+    for group in (1, 4):
+        begin = metadata.row_group(group).column(0).dictionary_page_offset
+        data[begin : begin + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    arguments = (path, tmp_path / "out", "--shard-mib", 1)
+    assert tokenize(*arguments, "--max-bad-records", "1%") == 1
+    assert f"2 of {groups} files, or pieces of large ones" in error_of(capsys)
+    assert tokenize(*arguments, "--max-bad-records", "40%") == 0
+    assert read_manifest(str(tmp_path / "out")).counters["documents"] == 1500
 
 
 def test_a_shard_full_of_bad_records_stops_at_once(tmp_path, capsys):
@@ -136,7 +157,7 @@ def test_bad_usage_is_named_before_any_work(job, tmp_path, capsys):
         ((*count, "--workers", 0), "--workers 0 is not at least 1"),
         ((*count, "--runner", "SparkRunner", "--workers", 2), "for jobs without Beam only"),
         ((*count, "--regoin", "x"), "unknown option --regoin; did you mean --region?"),
-        ((*count, "--tokens", job / "counts"), "a dataset of tokens is needed"),
+        ((*count, "--tokens", job / "counts"), "kind tokens is needed"),
         ((*count, "--tokens", tmp_path / "none"), "no manifest.json: is the path right?"),
         ((*tables, "--top-k", 0), "not a whole number above 0"),
         (("merge", "--counts", job / "counts", "--output", out), "two or more different datasets"),

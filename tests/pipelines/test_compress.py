@@ -284,7 +284,7 @@ def test_bad_usage_is_named_before_any_work(compressed, codebook, models, tmp_pa
         ((*back, "--stdin"), "without --compressed and --output"),
         (("decompress", "--compressed", tmp_path, "--output", out), "no manifest.json"),
         (("decompress", "--compressed", compressed), "--compressed and --output, or --stdin"),
-        (("count", "--tokens", compressed, "--output", out), "a dataset of tokens is needed"),
+        (("count", "--tokens", compressed, "--output", out), "kind tokens is needed"),
     ]:
         assert command(*arguments) == 2, arguments
         assert message in error_of(capsys)

@@ -64,7 +64,7 @@ def test_other_commands_know_them(made, source, codebook, tmp_path, capsys):
     assert command("verify", trimmed) == 0
     assert ": 5 ids of " in capsys.readouterr().out
     assert command("decompress", "--compressed", made, "--output", tmp_path / "back") == 2
-    assert "a dataset of compressed is needed" in error_of(capsys)
+    assert "kind compressed is needed" in error_of(capsys)
     page = tmp_path / "report.html"
     assert command("report", made, trimmed, "--output", page) == 0
     rows = sum(file.rows for file in read_manifest(str(made)).files)

@@ -400,7 +400,7 @@ def test_targets_of_other_tokens_are_refused(tmp_path, files, folder):
     targets = samples.write_targets(tmp_path / "targets", files, folder, "0" * 64)
     with pytest.raises(DatasetError, match="were made from other tokens"):
         TokenDataset(folder, OPTIONS, targets)
-    with pytest.raises(DatasetError, match="holds tokens; a dataset of targets is needed"):
+    with pytest.raises(DatasetError, match="is a dataset of kind tokens; kind targets is needed"):
         TokenDataset(folder, OPTIONS, folder)
 
 
