@@ -31,11 +31,10 @@ BOM = b"\xef\xbb\xbf"
 
 _BLOCK = 1 << 20
 _HEAD_BYTES = 1 << 16
-# Small, because what a decompressor has made of a piece is lost when the piece turns out damaged,
-# and because one byte of zstd can stand for 32,768.
-_COMPRESSED_PIECE = 1 << 13
+# Bytes that are decompressed at once: few, because what a decompressor has made of them is lost
+# when they turn out damaged, and because one byte of gzip can stand for 1,032, of zstd for 32,768.
+_PIECES = {"gzip": 1 << 13, "zstd": 1 << 11, "bzip2": 1 << 10, "xz": 1 << 13}
 # A few bytes of bzip2 can stand for a block of 900 KB, of which nothing comes out before its end.
-_BZIP2_PIECE = 1 << 10
 _BZIP2_BLOCK = 1 << 20
 # Reddit's and other archives are written with `zstd --long=31`.
 _ZSTD_MAX_WINDOW = 2**31
@@ -186,7 +185,7 @@ class Readable(Protocol):
 
 
 def decompressed(file: Readable, compression: str | None) -> Iterator[bytes]:
-    """The content of an open file from where it stands, in blocks of about a MiB at most.
+    """The content of an open file from where it stands, in blocks of 8 MiB, of zstd 64, at most.
 
     Files of several gzip members, zstd frames, bzip2 or xz streams are read to their end.
 
@@ -197,12 +196,14 @@ def decompressed(file: Readable, compression: str | None) -> Iterator[bytes]:
     if compression is None:
         yield from blocks
         return
-    size = _BZIP2_PIECE if compression == "bzip2" else _COMPRESSED_PIECE
+    size = _PIECES[compression]
+    # A few bytes of these may become gigabytes; the libraries of the others take no such limit.
+    limits = (_BLOCK,) if compression in ("bzip2", "xz") else ()
     decompressor = None
     for block in blocks:
         for start in range(0, len(block), size):
             piece = block[start : start + size]
-            while piece:
+            while piece or (limits and decompressor and not decompressor.needs_input):
                 if decompressor is None:
                     # Archives on tape and some object stores pad files with zeros.
                     piece = piece.lstrip(b"\0")
@@ -210,7 +211,7 @@ def decompressed(file: Readable, compression: str | None) -> Iterator[bytes]:
                         break
                     decompressor = _new_decompressor(compression)
                 try:
-                    data = decompressor.decompress(piece)
+                    data = decompressor.decompress(piece, *limits)
                 # OSError is bzip2's.
                 except (_INFLATE_ERROR, zstandard.ZstdError, lzma.LZMAError, OSError) as error:
                     raise DamagedStreamError(f"corrupt {compression} stream: {error}") from error

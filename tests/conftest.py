@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,16 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # The first example of a property may have to wait for numba's compiler.
 hypothesis.settings.register_profile("corpusmill", deadline=None)
 hypothesis.settings.load_profile("corpusmill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Tables that other runs of the tests have left in the usual one are not to be found."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("temporary"))
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def test_more_documents_than_lanes():
 @pytest.mark.parametrize("codec", MODELLED, ids=name_of)
 def test_hard_documents_come_back(codec):
     # What is left for the next window again and again takes long.
-    longest = 300 if isinstance(codec, PaddedCodec) else 5000
+    longest = 80 if isinstance(codec, PaddedCodec) else 5000
     documents = [document[:longest] for document in HARD]
     documents += [bytes([byte]) for byte in range(256)]
     ids, offsets = codec.encode_batch(ByteStrings.of(documents))

@@ -232,8 +232,8 @@ class TestLongTexts:
         self, load: Load, wiki: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         tokenizer = load(kind)
-        text = "\n\n".join(wiki)[:5_000_000]
-        assert len(list(split_text(memoryview(text.encode())))) == 5
+        text = "\n\n".join(wiki)[:1_500_000]
+        assert len(list(split_text(memoryview(text.encode())))) == 2
         in_pieces = tokenizer.encode(text)
         monkeypatch.setattr("corpusmill.corpus.tokenizers.pieces.PIECE_BYTES", 1 << 40)
         np.testing.assert_array_equal(in_pieces, tokenizer.encode(text))

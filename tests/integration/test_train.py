@@ -34,7 +34,8 @@ def data(tmp_path_factory):
     files = random_files(1, [(130, 200), (170,)])
     tokens = write_tokens(folder / "tokens", files)
     write_targets(folder / "targets", files, tokens)
-    write_tokens(folder / "held", random_files(2, [(101,)]))
+    # An odd number of batches, so that two processes have one more than they need.
+    write_tokens(folder / "held", random_files(2, [(90,)]))
     return folder
 
 

@@ -216,7 +216,7 @@ def test_targets_are_those_of_the_oracle(data, documents, max_order, vocabulary,
     check(documents, vocabulary, options, max_order, parts, contexts)
 
 
-def zipf_documents(seed, size=20_000, vocabulary=300, documents=20):
+def zipf_documents(seed, size=8_000, vocabulary=300, documents=20):
     generator = np.random.default_rng(seed)
     words = 1 + (generator.zipf(1.3, size) % (vocabulary - 1))
     return [[*part.tolist(), END] for part in np.array_split(words, documents)]
@@ -270,7 +270,7 @@ def variances(shares, head, draws):
 @pytest.mark.parametrize("draws", [1, 3])
 def test_variances_are_those_of_the_closed_form(draws):
     """Of targets behind one context of a Zipf distribution, over all its occurrences."""
-    counts = (60_000 / np.arange(1, 257)).astype(int)
+    counts = (10_000 / np.arange(1, 257)).astype(int)
     packing = Packing(2, 300, END)
     documents = [[299, 1 + token, END] for token in np.repeat(np.arange(256), counts).tolist()]
     shares = counts / counts.sum()

@@ -140,8 +140,7 @@ def test_targets_do_not_change_the_order(folder, targets):
     assert all_sequences(with_targets) == all_sequences(without)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 4), (2, 2), (3, 1), (3, 4)])
 def test_ranks_and_workers_share_one_order(folder, targets, workers, ranks):
     expected = TokenDataset(folder, OPTIONS, targets, epochs=2)
     found = ranks_of(folder, ranks, workers=workers, epochs=2, targets=targets)
@@ -160,9 +159,9 @@ def test_resumes_at_every_position(folder, targets):
         batches.append(batch)
         states.append(dataset.state_dict())
     for position, state in enumerate(states):
-        for ranks in (1, 2, 3):
-            found = ranks_of(folder, ranks, state=state, epochs=2, targets=targets)
-            assert_same(found, batches[position:])
+        ranks = 1 + position % 3
+        found = ranks_of(folder, ranks, state=state, epochs=2, targets=targets)
+        assert_same(found, batches[position:])
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 3), (3, 1)])
