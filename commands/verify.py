@@ -29,6 +29,8 @@ from corpusmill.ngram_agg.tables import check_table, order_of
 from corpusmill.ngram_agg.targets_files import HEADS_FOLDER, TargetsReader
 
 _SAMPLE_CHARACTERS = 300
+# Kinds whose files have every token of the text once.
+_OF_ALL_TOKENS = ("tokens", "counts", "compressed", "examples")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -73,6 +75,10 @@ def find_faults(folder: str, manifest: Manifest) -> Iterator[str]:
                 check(folder, record, manifest)
             except DataError as error:
                 yield f"{record.name}: {error}"
+    if manifest.kind in _OF_ALL_TOKENS:
+        found = sum(record.tokens for record in manifest.data_files)
+        if found != manifest.properties["tokens"]:
+            yield f"{found} tokens, the manifest says {manifest.properties['tokens']}"
 
 
 def _check_tokens(folder: str, record: FileRecord, manifest: Manifest) -> None:

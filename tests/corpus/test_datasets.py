@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -137,6 +138,16 @@ def test_a_damaged_manifest_is_refused(dataset, edit, message):
     url = storage.join(dataset, "manifest.json")
     storage.write_bytes(url, json.dumps(edit(json.loads(storage.read_bytes(url)))).encode())
     with pytest.raises(CorpusmillError, match=message):
+        read_manifest(dataset)
+
+
+def test_a_file_outside_its_dataset_is_refused(dataset):
+    """As what copies files by their names would write elsewhere."""
+    url = storage.join(dataset, "manifest.json")
+    manifest = read_manifest(dataset)
+    files = [dataclasses.replace(manifest.files[0], name="tokenizer/../../a"), *manifest.files[1:]]
+    storage.write_bytes(url, dataclasses.replace(manifest, files=files).to_json().encode())
+    with pytest.raises(CorpusmillError, match="is no name of a file below it"):
         read_manifest(dataset)
 
 

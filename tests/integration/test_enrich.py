@@ -70,6 +70,12 @@ def job(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(job):
+    """Targets made with one table, in one process, in one go."""
+    return run_enrich(job, job / "targets")
+
+
 # So many tables of a few thousand n-grams each that positions have to be sorted for them.
 MANY = ("--table-mib", 0.25)
 MANY_OF_NOTHING = ("--table-mib", 1e-6)
@@ -126,17 +132,15 @@ def test_one_table_and_many_give_the_same_bytes(options, job, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
-def test_two_worker_processes_give_the_same_bytes(tables, job, tmp_path):
-    one = run_enrich(job, tmp_path / "one", *tables)
+def test_two_worker_processes_give_the_same_bytes(tables, job, whole, tmp_path):
     two = run_enrich(job, tmp_path / "two", *tables, "--workers", 2)
-    assert_same_data(one, two)
+    assert_same_data(two, whole)
 
 
 @pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
-def test_bundles_run_twice(tables, job, tmp_path):
-    one = run_enrich(job, tmp_path / "one", *tables)
+def test_bundles_run_twice(tables, job, whole, tmp_path):
     twice = run_enrich(job, tmp_path / "two", *tables, "--direct_runner_bundle_repeat=1")
-    assert_same_data(one, twice)
+    assert_same_data(twice, whole)
 
 
 @pytest.mark.parametrize("tables", [(), MANY_OF_NOTHING], ids=["one", "many"])
@@ -149,16 +153,15 @@ def test_a_corpus_without_any_context(tables, tmp_path):
     assert rows == [[[(255, [], [(token, 65535)]) for token in tokens]]]
 
 
-def test_files_and_row_groups_are_those_of_the_tokens(job, tmp_path):
-    targets = run_enrich(job, tmp_path / "out")
+def test_files_and_row_groups_are_those_of_the_tokens(job, whole):
     names = [path.name for path in sorted((job / "tokens").glob("*.parquet"))]
-    assert [path.name for path in sorted(targets.glob("*.parquet"))] == names
+    assert [path.name for path in sorted(whole.glob("*.parquet"))] == names
     for name in names:
-        one, two = (pq.ParquetFile(folder / name).metadata for folder in (job / "tokens", targets))
+        one, two = (pq.ParquetFile(folder / name).metadata for folder in (job / "tokens", whole))
         assert one.num_row_groups == two.num_row_groups
         for group in range(one.num_row_groups):
             assert one.row_group(group).num_rows == two.row_group(group).num_rows
-    manifest = read_manifest(str(targets), "targets")
+    manifest = read_manifest(str(whole), "targets")
     assert manifest.properties["tokens_hash"] == read_manifest(str(job / "tokens")).content_hash
     assert manifest.properties["slots"] == 20
 
@@ -368,8 +371,7 @@ def test_unbiased_on_simplewiki(order, wiki, tmp_path):
     ("tables", "prefix"),
     [((), "table-"), ((), "part-"), (MANY, "ask-"), (MANY, "answer-"), (MANY, "part-")],
 )
-def test_a_killed_job_goes_on_where_it_was(tables, prefix, job, tmp_path):
-    whole = run_enrich(job, tmp_path / "whole")
+def test_a_killed_job_goes_on_where_it_was(tables, prefix, job, whole, tmp_path):
     killed = tmp_path / "killed"
     inputs = ("--tokens", job / "tokens", "--counts", job / "counts", *tables)
     complete = kill_after_first_part(start("enrich", *inputs, "--output", killed), killed, prefix)
@@ -379,9 +381,8 @@ def test_a_killed_job_goes_on_where_it_was(tables, prefix, job, tmp_path):
     assert not (killed / "_incomplete").exists()
 
 
-def test_a_killed_job_may_go_on_with_tables_of_another_size(job, tmp_path, monkeypatch):
+def test_a_killed_job_may_go_on_with_tables_of_another_size(job, whole, tmp_path, monkeypatch):
     """What was made for other tables is left alone."""
-    whole = run_enrich(job, tmp_path / "whole")
     killed = tmp_path / "killed"
 
     def fail(*_):
@@ -449,7 +450,7 @@ def test_other_options_are_refused(job, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("tables", [(), MANY], ids=["one", "many"])
-def test_all_of_it_by_url(tables, job, tmp_path, monkeypatch):
+def test_all_of_it_by_url(tables, job, whole, tmp_path, monkeypatch):
     """Inputs, tables and output on another filesystem; tables are copied to a local folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -460,5 +461,5 @@ def test_all_of_it_by_url(tables, job, tmp_path, monkeypatch):
     inputs = ("--tokens", f"{place}/tokens", "--counts", f"{place}/counts", *tables)
     run("enrich", *inputs, "--output", f"{place}/targets")
     memory.get(f"/{len(tables)}/targets", str(tmp_path / "targets"), recursive=True)
-    assert_same_data(tmp_path / "targets", run_enrich(job, tmp_path / "local"))
+    assert_same_data(tmp_path / "targets", whole)
     run("verify", f"{place}/targets")

@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ import tokenizers
 from corpusmill.corpus.datasets import Completion, DatasetWriter, read_manifest
 from corpusmill.corpus.tokenizers.pieces import PieceTokenizer
 from corpusmill.corpus.tokens import TokensWriter, tokens_schema
+from tests.codebooks import small_book
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
 GOOD = b'{"text": "good"}\n'
@@ -202,6 +204,37 @@ def test_an_id_outside_the_vocabulary_is_named(tmp_path, capsys):
     assert "token id 300 at position 1 is outside the vocabulary of 257" in error_of(capsys)
     assert command("verify", folder) == 1
     assert "token id 300 at position 1" in capsys.readouterr().out
+
+
+def with_one_more(name, source, target):
+    """A copy of a dataset whose manifest fits its files, but for a number."""
+    shutil.copytree(source, target)
+    manifest = read_manifest(str(target))
+    properties = manifest.properties | {name: manifest.properties[name] + 1}
+    (target / "manifest.json").write_text(
+        dataclasses.replace(manifest, properties=properties).to_json()
+    )
+    return target
+
+
+def test_what_does_not_add_up_is_never_finished(job, tmp_path, capsys):
+    small_book().write(str(tmp_path / "book"))
+    inputs = ("--input", job / "corpus.jsonl", "--codebook", tmp_path / "book")
+    assert command("compress", *inputs, "--output", tmp_path / "small") == 0
+    tokens = with_one_more("tokens", job / "tokens", tmp_path / "tokens")
+    small = with_one_more("documents", tmp_path / "small", tmp_path / "smaller")
+    out = tmp_path / "out"
+    for arguments, message in (
+        (("count", "--tokens", tokens), "positions counted, "),
+        (("enrich", "--tokens", tokens, "--counts", job / "counts"), "positions, "),
+        (("decompress", "--compressed", small), "documents, its manifest says "),
+    ):
+        capsys.readouterr()
+        assert command(*arguments, "--output", out / arguments[0]) == 1, arguments
+        assert message in error_of(capsys)
+        assert not (out / arguments[0] / "manifest.json").exists()
+    assert command("verify", tokens) == 1
+    assert "tokens, the manifest says" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])

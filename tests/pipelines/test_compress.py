@@ -209,7 +209,9 @@ def test_a_document_that_is_not_text_is_named(compressed, tmp_path, capsys):
     size, digest = storage.size(str(copy / PART)), storage.sha256(str(copy / PART))
     changed = FileRecord(PART, 1, len(ids), size, digest)
     files = tuple(changed if file.name == PART else file for file in manifest.files)
-    (copy / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
+    properties = manifest.properties | {"tokens": len(ids)}
+    fitting = dataclasses.replace(manifest, files=files, properties=properties)
+    (copy / "manifest.json").write_text(fitting.to_json())
     assert command("verify", copy) == 0
     assert command("decompress", "--compressed", copy, "--output", tmp_path / "back") == 1
     assert "document 'odd' is not UTF-8: invalid start byte (byte 0)" in error_of(capsys)
