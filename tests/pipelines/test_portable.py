@@ -17,7 +17,7 @@ from corpusmill.pipelines.distributions import DistributionsJob
 from corpusmill.pipelines.enrich import EnrichJob
 from corpusmill.pipelines.launching.launch import build_pipeline
 from corpusmill.pipelines.merge import MergeJob
-from tests.pipelines.samples import command
+from tests.pipelines.samples import command, tokenize, write_jsonl
 
 SPLITTABLE = deprecated_primitives.READ.urn, "beam:transform:sdf_"
 
@@ -39,7 +39,8 @@ def pipelines(job, tmp_path_factory):
     """Name -> pipeline, with outputs that are claimed and never written."""
     folder = tmp_path_factory.mktemp("never")
     tokens, counts, more = (str(job / "tokens"), str(job / "counts"), str(folder / "more"))
-    assert command("count", "--tokens", tokens, "--output", more) == 0
+    assert tokenize(write_jsonl(folder / "more.jsonl", ["more"]), folder / "more-tokens") == 0
+    assert command("count", "--tokens", folder / "more-tokens", "--output", more) == 0
 
     def enriched(name, table_mib):
         targets = TargetOptions(max_order=3)

@@ -223,12 +223,6 @@ def test_bad_options(changed, message):
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_compiler_nothing_is_compiled(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="--compile needs a C\\+\\+ compiler"):
-        trainer(compile=True)
-
-
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
