@@ -246,8 +246,6 @@ class EncodeJob:
         tally = _Tally(
             options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
         )
-        if tally.too_many:
-            raise DataError(tally.complaint(self.writer, parts))
         damaged = int(counters["damaged_pieces"])
         if damaged > options.max_bad_records * self.number_of_pieces:
             raise DataError(
@@ -256,6 +254,8 @@ class EncodeJob:
                 f" knows what is lost; the places are listed in {self.writer.url('dead-letter')},"
                 " with rest_is_lost"
             )
+        if tally.too_many:
+            raise DataError(tally.complaint(self.writer, parts))
         if not tally.documents:
             raise DataError(f"the input {', '.join(options.input)} has no documents")
         return self.writer.finish(
