@@ -75,10 +75,8 @@ def find_faults(folder: str, manifest: Manifest) -> Iterator[str]:
                 check(folder, record, manifest)
             except DataError as error:
                 yield f"{record.name}: {error}"
-    if manifest.kind in _OF_ALL_TOKENS:
-        found = sum(record.tokens for record in manifest.data_files)
-        if found != manifest.properties["tokens"]:
-            yield f"{found} tokens, the manifest says {manifest.properties['tokens']}"
+    if manifest.kind in _OF_ALL_TOKENS and manifest.tokens != manifest.properties["tokens"]:
+        yield f"{manifest.tokens} tokens, the manifest says {manifest.properties['tokens']}"
 
 
 def _check_tokens(folder: str, record: FileRecord, manifest: Manifest) -> None:

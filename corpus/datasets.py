@@ -149,6 +149,11 @@ class Manifest:
         """Of all data files."""
         return sum(file.rows for file in self.data_files)
 
+    @property
+    def tokens(self) -> int:
+        """Of all data files."""
+        return sum(file.tokens for file in self.data_files)
+
     def to_json(self) -> str:
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         if (backend := fields.pop("backend")) is not None:

@@ -1,8 +1,10 @@
 """Datasets of Hugging Face: saved in a folder, or by name."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -18,26 +20,31 @@ def saved_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, int | N
       UsageError: it holds several splits, or what it says of its files can't be used.
     """
     if storage.kind_on(fs, f"{folder}/dataset_dict.json") == "file":
-        try:
+        with _naming(f"{folder}/dataset_dict.json"):
             splits = json.loads(fs.cat_file(f"{folder}/dataset_dict.json"))["splits"]
             choices = ", ".join(f"{folder}/{split}" for split in splits)
-        except (RecursionError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{folder}/dataset_dict.json is damaged: {one_line(error)}") from error
         raise UsageError(f"input {folder} holds several splits; name one of {choices}")
     signs = (f"{folder}/state.json", f"{folder}/dataset_info.json")
     if any(storage.kind_on(fs, sign) != "file" for sign in signs):
         return None
-    try:
+    with _naming(f"{folder}/state.json"):
         state: dict[str, Any] = json.loads(fs.cat_file(f"{folder}/state.json"))
         names = [file["filename"] for file in state["_data_files"]]
-    except (RecursionError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder}/state.json is damaged: {one_line(error)}") from error
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise UsageError(
             f"input {folder} was saved with an index of selected rows by an old version of"
             " datasets; load it and save it again"
         )
     return {f"{folder}/{name}": fs.size(f"{folder}/{name}") for name in names}
+
+
+@contextlib.contextmanager
+def _naming(url: str) -> Iterator[None]:
+    """Names a file whose JSON isn't what it has to be."""
+    try:
+        yield
+    except (RecursionError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{url} is damaged: {one_line(error)}") from error
 
 
 def cached_files(pattern: str) -> dict[str, int]:

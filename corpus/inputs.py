@@ -321,8 +321,8 @@ def _find_in_local_folder(folder: str) -> _Sizes:
         folders[:] = [name for name in folders if not _is_hidden([name])]
         for name in names:
             path = os.path.join(place, name)
-            if not _is_hidden([name]) and stat.S_ISREG((status := os.stat(path)).st_mode):
-                found[path] = status.st_size
+            if not _is_hidden([name]) and (info := _local_info(path))["type"] == "file":
+                found[path] = info["size"]
     return found
 
 

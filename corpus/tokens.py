@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.corpus import parquet
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 
 ROW_GROUP_TOKENS = 1 << 20
@@ -134,11 +135,12 @@ def row_group_rows(url: str) -> list[int]:
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
-def text_bytes(url: str) -> int:
-    """The bytes of text that a tokens dataset's file stands for, from its column of lengths."""
-    tables = parquet.read_tables(url, ["byte_length"])
+def text_bytes(folder: str, manifest: Manifest) -> int:
+    """The bytes of text that a tokens dataset stands for, from its column of lengths."""
     return sum(
-        int(parquet.column_values(table, "byte_length").sum(dtype=np.int64)) for table in tables
+        int(parquet.column_values(table, "byte_length").sum(dtype=np.int64))
+        for file in manifest.data_files
+        for table in parquet.read_tables(storage.join(folder, file.name), ["byte_length"])
     )
 
 

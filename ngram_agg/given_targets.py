@@ -98,7 +98,7 @@ def write_targets(
         inputs={storage.absolute(tokens): source.content_hash},
         tokenizer=source.tokenizer,
         properties={
-            "tokens": sum(record.tokens for record in source.data_files),
+            "tokens": source.tokens,
             "tokens_hash": source.content_hash,
             "slots": head + tail_draws,
             "max_order": 0,

@@ -106,7 +106,7 @@ def read_place(url: str, group: int, packing: Packing) -> Place:
             known = np.concatenate([first.before, place.before])
             known = known[max(0, len(known) - packing.max_order) :]
             place = Place(first.position + place.position, known)
-            if (tokens == packing.end_of_document).any():
+            if first.position < len(tokens):  # A document ended here.
                 break
     return place
 

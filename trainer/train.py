@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.tokens import text_bytes
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.batches import IGNORED, Batch, model_vocabulary, start_id
@@ -44,7 +43,7 @@ def train(options: TrainOptions) -> None:
         validation = _validation_loader(options, tokenizer, processes)
         start = _start(options, tokenizer)
         config = _config(options, start, loader, validation, processes)
-        epoch = sum(file.tokens for file in loader.dataset.manifest.data_files)
+        epoch = loader.dataset.manifest.tokens
         batches = _first_batches(options, validation, processes)
         parameters = None if start is None else start.model.state_dict()
         carry_out(options, config, processes, loader, epoch, batches, parameters)
@@ -137,12 +136,6 @@ class _FirstBatches:
             yield batch._replace(bytes=tokens.double() * self._bytes_per_token)
 
 
-def _bytes_per_token(tokens: str, manifest: Manifest) -> float:
-    files = manifest.data_files
-    size = sum(text_bytes(storage.join(tokens, file.name)) for file in files)
-    return size / max(1, sum(file.tokens for file in files))
-
-
 def _first_batches(
     options: TrainOptions, loader: Loader | None, processes: Processes
 ) -> Iterable[Batch] | None:
@@ -151,8 +144,9 @@ def _first_batches(
         return loader
     batches = -(-options.validate_tokens // (options.batch_size * options.length))
     count = len(range(processes.rank, batches, processes.ranks))
-    bytes_per_token = _bytes_per_token(options.validate, loader.dataset.manifest)
-    return _FirstBatches(loader, count, bytes_per_token)
+    manifest = loader.dataset.manifest
+    size = text_bytes(options.validate, manifest)
+    return _FirstBatches(loader, count, size / max(1, manifest.tokens))
 
 
 def _validation_loader(

@@ -147,8 +147,7 @@ def _frequencies(folder: pathlib.Path, vocabulary: int) -> npt.NDArray[np.int64]
 
 
 def _text_bytes(folder: pathlib.Path) -> int:
-    files = read_manifest(str(folder)).data_files
-    return sum(text_bytes(str(folder / file.name)) for file in files)
+    return text_bytes(str(folder), read_manifest(str(folder)))
 
 
 def table(results: Sequence[Result], flops: float) -> list[str]:
