@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image with Cloud Build and the Flex Template from it. Needs gcloud, logged in.
 #
-#   deploy/dataflow/build.sh PROJECT REGION BUCKET [TAG]
+#   [EXTRAS=gcp,train] deploy/dataflow/build.sh PROJECT REGION BUCKET [TAG]
 set -euo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
@@ -19,7 +19,7 @@ trap 'rm -f "$config"' EXIT
 cat >"$config" <<END
 steps:
   - name: gcr.io/cloud-builders/docker
-    args: [build, --file, deploy/dataflow/Dockerfile, --tag, $image, .]
+    args: [build, --file, deploy/dataflow/Dockerfile, --build-arg, "EXTRAS=${EXTRAS:-gcp}", --tag, $image, .]
 images: [$image]
 timeout: 3600s
 END
