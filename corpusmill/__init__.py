@@ -9,7 +9,12 @@ ids = Codebook.open("gs://bucket/english.codebook").encode(b"any bytes")
 The packages inside have the rest. Importing this one imports neither Beam nor torch.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+# In a checkout that nothing has installed the packages stand beside this folder.
+if not os.path.isdir(os.path.join(__path__[0], "corpus")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 from corpusmill.corpus.lazy import imported_when_asked
 from corpusmill.corpus.version import __version__

@@ -53,24 +53,33 @@ def test_nothing_generic_lies_at_the_top(site):
     assert (site / "corpusmill" / "py.typed").exists()
 
 
-def test_it_works_beside_a_users_own_packages(site, tmp_path):
-    for name in NAMES:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise ImportError('a package of the user')")
-    (tmp_path / "in.txt").write_text("the cat and the dog\nthe end\n")
-    (tmp_path / "program.py").write_text(
+def run(where, folder):
+    """Runs the program in a folder, with the package from a place and nothing installed."""
+    (folder / "in.txt").write_text("the cat and the dog\nthe end\n")
+    (folder / "program.py").write_text(
         f"if __name__ == '__main__':\n{PROGRAM.replace(chr(10), chr(10) + '    ')}\n"
     )
     libraries = sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
     # Without the site module, so that the repository's own installation is not found.
     done = subprocess.run(
         [sys.executable, "-S", "program.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (site, *libraries)))},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (where, *libraries)))},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(site))
+    assert done.stdout.startswith(str(where))
     assert "next token" in done.stdout
+
+
+def test_it_works_beside_a_users_own_packages(site, tmp_path):
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('a package of the user')")
+    run(site, tmp_path)
+
+
+def test_a_checkout_works_where_nothing_is_installed(tmp_path):
+    run(ROOT, tmp_path)

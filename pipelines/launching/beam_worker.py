@@ -1,9 +1,12 @@
 """A worker process of a runner: Beam's own, in this environment, without its running commentary.
 
 A runner starts `corpusmill-worker` with the address of its services (Beam's PROCESS environment).
-It ends when the process that started it does. With `--pool PORT` it is a pool, beside each
-executor, that starts workers when it is asked to (Beam's EXTERNAL environment). What goes wrong in
-a worker reaches the launching process with the error.
+It ends when the process that started it does. What goes wrong in a worker reaches the launching
+process with the error.
+
+With `--pool [HOST:]PORT` it is a pool, beside each executor, that starts workers when it is asked
+to (Beam's EXTERNAL environment). Whoever reaches a pool runs what they like in its workers, so it
+listens to its own machine unless told a host.
 """
 
 import argparse
@@ -28,16 +31,27 @@ _HARNESS = "apache_beam.runners.worker.sdk_worker_main"
 def main(argv: Sequence[str] | None = None) -> None:
     """`corpusmill-worker`; `--id` and `--provision_endpoint` are Beam's contract with it."""
     parser = argparse.ArgumentParser(prog="corpusmill-worker", description=__doc__)
-    parser.add_argument("--pool", type=int, metavar="PORT", help="serve workers at this port")
+    parser.add_argument(
+        "--pool", type=_address, metavar="[HOST:]PORT", help="serve workers there; localhost's port"
+    )
     parser.add_argument("--id", help="a worker's, from its runner")
     parser.add_argument("--provision_endpoint", help="of its runner, which says the rest there")
     arguments, _ = parser.parse_known_args(argv)
     if arguments.pool is not None:
-        _serve_pool(arguments.pool)
+        if error := _serve_pool(arguments.pool):
+            parser.error(error)
     elif arguments.id is None or arguments.provision_endpoint is None:
         parser.error("a runner starts this program; --pool PORT serves workers")
     else:
         _work_watched(arguments.id, arguments.provision_endpoint)
+
+
+def _address(text: str) -> str:
+    """An address to listen at, of `[HOST:]PORT`."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not [HOST:]PORT, with a port of 1 to 65535")
+    return f"{host or 'localhost'}:{port}"
 
 
 def _work() -> None:
@@ -114,8 +128,8 @@ def _ask_and_work(worker: str, provision_endpoint: str, ready: Connection | None
     _work()
 
 
-def _serve_pool(port: int) -> None:
-    """Starts workers for the executors of this machine.
+def _serve_pool(address: str) -> str | None:
+    """Starts workers for the executors of this machine; returns what is wrong with the address.
 
     Unlike those of Beam's own pool its workers have Beam imported when they start; and it says so
     when one doesn't come up, where a runner would wait for good.
@@ -147,12 +161,17 @@ def _serve_pool(port: int) -> None:
             # machine's other executors, which number theirs from 1, too.
             return messages.StopWorkerResponse()
 
-    server = grpc.server(ThreadPoolExecutor())
+    # Two pools at one port would each be asked now and then.
+    server = grpc.server(ThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)])
     stubs.add_BeamFnExternalWorkerPoolServicer_to_server(Pool(), server)
-    server.add_insecure_port(f"[::]:{port}")
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        return f"cannot listen at {address}: no address of this machine, or in use"
     server.start()
-    print(f"serving workers at port {port}", flush=True)
+    print(f"serving workers at {address}", flush=True)
     server.wait_for_termination()
+    return None
 
 
 if __name__ == "__main__":

@@ -62,7 +62,11 @@ def launched(tmp_path, *arguments, **settings):
     program.chmod(0o755)
     settings |= {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [FOLDER / "launch.sh", *arguments], env=settings, capture_output=True, text=True, check=False
+        [FOLDER / "launch.sh", *arguments],
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.splitlines(), done.stderr
 

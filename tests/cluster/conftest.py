@@ -58,7 +58,7 @@ def pool():
     """Options for workers from a pool that is up; without, runners start processes."""
     port = free_port()
     with subprocess.Popen([BIN / WORKER, "--pool", str(port)], stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"serving workers at port %d\n" % port
+        assert process.stdout.readline() == b"serving workers at localhost:%d\n" % port
         yield ("--environment_type=EXTERNAL", f"--environment_config=localhost:{port}")
         process.terminate()
 

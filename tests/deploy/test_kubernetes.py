@@ -1,6 +1,5 @@
 """What deploy/spark has for other programs is what those programs take."""
 
-import re
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -37,9 +36,3 @@ def test_the_dockerfile_is_as_hadolint_wants_it():
     command = [hadolint, "--no-color", FOLDER / "Dockerfile"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_image_has_the_spark_that_is_tested():
-    image = re.search(r"^ARG SPARK=(\S+)$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE)[1]
-    pom = (FOLDER.parent / "pom.xml").read_text()
-    assert f"<spark.version>{image}</spark.version>" in pom

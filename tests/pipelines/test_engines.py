@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import grpc
+import psutil
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import (
@@ -178,31 +179,61 @@ class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
 
 @pytest.fixture
 def pool():
-    """What starts workers, and the address of a runner's service."""
-    port = free_port()
-    program = [
-        sys.executable,
-        "-m",
-        "corpusmill.pipelines.launching.beam_worker",
-        "--pool",
-        str(port),
-    ]
-    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        with grpc.insecure_channel(f"localhost:{port}") as channel:
-            yield beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+    """The address of a pool of workers."""
+    with subprocess.Popen(pool_at(free_port()), stdout=subprocess.PIPE, text=True) as process:
+        yield process.stdout.readline().split()[-1]
         process.terminate()
+
+
+def pool_at(place):
+    worker = "corpusmill.pipelines.launching.beam_worker"
+    return [sys.executable, "-m", worker, "--pool", str(place)]
 
 
 def test_a_pool_says_when_a_worker_does_not_come_up(pool):
     request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1")
     request.provision_endpoint.url = NOBODY
-    assert pool.StartWorker(request).error == "the worker ended at once, with code 1"
+    with grpc.insecure_channel(pool) as channel:
+        stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+        assert stub.StartWorker(request).error == "the worker ended at once, with code 1"
+
+
+def test_a_pool_listens_to_its_own_machine_only(pool):
+    port = int(pool.partition(":")[2])
+    found = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert found
+    assert found <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("65536", "'65536' is not [HOST:]PORT, with a port of 1 to 65535"),
+        ("localhost:", "'localhost:' is not [HOST:]PORT, with a port of 1 to 65535"),
+        ("203.0.113.1:5000", "cannot listen at 203.0.113.1:5000"),
+    ],
+)
+def test_a_pool_needs_an_address_of_its_machine(place, said):
+    done = subprocess.run(pool_at(place), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_port_has_one_pool(pool):
+    done = subprocess.run(pool_at(pool), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"cannot listen at {pool}" in done.stderr
 
 
 def test_the_versions_of_spark_are_one():
-    """That of the job server, and that of the cluster that tests start."""
+    """That of the job server, that of the image, and that of the cluster that tests start."""
     name = "{http://maven.apache.org/POM/4.0.0}properties/{*}spark.version"
     built = ET.parse(ROOT / "deploy" / "pom.xml").find(name).text
     [tested] = re.findall(r"^pyspark==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert built == tested
+    image = (ROOT / "deploy" / "spark" / "Dockerfile").read_text()
+    [packed] = re.findall(r"^ARG SPARK=(.*)$", image, re.MULTILINE)
+    assert built == packed == tested
