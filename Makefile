@@ -67,8 +67,13 @@ clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) .cluster deploy/*/target build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Created again where its interpreter has gone.
-$(VENV)/pyvenv.cfg: $(shell test -x $(BIN)/python || echo recreate)
+# Created again where its interpreter or pip has gone, or another Python is asked for.
+USABLE := test -x $(BIN)/python -a -x $(BIN)/pip
+ifneq ($(origin PYTHON),file)
+VERSION := -c 'import sys; print(sys.version_info[:2])' 2>/dev/null
+USABLE += -a "$$($(PYTHON) $(VERSION))" = "$$($(BIN)/python $(VERSION))"
+endif
+$(VENV)/pyvenv.cfg: $(shell $(USABLE) || echo recreate)
 	@command -v $(PYTHON) >/dev/null || { \
 		echo 'error: $(PYTHON) is not installed: apt-get install python3 python3-venv,' \
 			'or name another: make setup PYTHON=python3.12' >&2; exit 1; }

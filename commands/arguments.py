@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Sequence
@@ -77,12 +78,12 @@ def parse_known(
     Raises:
       UsageError: an option is missing, bad or unknown, which names the nearest one.
     """
-    for argument in argv:
-        # Python's parser takes it for a list.
-        if argument.startswith("--") and argument.endswith("=--"):
-            raise UsageError(f"{argument.removesuffix('=--')} has no value")
+    given = _options(argv)
+    for argument in given:
+        name, _, value = argument.partition("=")
+        if value == "--":  # Python's parser takes it for a list
+            raise UsageError(f"{name} has no value")
     own = [name for action in parser._actions for name in action.option_strings]
-    given = [argument for argument in argv if argument.startswith("--")]
     known = own
     if any(argument.partition("=")[0] not in own for argument in given):
         known = [*own, *sorted(others())]
@@ -91,6 +92,12 @@ def parse_known(
     arguments, rest = parser.parse_known_args(argv)
     _refuse_unknown(rest, known)
     return arguments, rest
+
+
+def _options(argv: Sequence[str]) -> list[str]:
+    """What Python's parser takes for options: neither text with spaces nor what follows `--`."""
+    before = itertools.takewhile(lambda argument: argument != "--", argv)
+    return [each for each in before if each.startswith("--") and " " not in each.partition("=")[0]]
 
 
 def _refuse_unknown(arguments: Sequence[str], known: Sequence[str]) -> None:

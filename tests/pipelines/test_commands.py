@@ -44,6 +44,19 @@ def test_query_takes_ids_and_the_empty_context(job, capsys):
     assert "(empty context)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("context", [("-- at",), ("--", "--at"), ("--", "-a")])
+def test_query_takes_text_that_begins_like_an_option(job, capsys, context):
+    assert command("query", job / "distributions", *context) == 0
+    shown = capsys.readouterr().out
+    assert command("query", job / "distributions", "--ids", ids(context[-1])) == 0
+    assert capsys.readouterr().out == shown
+
+
+def ids(text):
+    """Of the tokenizer of bytes."""
+    return ",".join(map(str, text.encode()))
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_names_the_option_that_was_meant(name, capsys):
     assert command(name, "--hlep") == 2
