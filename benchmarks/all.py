@@ -1,5 +1,6 @@
 """Runs every benchmark and writes a dated report into benchmarks/results."""
 
+import argparse
 import datetime as dt
 import pathlib
 import platform
@@ -32,9 +33,9 @@ _NAMES = (
 _RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def run(name: str, options: Sequence[str]) -> tuple[str, str]:
+def run(name: str) -> tuple[str, str]:
     """Runs one script, showing what it prints; returns its command and output."""
-    arguments = ["-m", f"benchmarks.{name}", *options]
+    arguments = ["-m", f"benchmarks.{name}"]
     command = shlex.join(["python", *arguments])
     print(f"\n$ {command}", flush=True)
     lines = []
@@ -65,23 +66,19 @@ def report(machine: Sequence[str], outputs: Sequence[tuple[str, str]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = measure.make_parser("all", __doc__, 0)
-    parser.set_defaults(tokens=None, repeat=None)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.all", description=__doc__)
     parser.add_argument("--output", type=pathlib.Path, default=_RESULTS, help="folder of reports")
     arguments = parser.parse_args(argv)
-    options = [
-        argument
-        for name in ("tokens", "repeat", "corpus")
-        if (value := getattr(arguments, name)) is not None
-        for argument in (f"--{name}", str(value))
-    ]
     machine = measure.machine()
     print("\n".join(machine))
-    text = report(machine, [run(name, options) for name in _NAMES])
     host = re.sub(r"\W+", "-", machine[0].split(",")[0].lower()).strip("-") or platform.machine()
     path = arguments.output / f"{dt.date.today()}-{host}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    outputs: list[tuple[str, str]] = []
+    for name in _NAMES:
+        outputs.append(run(name))
+        # After each, so that a later one that fails takes none of it along.
+        path.write_text(report(machine, outputs), encoding="utf-8")
     print(f"\nwrote {path}")
 
 

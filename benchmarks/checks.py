@@ -4,9 +4,7 @@ Each is opened with its check and with the check left out. The files are in the 
 time is that of hashing, decoding and copying.
 """
 
-import gzip
 import itertools
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -90,13 +88,12 @@ def _bytes(count: int, corpus: str | None) -> np.ndarray:
     size = 0
     paths, _ = data.documents(corpus)
     for path in itertools.cycle(paths):
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                text = np.frombuffer(json.loads(line)["text"].encode(), np.uint8)
-                found.append(np.append(text, np.uint16(256)).astype(np.uint16))
-                size += len(found[-1])
-                if size >= count:
-                    return np.concatenate(found)
+        for text in data.texts(path):
+            codes = np.frombuffer(text.encode(), np.uint8)
+            found.append(np.append(codes, np.uint16(256)).astype(np.uint16))
+            size += len(found[-1])
+            if size >= count:
+                return np.concatenate(found)
     raise AssertionError("a cycle doesn't end")
 
 

@@ -1,7 +1,6 @@
 """How short do codebooks make text, and how fast, against subword tokenizers?"""
 
 import argparse
-import gzip
 import itertools
 import json
 import os
@@ -57,8 +56,7 @@ def _documents(corpus: str | None) -> Iterator[str]:
     if corpus == "embedded" or not data.SHARED.exists():
         yield from (text for _, text in quickstart.embedded_corpus())
         return
-    with gzip.open(data.SHARED / "corpora" / "simplewiki.jsonl.gz", "rt") as file:
-        yield from (json.loads(line)["text"] for line in file)
+    yield from data.texts(data.SHARED / "corpora" / "simplewiki.jsonl.gz")
 
 
 def _limited(texts: Iterator[str], most: int) -> Iterator[str]:

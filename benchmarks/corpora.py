@@ -4,11 +4,9 @@ All are made of nineteen documents in twenty of each corpus and compared on the 
 GPT-2's pre-tokenization and within lines, `optimal` of an n-gram model of the bytes, and `used`.
 """
 
-import gzip
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _compare(path: Path, megabytes: int) -> tuple[str | float, ...]:
-    texts = list(_limited(_documents(path), megabytes * 1_000_000))
+    texts = list(_limited(data.texts(path), megabytes * 1_000_000))
     train = [text for i, text in enumerate(texts) if i % _HELD_OUT != _HELD_OUT - 1]
     text = Text(train, texts[_HELD_OUT - 1 :: _HELD_OUT])
     fit_on, held_out = (ByteStrings.of(part) for part in (text.train, text.held_out))
@@ -85,11 +83,6 @@ def _broken_share(book: Codebook) -> float:
         except UnicodeDecodeError:
             broken += 1
     return broken / book.vocab_size
-
-
-def _documents(path: Path) -> Iterator[str]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from (json.loads(line)["text"] for line in file)
 
 
 def ngram_model_of(text: ByteStrings) -> NgramModel:

@@ -1,4 +1,4 @@
-"""Tokens datasets for the benchmarks, made once and kept in benchmarks/.data.
+"""Text and tokens datasets for the benchmarks, made once and kept in benchmarks/.data.
 
 `shared` is Simple English Wikipedia and web pages of the US government (../shared/data), tokenized
 with Mistral's 32,000 pieces; `embedded` is the documentation of Python, for machines without.
@@ -12,14 +12,15 @@ import gzip
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks import measure
-from corpusmill.commands import quickstart, tokenize
+from corpusmill.commands import cli, quickstart, tokenize
 from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, part_name, read_manifest
 from corpusmill.corpus.tokens import TokensWriter, read_row_groups, row_group_tokens, tokens_schema
 from corpusmill.ngram_agg.packing import Packing
@@ -31,6 +32,46 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 _PIECE = 5
 _VOCABULARY = 8192
 _DOCUMENTS_PER_BATCH = 512
+
+
+def run(*arguments: object) -> None:
+    """A command of corpusmill.
+
+    Raises:
+      SystemExit: it failed.
+    """
+    if cli.main([str(argument) for argument in arguments]):
+        raise SystemExit(f"corpusmill {' '.join(map(str, arguments))} failed")
+
+
+def texts(path: str | pathlib.Path) -> Iterator[str]:
+    """The documents of a JSONL file, plain or compressed."""
+    with fsspec.open(str(path), "rt", encoding="utf-8", compression="infer") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def make_once(
+    folder: pathlib.Path, source: Mapping[str, object], make: Callable[[], object]
+) -> None:
+    """Makes the texts of a folder, unless they are there, whole.
+
+    Args:
+      folder: with all that is made of these texts; created if missing.
+      source: what they are made of; numbers and strings.
+      make: makes them.
+
+    Raises:
+      SystemExit: the folder has texts of something else.
+    """
+    path = folder / "source.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        make()
+        path.write_text(json.dumps(source))
+    there = json.loads(path.read_bytes())
+    if there != source:
+        raise SystemExit(f"{folder} has text of {there}, not of {source}: name another --folder")
 
 
 def real_text(corpus: str | None = None, *, only_wiki: bool = False) -> str:

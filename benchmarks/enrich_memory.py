@@ -5,7 +5,6 @@ small that there are dozens of tables. A chunk of positions that is in memory ha
 fewer tokens take less.
 """
 
-import gzip
 import itertools
 import json
 import pathlib
@@ -26,10 +25,9 @@ def documents(corpus: str | None) -> Iterator[str]:
     paths, _ = data.documents(corpus)
     for turn in itertools.count():
         for path in paths:
-            with gzip.open(path, "rt", encoding="utf-8") as file:
-                for line in file:
-                    words = json.loads(line)["text"].split(" ")
-                    yield " ".join(words[turn::7] + words[:turn])
+            for text in data.texts(path):
+                words = text.split(" ")
+                yield " ".join(words[turn::7] + words[:turn])
 
 
 def prepare(folder: pathlib.Path, size: int, corpus: str | None) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from benchmarks import measure
+from benchmarks import data, measure
 from corpusmill.compress import ArithmeticCodec, ByteStrings, EqualInfoCodec, open_model
 from corpusmill.compress.byte_models import TransformerModel
 from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
@@ -181,8 +180,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = open_model(arguments.m1)
-    with open(arguments.text, "rb") as file:
-        texts = [json.loads(line)["text"].encode() for line in file]
+    texts = (text.encode() for text in data.texts(arguments.text))
     held_out = [text[: arguments.document_bytes] for text in texts]
     documents = some_of(held_out, arguments.kilobytes)
     rows: dict[str, Row] = {}

@@ -5,7 +5,6 @@ that was just loaded, whose caches are empty: megabytes of UTF-8 a second of pro
 """
 
 import functools
-import gzip
 import json
 import pathlib
 import sys
@@ -42,11 +41,6 @@ def corpora() -> list[pathlib.Path]:
     if data.SHARED.exists():
         return sorted((data.SHARED / "corpora").glob("*.jsonl.gz"))
     return data.documents("embedded")[0]
-
-
-def read(path: pathlib.Path) -> list[str]:
-    with gzip.open(path) as file:
-        return [json.loads(line)["text"] for line in file]
 
 
 def batches(texts: list[str]) -> list[pa.Array]:
@@ -115,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     ratios = []
     wrong = 0
     for path in corpora():
-        texts = read(path)
+        texts = list(data.texts(path))
         size = sum(len(text.encode()) for text in texts)
         groups = batches(texts)
         for name, spec in specs().items():

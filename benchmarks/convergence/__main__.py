@@ -17,15 +17,13 @@ import math
 import pathlib
 import random
 import sys
-from collections.abc import Iterator, Sequence
-
-import fsspec
+from collections.abc import Sequence
 
 from benchmarks import data, measure
 from benchmarks.bpe import train_bpe
 from benchmarks.convergence import gradients, loading, summary
 from benchmarks.convergence.rows import ROWS, Row
-from corpusmill.commands import cli
+from benchmarks.data import run
 from corpusmill.corpus.datasets import read_manifest
 
 _CORPUS = str(data.SHARED / "corpora" / "simplewiki.jsonl.gz")
@@ -42,61 +40,49 @@ def prepare(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     """
     folder = options.folder
     texts = folder / "train.jsonl", folder / "held-out.jsonl", folder / "learnt.jsonl"
-    if not all(path.exists() for path in texts):
-        folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = folder / "tokenizer.json"
+    source = {name: getattr(options, name) for name in ("corpus", "megabytes", "vocabulary")}
+
+    def make() -> None:
         _split(options.corpus, *texts[:2])
         _cut(texts[0], options.megabytes * 1e6, texts[2])
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.exists():
         made = train_bpe(
-            _texts(texts[0]),
+            data.texts(texts[0]),
             pre_tokenized=True,
             vocabulary=options.vocabulary,
             special_tokens=["<|endoftext|>"],
         )
         made.save(str(tokenizer))
+
+    data.make_once(folder, source, make)
     for source, name in zip(texts, ("all-tokens", "held-out", "tokens"), strict=True):
-        _run("tokenize", "--input", source, "--tokenizer", tokenizer, "--output", folder / name)
+        run("tokenize", "--input", source, "--tokenizer", tokenizer, "--output", folder / name)
     for source, name in (("all-tokens", "counts"), ("tokens", "counts-learnt")):
         places = ("--tokens", folder / source, "--output", folder / name)
-        _run("count", *places, "--max-order", _ORDERS)
+        run("count", *places, "--max-order", _ORDERS)
     for row in rows:
         if row.enrich:
             inputs = ("--tokens", folder / "tokens", "--counts", folder / row.counts)
-            _run("enrich", *inputs, "--output", folder / row.targets, *row.enrich)
+            run("enrich", *inputs, "--output", folder / row.targets, *row.enrich)
 
 
 def _split(corpus: str, train: pathlib.Path, held_out: pathlib.Path) -> None:
     generator = random.Random(0)
-    with (
-        fsspec.open(corpus, "rt", encoding="utf-8", compression="infer") as lines,
-        train.open("w", encoding="utf-8") as most,
-        held_out.open("w", encoding="utf-8") as few,
-    ):
-        for line in lines:
-            (few if generator.random() < _HELD_OUT else most).write(line)
+    with train.open("w", encoding="utf-8") as most, held_out.open("w", encoding="utf-8") as few:
+        for text in data.texts(corpus):
+            file = few if generator.random() < _HELD_OUT else most
+            file.write(json.dumps({"text": text}) + "\n")
 
 
 def _cut(source: pathlib.Path, most: float, part: pathlib.Path) -> None:
     """The first documents of a text, until there are so many bytes of them."""
     size = 0
-    with source.open(encoding="utf-8") as lines, part.open("w", encoding="utf-8") as file:
-        for line in lines:
+    with part.open("w", encoding="utf-8") as file:
+        for text in data.texts(source):
             if size >= most:
                 break
-            size += len(json.loads(line)["text"].encode())
-            file.write(line)
-
-
-def _texts(path: pathlib.Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["text"]
-
-
-def _run(*arguments: object) -> None:
-    if cli.main([str(argument) for argument in arguments]):
-        raise SystemExit(f"{arguments[0]} failed")
+            size += len(text.encode())
+            file.write(json.dumps({"text": text}) + "\n")
 
 
 def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace) -> pathlib.Path:
@@ -116,7 +102,7 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     rate = ["--schedule", "cosine", "--learning-rate", options.learning_rate]
     every = ["--validate-every", options.every, "--checkpoint-every", options.every, "--keep", 1]
     chosen = [*inputs, "--size", options.size, *shape, *steps, *rate, *every, *row.train]
-    _run("train", "--output", output, *chosen)
+    run("train", "--output", output, *chosen)
     return output
 
 
@@ -135,15 +121,15 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("--folder", type=pathlib.Path, default=pathlib.Path("benchmarks/.data/convergence"))
-    add("--corpus", default=_CORPUS, help="JSONL of a folder's first run, plain or compressed")
+    add("--corpus", default=_CORPUS, help="JSONL, plain or compressed; a folder has text of one")
     add("--rows", nargs="+", default=[row.name for row in ROWS], help="which rows to train")
     add("--seeds", type=int, default=3, help="runs of each row marked as main; others have one")
     add("--first-seed", type=int, default=0, help="the others follow it")
     add("--size", default="3m", help="size of the model")
     add("--steps", type=int, default=2000, help="optimizer steps")
     add("--epochs", type=float, help="over the text that is trained on, instead of --steps")
-    add("--megabytes", type=float, default=math.inf, help="of text to train on, of a first run")
-    add("--vocabulary", type=int, default=16_384, help="of the tokenizer of a first run")
+    add("--megabytes", type=float, default=math.inf, help="of text to train on; one size a folder")
+    add("--vocabulary", type=int, default=16_384, help="of the tokenizer; one a folder")
     add("--batch-size", type=int, default=16, help="sequences in a step")
     add("--length", type=int, default=256, help="tokens of a sequence")
     add("--learning-rate", type=float, default=2e-3, help="the highest one")

@@ -1,13 +1,12 @@
 """What the steps work on; it needs no GPU, so it can be made elsewhere and brought along."""
 
-import gzip
 import json
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
 
 from benchmarks import data, measure
-from corpusmill.commands import cli, quickstart
+from corpusmill.commands import quickstart
 
 _DATASETS = ("tokens", "held-out", "targets", "byte-tokens")
 # Of so many documents one is held out, and of so many one is what the byte model codes.
@@ -32,7 +31,7 @@ def prepare(folder: pathlib.Path, quick: bool) -> None:
         [corpus], path = data.documents(only_wiki=True)
         neox = data.SHARED / "tokenizers" / "gptneox_tokenizer.json"
         tokenizer = str(neox if neox.exists() else path)
-        texts = _texts(corpus)
+        texts = data.texts(corpus)
     _split(texts, folder)
     with measure.silence():
         for name, text, its in (
@@ -41,40 +40,17 @@ def prepare(folder: pathlib.Path, quick: bool) -> None:
             ("byte-tokens", "train", "bytes"),
         ):
             read = ("--input", folder / f"{text}.jsonl", "--tokenizer", its)
-            run("tokenize", *read, "--output", folder / name)
-        run("count", "--tokens", folder / "tokens", "--output", folder / "counts")
+            data.run("tokenize", *read, "--output", folder / name)
+        data.run("count", "--tokens", folder / "tokens", "--output", folder / "counts")
         counts = ("--tokens", folder / "tokens", "--counts", folder / "counts")
-        run("enrich", *counts, "--output", folder / "targets")
+        data.run("enrich", *counts, "--output", folder / "targets")
     # Nothing that has to be brought along.
     shutil.rmtree(folder / "counts")
     (folder / "train.jsonl").unlink()
 
 
-def run(*arguments: object) -> None:
-    """A command of corpusmill.
-
-    Raises:
-      SystemExit: it failed.
-    """
-    if cli.main([str(argument) for argument in arguments]):
-        raise SystemExit(f"corpusmill {arguments[0]} failed")
-
-
-def texts_of(path: pathlib.Path) -> Iterator[str]:
-    """The documents of one of the folder's texts."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["text"]
-
-
 def _embedded() -> Iterator[str]:
     return (text for _, text in quickstart.embedded_corpus())
-
-
-def _texts(corpus: pathlib.Path) -> Iterator[str]:
-    with gzip.open(corpus, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["text"]
 
 
 def _split(texts: Iterable[str], folder: pathlib.Path) -> None:

@@ -18,9 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from benchmarks import exact_m1, step
+from benchmarks import data, exact_m1, step
 from benchmarks.gpu import report
-from benchmarks.gpu.prepare import run, texts_of
 from benchmarks.gpu.report import Row
 from corpusmill.compress import ByteStrings, open_model
 from corpusmill.compress.byte_models import TransformerModel
@@ -249,7 +248,7 @@ def exact(task: Task) -> Iterator[Row]:
 
 def _pieces(path: pathlib.Path, size: int) -> list[bytes]:
     """Texts cut to so many bytes: each is coded in a lane of its own."""
-    texts = [text.encode() for text in texts_of(path)]
+    texts = [text.encode() for text in data.texts(path)]
     return [text[at : at + size] for text in texts for at in range(0, len(text), size)]
 
 
@@ -401,7 +400,7 @@ def _train(
     rate = ("--learning-rate", 0.002, "--schedule", "cosine", "--warmup", max(1, steps // 10))
     size = ("--size", model, "--steps", steps, "--batch-size", 4 * task.sizes.batch_size)
     kept = ("--checkpoint-every", steps, "--keep", 1, "--precision", task.sizes.precision)
-    run(command, *places, *size, *rate, *kept, *more)
+    data.run(command, *places, *size, *rate, *kept, *more)
 
 
 STEPS = {

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from benchmarks import data as shared
 from benchmarks import measure
 from benchmarks.learnability import summary
-from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepare, run
+from benchmarks.learnability.prepare import HELD_OUT, TRAIN, Source, data, prepare
 from benchmarks.learnability.rows import STUDIES, Row
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.trainer import checkpoints
@@ -57,13 +57,13 @@ def train(folder: pathlib.Path, row: Row, seed: int, options: argparse.Namespace
     rate = ["--learning-rate", options.learning_rate, "--schedule", "rsqrt"]
     chosen = [*inputs, *shape, *rate, "--warmup", options.warmup, "--steps", steps]
     saving = ["--validate-every", every, "--checkpoint-every", every, "--keep", 1]
-    run("train", "--output", output, *chosen, *saving)
+    shared.run("train", "--output", output, *chosen, *saving)
     evaluation = output / summary.EVALUATION
     newest = checkpoints.complete(str(output))[-1]
     if not evaluation.exists() or json.loads(evaluation.read_bytes())["checkpoint"] != newest:
         where = ("--run", output, "--tokens", data(folder, row, HELD_OUT))
         where += ("--precision", options.precision, "--stride", stride_of(folder, row, options))
-        run("evaluate", *where, "--output", evaluation)
+        shared.run("evaluate", *where, "--output", evaluation)
     return output
 
 
@@ -75,8 +75,8 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("--folder", type=pathlib.Path, default=pathlib.Path("benchmarks/.data/learnability"))
-    add("--corpus", default=_CORPUS, help="JSONL of a folder's first run, plain or compressed")
-    add("--megabytes", type=float, default=2.5, help="text that models learn, of a first run")
+    add("--corpus", default=_CORPUS, help="JSONL, plain or compressed; a folder has text of one")
+    add("--megabytes", type=float, default=2.5, help="text that models learn; one size a folder")
     add("--held-out", type=float, default=0.003, help="share of articles that are held out")
     add("--teraflops", type=float, default=12.0, help="least computing of a run, forward and back")
     add("--m1", metavar="DIR", help="a saved transformer byte model, for the rows of M1")

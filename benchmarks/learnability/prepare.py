@@ -1,28 +1,21 @@
 """Text with a part held out, byte models, codebooks, a tokenizer, and the ids of each row."""
 
+import dataclasses
 import json
 import pathlib
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import fsspec
-
 from benchmarks.bpe import train_bpe
+from benchmarks.data import make_once, run, texts
 from benchmarks.learnability.rows import CODEBOOKS, Row, Subword
-from corpusmill.commands import cli
 from corpusmill.compress import ngram_model, save_model
 
 _ORDER = 5
 # Windows of 12 bits have codes for all bytes only of a model as coarse.
 _COARSE_PRECISION = 12
 TRAIN, HELD_OUT = "train", "held-out"
-
-
-def run(*arguments: object) -> None:
-    """A command of corpusmill; ends the program where it fails."""
-    if cli.main([str(argument) for argument in arguments]):
-        raise SystemExit(f"{' '.join(map(str, arguments))} failed")
 
 
 @dataclass(frozen=True)
@@ -42,12 +35,10 @@ class Source:
 
 def prepare(folder: pathlib.Path, source: Source, rows: Iterable[Row], m1: str | None) -> None:
     """Makes what is missing of all that the rows are trained and evaluated on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = [folder / f"{name}.jsonl" for name in ("all", TRAIN, HELD_OUT)]
-    if not all(path.exists() for path in texts):
-        _split(source, *texts)
+    parts = [folder / f"{name}.jsonl" for name in ("all", TRAIN, HELD_OUT)]
+    make_once(folder, dataclasses.asdict(source), lambda: _split(source, *parts))
     tokens, counts = folder / "byte-tokens", folder / "byte-counts"
-    run("tokenize", "--input", texts[0], "--tokenizer", "bytes", "--output", tokens)
+    run("tokenize", "--input", parts[0], "--tokenizer", "bytes", "--output", tokens)
     run("count", "--tokens", tokens, "--output", counts, "--max-order", _ORDER)
     coarse = folder / "model-12"
     if not coarse.exists():
@@ -56,7 +47,7 @@ def prepare(folder: pathlib.Path, source: Source, rows: Iterable[Row], m1: str |
     places |= {name: folder / f"{name}.codebook" for name in CODEBOOKS}
     for row in rows:
         if row.subword:
-            _make_subwords(folder, row, row.subword, texts[0])
+            _make_subwords(folder, row, row.subword, parts[0])
         else:
             _make_examples(folder, row, places)
 
@@ -68,10 +59,8 @@ def data(folder: pathlib.Path, row: Row, part: str) -> pathlib.Path:
 
 def _split(source: Source, all_: pathlib.Path, train: pathlib.Path, held_out: pathlib.Path) -> None:
     """Holds articles out; of the others `all_` gets all, `train` as many as are to be learnt."""
-    generator = random.Random(0)
-    with fsspec.open(source.corpus, "rt", encoding="utf-8", compression="infer") as lines:
-        articles = [(json.dumps({"text": json.loads(line)["text"]}) + "\n") for line in lines]
-    generator.shuffle(articles)
+    articles = [json.dumps({"text": text}) + "\n" for text in texts(source.corpus)]
+    random.Random(0).shuffle(articles)
     kept = int(len(articles) * source.held_out)
     held_out.write_text("".join(articles[:kept]), encoding="utf-8")
     size, end = 0, kept
@@ -103,10 +92,8 @@ def _freeze(places: Mapping[str, object], name: str, options: Iterable[str]) -> 
 def _make_subwords(folder: pathlib.Path, row: Row, subword: Subword, source: pathlib.Path) -> None:
     path = folder / f"tokenizer-{row.folder}.json"
     if not path.exists():
-        with source.open(encoding="utf-8") as lines:
-            texts = [json.loads(line)["text"] for line in lines]
         pre_tokenized, size = subword.pre_tokenized, subword.vocabulary
-        train_bpe(texts, pre_tokenized=pre_tokenized, vocabulary=size).save(str(path))
+        train_bpe(texts(source), pre_tokenized=pre_tokenized, vocabulary=size).save(str(path))
     for part in (TRAIN, HELD_OUT):
         where = ("--input", folder / f"{part}.jsonl", "--output", data(folder, row, part))
         run("tokenize", *where, "--tokenizer", path)
