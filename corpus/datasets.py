@@ -20,9 +20,12 @@ from corpusmill.corpus.errors import DataError, DatasetError, UsageError, one_li
 from corpusmill.corpus.version import __version__
 
 # Of a kind's files; 1 where nothing is said.
-_FORMAT_VERSIONS = {"targets": 2}
+_FORMAT_VERSIONS = {"counts": 2, "targets": 2}
 # What to do about a dataset of an older version.
-_REMEDIES = {"targets": "make it again with corpusmill enrich"}
+_REMEDIES = {
+    "counts": "make it again with corpusmill count",
+    "targets": "make it again with corpusmill enrich",
+}
 MANIFEST = "manifest.json"
 INCOMPLETE = "_incomplete"
 TOKENIZER_FOLDER = "tokenizer"

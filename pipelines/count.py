@@ -74,7 +74,7 @@ class CountJob:
     @property
     def writer(self) -> DatasetWriter:
         config = {
-            "input": self.manifest.content_hash,
+            "counted": [self.manifest.content_hash],
             "max_order": self.max_order,
             "run_tokens": self.run_tokens,
             "partition_mib": self.partition_mib,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from corpusmill.corpus.datasets import DatasetWriter, Manifest, describe_differences, read_manifest
@@ -56,11 +57,14 @@ class MergeJob:
                 raise UsageError(
                     f"{folder} can't be added to {first_folder}: {'; '.join(differences)}"
                 )
-        counted: dict[tuple[str, ...], str] = {}
+        found: dict[str, str] = {}
         for folder, manifest in self.manifests.items():
-            other = counted.setdefault(tuple(sorted(manifest.inputs.values())), folder)
-            if other != folder:
-                raise UsageError(f"{other} and {folder} count the same data; leave one of them out")
+            for tokens in manifest.config["counted"]:
+                other = found.setdefault(tokens, folder)
+                if other != folder:
+                    raise UsageError(
+                        f"{other} and {folder} count the same data, or some of it; leave one out"
+                    )
 
     @cached_property
     def manifests(self) -> dict[str, Manifest]:
@@ -72,8 +76,10 @@ class MergeJob:
 
     @property
     def writer(self) -> DatasetWriter:
+        manifests = self.manifests.values()
         config = {
-            "inputs": sorted(manifest.content_hash for manifest in self.manifests.values()),
+            "counted": sorted(chain.from_iterable(each.config["counted"] for each in manifests)),
+            "merged": sorted(each.content_hash for each in manifests),
             "partition_mib": self.partition_mib,
         }
         return DatasetWriter(self.output, "counts", config)

@@ -120,6 +120,25 @@ def test_a_dataset_is_not_added_to_itself(job, tmp_path, capsys):
     assert not (tmp_path / "sum").exists()
 
 
+def test_what_has_been_added_is_not_added_again(tmp_path, capsys):
+    folders = {}
+    for name in "abc":
+        source = write_jsonl(tmp_path / f"{name}.jsonl", [name * 3])
+        assert tokenize(source, tmp_path / f"tokens-{name}") == 0
+        folders[name] = tmp_path / f"counts-{name}"
+        tokens = ("--tokens", tmp_path / f"tokens-{name}")
+        assert command("count", *tokens, "--output", folders[name]) == 0
+    both, everything = tmp_path / "ab", tmp_path / "abc"
+    merge = ("merge", "--counts")
+    assert command(*merge, folders["a"], "--counts", folders["b"], "--output", both) == 0
+    assert command(*merge, both, "--counts", folders["b"], "--output", everything) == 2
+    told = capsys.readouterr().err
+    assert f"{both} and {folders['b']} count the same data, or some of it" in told
+    assert not everything.exists()
+    assert command(*merge, both, "--counts", folders["c"], "--output", everything) == 0
+    assert read_manifest(str(everything)).properties["tokens"] == 3 * 4
+
+
 def test_datasets_with_equal_counts_are_added(tmp_path):
     inputs = []
     for name, texts in (("monday", ["ab", "c"]), ("tuesday", ["c", "ab"])):
