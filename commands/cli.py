@@ -54,9 +54,9 @@ COMMANDS = [name for commands in COMMANDS_FOR.values() for name in commands]
 
 # Packages that only some commands need -> the extra of setup.py that brings them.
 EXTRAS = {
-    "datasets": "hf",
-    "google": "gcp",
+    "google.api_core": "gcp",
     "google.auth": "gcp",
+    "matplotlib": "report",
     "tensorboard": "train",
     "torch": "train",
 }

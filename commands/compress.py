@@ -11,7 +11,7 @@ from corpusmill.commands.codec_options import (
 )
 from corpusmill.commands.document_options import add_document_options, document_options
 from corpusmill.commands.run_options import parse_job
-from corpusmill.commands.streams import add_stdin_option, pipe
+from corpusmill.commands.streams import add_stdin_option, pipe, refuse_other_options
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.streams import encode_stream
 from corpusmill.compress.codecs import CodebookCodec
@@ -50,13 +50,9 @@ def main(argv: Sequence[str]) -> None:
     parser = _parser()
     arguments, run = parse_job(parser, argv, make_job)
     if arguments.stdin:
-        if arguments.input or arguments.output:
-            parser.error("--stdin goes without --input and --output")
+        refuse_other_options(parser, arguments, run, "codebook", "parse")
         codec = chosen_codec(arguments)
-        if not isinstance(codec, CodebookCodec):
-            parser.error(f"--stdin is for --codec codebook only, not {codec.kind}")
-        if codec.token_bits is not None:
-            parser.error("--stdin writes whole codes, without --token-bits")
+        assert isinstance(codec, CodebookCodec)
         pipe(partial(_encode, book=codec.book, parse=codec.parse))
         return
     if not (arguments.input and arguments.output):

@@ -6,7 +6,7 @@ from functools import partial
 from corpusmill.commands.arguments import add_options, make_parser, parsed
 from corpusmill.commands.codec_options import add_codebook_option, check_device
 from corpusmill.commands.run_options import parse_job
-from corpusmill.commands.streams import add_stdin_option, pipe
+from corpusmill.commands.streams import add_stdin_option, pipe, refuse_other_options
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.streams import decode_stream
 from corpusmill.pipelines.decompress import DecompressJob
@@ -27,8 +27,9 @@ def main(argv: Sequence[str]) -> None:
     add_stdin_option(parser)
     arguments, run = parse_job(parser, argv, DecompressJob)
     if arguments.stdin:
-        if arguments.compressed or arguments.output or arguments.codebook is None:
-            parser.error("--stdin goes with --codebook, without --compressed and --output")
+        refuse_other_options(parser, arguments, run, "codebook")
+        if arguments.codebook is None:
+            parser.error("--stdin needs a codebook: give --codebook")
         pipe(partial(decode_stream, Codebook.open(arguments.codebook)))
         return
     if arguments.codebook is not None:

@@ -139,11 +139,12 @@ def make_plan(job: FreezeJob) -> FreezePlan:
     return FreezePlan(job, made_of, tokens.properties["tokens"])
 
 
-def is_complete(plan: FreezePlan) -> bool:
-    """Whether the output is there already.
+def begin(plan: FreezePlan) -> bool:
+    """Gets ready to write the output; False where it is complete already.
 
     Raises:
-      UsageError: something else is there, whole or unfinished, or nothing can be written there.
+      UsageError: something else is there, whole or unfinished, or nothing can be written there,
+        which of a bucket is only found out when the first step is kept.
       DataError: what an unfinished job has left there is damaged.
     """
     output = plan.job.output
@@ -156,7 +157,7 @@ def is_complete(plan: FreezePlan) -> bool:
             raise UsageError(f"cannot write to output {output}: {error}") from error
         # Whether it can be gone on with is known before any work.
         plan.checkpoint.exists()
-        return False
+        return True
     try:
         found = Codebook.open(output)
     except (DataError, UsageError) as error:
@@ -169,7 +170,7 @@ def is_complete(plan: FreezePlan) -> bool:
         )
     # A run that was killed may have had no time for it.
     plan.checkpoint.remove()
-    return True
+    return False
 
 
 def main(argv: Sequence[str]) -> None:
@@ -205,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.dry_run:
         print("\n".join([*plan.describe(), f"would write the codebook {job.output}"]))
         return
-    if is_complete(plan):
+    if not begin(plan):
         print(f"{job.output} is complete already; nothing to do")
         return
     print("\n".join(plan.describe()), file=sys.stderr)

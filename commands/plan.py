@@ -18,7 +18,7 @@ from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.options import positive_integer, positive_number
 from corpusmill.corpus.sampling import Sample, sample_documents
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
-from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
+from corpusmill.ngram_agg.counts_files import counts_packing, read_counts, spilled_schema
 from corpusmill.ngram_agg.growth import Growth, Range
 from corpusmill.ngram_agg.packing import Packing, token_dtype
 from corpusmill.ngram_agg.partitions import MOST_PARTITIONS
@@ -44,8 +44,6 @@ _LEAST_DOCUMENTS = 64
 # What a worker of `count` takes besides its tokens: python -m benchmarks.memory.
 _WORKER_BYTES = 400 << 20
 _BYTES_PER_TOKEN = 40
-# An uncompressed row of a spilled run: a key of 64 bits, a high word of up to 64, a count.
-_SPILLED_ROW = 17
 # A slice of a run as it travels to its partition: a name and two cuts.
 _SLICE_BYTES = 150
 # Beyond so many range reads their latency and price are what a job is about.
@@ -146,6 +144,12 @@ class Estimates:
         """Spilled runs of the count job."""
         return max(1, round(self.tokens / self.options.run_tokens))
 
+    @property
+    def spilled_row_bytes(self) -> int:
+        """Of an uncompressed row of a spilled run."""
+        schema = spilled_schema(counts_packing(self.most.manifests["counts"]))
+        return sum(field.type.bit_width for field in schema) // 8
+
     def spilled_rows(self) -> Range:
         """N-grams in all spilled runs."""
         per_run = min(self.tokens, self.options.run_tokens)
@@ -185,7 +189,7 @@ class Estimates:
         if self.is_one_table:
             return tables
         # Contexts are turned round: all n-grams but those of a single token.
-        low, high = np.sum(self.distinct()[1:], axis=0) * _SPILLED_ROW
+        low, high = np.sum(self.distinct()[1:], axis=0) * self.spilled_row_bytes
         asked = self.tokens * SPILLED_BYTES_PER_POSITION
         return Range(tables.low + low + asked, tables.high + high + asked)
 
@@ -289,7 +293,9 @@ def report(estimates: Estimates, found: FoundDocuments, sample: Sample, text: fl
     ]
     partitions = estimates.partitions()
     reads = partitions.times(estimates.runs)
-    spilled = estimates.spilled_rows().times(_SPILLED_ROW * estimates.merges() / 2**30)
+    spilled = estimates.spilled_rows().times(
+        estimates.spilled_row_bytes * estimates.merges() / 2**30
+    )
     memory = _WORKER_BYTES + _BYTES_PER_TOKEN * min(options.run_tokens, estimates.tokens)
     rows += [
         ("scratch of count, GiB", None, spilled),

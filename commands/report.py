@@ -1,6 +1,5 @@
 """One HTML page about datasets, training runs and what was measured of them."""
 
-import importlib.util
 from collections.abc import Sequence
 
 from corpusmill.commands.arguments import make_parser, parse_known
@@ -30,10 +29,6 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="file or URL of the page")
     arguments, _ = parse_known(parser, argv)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(
-            "report draws with matplotlib, which is not installed: pip install 'corpusmill[report]'"
-        )
     check_output_file(arguments.output)
     write_output_file(arguments.output, make_report(arguments.places).encode())
 

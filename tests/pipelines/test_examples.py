@@ -109,6 +109,7 @@ def test_bad_usage_is_named_before_any_work(source, codebook, tmp_path, capsys):
         (("--codec", "bytes", "--max-ids", 0), "is not a whole number above 0"),
         (("--codec", "bytes", "--seed", -1), "--seed -1 is not"),
         ((), "give --codebook"),
+        (("--codec", "subword", "--tokenizer", "bytes"), "which --codec subword can't encode"),
     ]:
         assert run(source, tmp_path / "out", *options) == 2, options
         assert message in error_of(capsys)

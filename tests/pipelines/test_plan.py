@@ -49,6 +49,15 @@ def test_what_was_measured_whole_is_what_the_jobs_make(estimates, tmp_path):
     assert estimates.spilled_rows().low == pytest.approx(manifest.counters["ngrams_merged"])
 
 
+def test_rows_of_spilled_runs_are_as_wide_as_their_keys():
+    texts = tuple(TEXTS[:64])
+    [*_, most] = measure(Sample(texts, 1000), PlanOptions("bytes", max_order=7))
+    # 8 ids of 9 bits are 72 bits; two words of 64 bits and a byte with the count.
+    assert Estimates([most], most.tokens, PlanOptions("bytes")).spilled_row_bytes == 17
+    [*_, most] = measure(Sample(texts, 1000), PlanOptions("bytes", max_order=12))
+    assert Estimates([most], most.tokens, PlanOptions("bytes")).spilled_row_bytes == 24
+
+
 def test_parts_double(estimates):
     tokens = [part.tokens for part in estimates.measured]
     assert len(tokens) == 5
