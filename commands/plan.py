@@ -293,12 +293,10 @@ def report(estimates: Estimates, found: FoundDocuments, sample: Sample, text: fl
     ]
     partitions = estimates.partitions()
     reads = partitions.times(estimates.runs)
-    spilled = estimates.spilled_rows().times(
-        estimates.spilled_row_bytes * estimates.merges() / 2**30
-    )
+    spilled_bytes = estimates.spilled_row_bytes * estimates.merges()
     memory = _WORKER_BYTES + _BYTES_PER_TOKEN * min(options.run_tokens, estimates.tokens)
     rows += [
-        ("scratch of count, GiB", None, spilled),
+        ("scratch of count, GiB", None, estimates.spilled_rows().times(spilled_bytes / 2**30)),
         ("spilled runs", None, _both(estimates.runs)),
         ("partitions", None, partitions),
         ("range reads of spilled runs", None, reads),
