@@ -6,9 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
 from corpusmill.corpus.datasets import read_manifest
-from tests.cloud.servers import free_port
+from tests.cloud.servers import free_port, listens, serving
 from tests.cluster.engines import (
     BIN,
     ROOT,
@@ -92,6 +95,27 @@ def flink(flink_cluster):
 
 def java_options(*options):
     return (f"--job_server_jvm_properties={option}" for option in options)
+
+
+@pytest.fixture(scope="session")
+def many_jobs_on_spark(spark, tmp_path_factory):
+    """The cluster behind a job server that is up; by itself each command starts one."""
+    server = SparkJarJobServer(PipelineOptions(spark.options))
+    yield from behind(server, spark, tmp_path_factory.mktemp("spark-server"))
+
+
+@pytest.fixture(scope="session")
+def many_jobs_on_flink(flink, tmp_path_factory):
+    """As for Spark."""
+    server = FlinkJarJobServer(PipelineOptions(flink.options))
+    yield from behind(server, flink, tmp_path_factory.mktemp("flink-server"))
+
+
+def behind(server, engine, folder):
+    command, address = server.subprocess_cmd_and_endpoint()
+    port = int(address.rpartition(":")[2])
+    with serving([*map(str, command)], lambda: listens(port), folder / "log"):
+        yield engine.with_options(f"--job_endpoint={address}")
 
 
 @pytest.fixture(scope="session")

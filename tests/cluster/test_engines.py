@@ -18,7 +18,8 @@ ENGINES = {
     "flink": "Flink 1.19, session, two task managers",
     "prism": "Prism",
 }
-CLUSTERS = ("spark", "flink")
+# Clusters, with what runs one job after the other on each.
+CLUSTERS = {"spark": "many_jobs_on_spark", "flink": "many_jobs_on_flink"}
 # What a user calls it -> the dataset of the job that it makes.
 PIPELINES = {
     "tokenize": "tokens",
@@ -43,7 +44,7 @@ def test_the_same_bytes(pipeline, engine, job, tmp_path, request, monkeypatch):
     results[pipeline, engine] = "fails"
     dataset = PIPELINES[pipeline]
     output = tmp_path / dataset
-    runner = request.getfixturevalue(engine)
+    runner = request.getfixturevalue(CLUSTERS.get(engine, engine))
     if engine in CLUSTERS:
         runner = runner.with_options(*request.getfixturevalue("pool"))
     # Workers of an engine are in another folder, where relative paths mean nothing.
