@@ -26,7 +26,6 @@ from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze
 from corpusmill.compress.codebooks.streams import decode_stream, encode_stream
-from corpusmill.compress.codebooks.tokenizer import CodebookTokenizer
 from corpusmill.compress.codecs import (
     ArithmeticCodec,
     CodebookCodec,
@@ -37,6 +36,7 @@ from corpusmill.compress.codecs import (
     SubwordCodec,
     open_codec,
 )
+from corpusmill.compress.codecs.codebook_tokenizer import CodebookTokenizer
 
 __all__ = [
     "ArithmeticCodec",

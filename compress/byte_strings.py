@@ -10,6 +10,7 @@ import numpy.typing as npt
 from corpusmill.corpus.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.unsignedinteger[Any]]
 Offsets = npt.NDArray[np.int64]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets, read_only
 from corpusmill.compress.codebooks import walks
 from corpusmill.compress.codebooks.checks import check_columns, check_trie
 from corpusmill.compress.codebooks.double_array import build_double_array
@@ -30,8 +30,6 @@ from corpusmill.compress.codebooks.trie import Trie
 from corpusmill.compress.codebooks.word_starts import with_word_starts
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
-
-Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 MAGIC = b"\x89CMBOOK\n"
 # The second one has the column `ends`, for strings whose prefixes aren't all strings.

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from corpusmill.compress.byte_models import NgramModel, StaticModel
 from corpusmill.compress.byte_models.contexts import Contexts
-from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Ids, Offsets, read_only
 from corpusmill.compress.codecs.modelled import Known, ModelCodec
 from corpusmill.compress.coders import arithmetic as coding
 from corpusmill.compress.coders.lanes import Lanes, by_document

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from corpusmill.compress.byte_models import ByteModel, NgramModel, StaticModel
 from corpusmill.compress.byte_models.contexts import Contexts
-from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets, read_only
 from corpusmill.compress.codecs.modelled import Known, ModelCodec
 from corpusmill.compress.coders import equal_info as coding
 from corpusmill.compress.coders.apportionment import divide_seats

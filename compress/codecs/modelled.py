@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.compress.byte_models import ByteModel, model_files
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs.codec import Codec
 from corpusmill.compress.coders.bits import TOKEN_BITS
 from corpusmill.compress.coders.lanes import with_fewer_lanes

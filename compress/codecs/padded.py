@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets, read_only
 from corpusmill.compress.codecs.modelled import Known, ModelCodec
 from corpusmill.compress.coders import padded as coding
 from corpusmill.compress.coders.bits import Codes, check_sizes, ids_to_boundary, pack, unpack

@@ -12,8 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs import Codec
 from corpusmill.compress.datasets.compressed import CodecEncoder
 from corpusmill.corpus import parquet
