@@ -23,8 +23,8 @@ MAY_IMPORT = {
 }
 # What compress consists of; each imports itself and those before it.
 COMPRESS = (
-    *("byte_strings", "tally", "byte_models", "coders", "codebooks", "codecs", "datasets"),
-    "__init__",
+    *("byte_strings", "byte_tokens", "tally", "byte_models", "coders", "codebooks", "codecs"),
+    *("datasets", "__init__"),
 )
 # Modules and packages outside which a library is not imported.
 ONLY_IN = {

@@ -8,23 +8,13 @@ from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.documents import BadRecord
-from corpusmill.corpus.errors import DataError, DatasetError
+from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
 from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.tokenizers.raw_bytes import END
 from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_tokens
 
 _SAMPLED_GROUPS = 16
-
-
-def check_bytes(folder: str, manifest: Manifest) -> None:
-    """Raises DatasetError where a dataset's tokens aren't bytes."""
-    tokenizer = manifest.tokenizer
-    if (tokenizer["kind"], tokenizer["end_of_document"]) != ("bytes", END):
-        raise DatasetError(
-            f"{folder} has {tokenizer['kind']} tokens; bytes are needed: make the tokens with"
-            " --tokenizer bytes"
-        )
 
 
 def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings:
