@@ -8,7 +8,7 @@ book.decode(ids)                          # the same bytes
 ids, offsets = book.encode_batch(ByteStrings.of(documents))
 tokenizer = CodebookTokenizer(book)       # with the methods that Hugging Face's tokenizers have
 
-book = freeze(None, FreezeOptions("used"), {}, ByteStrings.of(documents))
+book = freeze(None, FreezeOptions(), {}, ByteStrings.of(documents))
 model = ngram_model("data/byte-counts")   # a byte model from a counts dataset of bytes
 book = freeze(model, FreezeOptions("optimal"), {"model": model.content_hash})
 """

@@ -1,8 +1,8 @@
-"""Codebooks: a byte model and a window size, frozen into a dictionary of byte strings.
+"""Codebooks: dictionaries of 2^N byte strings, made of text or of a byte model.
 
-A codebook encodes and decodes without the model, at the speed of memory, the same bits on every
-machine. It is one file, described byte by byte in docs/formats.md; the SHA-256 of its contents is
-its id. What its strings are: docs/codebooks.md.
+A codebook encodes and decodes without what it was made of, at the speed of memory, the same bits on
+every machine. It is one file, described byte by byte in docs/formats.md; the SHA-256 of its
+contents is its id. What its strings are: docs/codebooks.md.
 
 book = Codebook.open("gs://bucket/english.codebook")
 ids = book.encode(b"any bytes")
