@@ -15,7 +15,7 @@ from corpusmill.compress.byte_models import TransformerModel
 from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
 from corpusmill.compress.byte_models.transformer_state import PrefixTable
 from corpusmill.compress.byte_models.transformer_weights import MATRICES
-from corpusmill.compress.coders.tally import tally
+from corpusmill.compress.tally import tally
 
 # Of an H200, by its data sheet: float64 operations and bytes a second.
 _H200_OPERATIONS = 67e12

@@ -20,7 +20,7 @@ from corpusmill.compress import ByteStrings, EqualInfoCodec, NgramModel, ngram_m
 from corpusmill.compress.byte_models.byte_model import Frequencies
 from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
 from corpusmill.compress.byte_strings import Offsets
-from corpusmill.compress.coders.tally import tally
+from corpusmill.compress.tally import tally
 
 _BYTES_OF_A_PREFIX = 8192
 _LANES = 4096

@@ -11,7 +11,7 @@ import time
 import transformers
 
 from corpusmill.compress import Codebook
-from corpusmill.compress.codebooks.export import export_codebook
+from corpusmill.compress.codecs.codebook_export import export_codebook
 
 _CHARACTERS = (1000, 2000, 4000, 8000, 16000)
 

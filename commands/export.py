@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
     add("--output", required=True, metavar="DIR", help="a new folder, or URL")
     arguments = parse_known(parser, argv)[0]
     # Not before: reading codebooks needs numba, and models need torch, which takes seconds.
-    from corpusmill.compress.codebooks.export import export_codebook, is_codebook
+    from corpusmill.compress.codecs.codebook_export import export_codebook, is_codebook
 
     if is_codebook(arguments.source):
         print(export_codebook(arguments.source, arguments.output))

@@ -17,8 +17,9 @@ from corpusmill.commands.arguments import (
 )
 from corpusmill.commands.model_options import ModelChoice, add_model_options
 from corpusmill.compress import Codebook, FreezeOptions, freeze
+from corpusmill.compress.byte_tokens import check_bytes
 from corpusmill.compress.codebooks.freeze_checkpoint import FreezeCheckpoint
-from corpusmill.compress.datasets.samples import check_bytes, sample_text
+from corpusmill.compress.datasets.samples import sample_text
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import describe_differences, read_manifest
 from corpusmill.corpus.errors import DataError, UsageError

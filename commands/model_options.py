@@ -8,7 +8,7 @@ from typing import Any
 
 from corpusmill.commands.arguments import add_folder
 from corpusmill.compress import ByteModel, ngram_model, open_model, static_model
-from corpusmill.compress.datasets.samples import check_bytes
+from corpusmill.compress.byte_tokens import check_bytes
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import UsageError
 

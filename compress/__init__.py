@@ -8,7 +8,7 @@ book.decode(ids)                          # the same bytes
 ids, offsets = book.encode_batch(ByteStrings.of(documents))
 tokenizer = CodebookTokenizer(book)       # with the methods that Hugging Face's tokenizers have
 
-book = freeze(None, FreezeOptions("used"), {}, ByteStrings.of(documents))
+book = freeze(None, FreezeOptions(), {}, ByteStrings.of(documents))
 model = ngram_model("data/byte-counts")   # a byte model from a counts dataset of bytes
 book = freeze(model, FreezeOptions("optimal"), {"model": model.content_hash})
 """
@@ -26,7 +26,6 @@ from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.freeze import FreezeOptions, freeze
 from corpusmill.compress.codebooks.streams import decode_stream, encode_stream
-from corpusmill.compress.codebooks.tokenizer import CodebookTokenizer
 from corpusmill.compress.codecs import (
     ArithmeticCodec,
     CodebookCodec,
@@ -37,6 +36,7 @@ from corpusmill.compress.codecs import (
     SubwordCodec,
     open_codec,
 )
+from corpusmill.compress.codecs.codebook_tokenizer import CodebookTokenizer
 
 __all__ = [
     "ArithmeticCodec",

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 
 Bytes = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.unsignedinteger[Any]]
 Offsets = npt.NDArray[np.int64]
 
 
@@ -39,6 +42,12 @@ class ByteStrings:
         found = [each if isinstance(each, bytes) else _bytes_of(each) for each in strings]
         lengths = np.array([0, *map(len, found)], np.int64)
         return cls(np.frombuffer(b"".join(found), np.uint8), np.cumsum(lengths))
+
+    @classmethod
+    def of_array(cls, texts: pa.LargeStringArray) -> "ByteStrings":
+        """The UTF-8 of texts none of which is null, in the array's own memory."""
+        offsets, data = text_buffers(texts)
+        return cls(np.frombuffer(data, np.uint8), offsets)
 
     @classmethod
     def join(cls, batches: Sequence["ByteStrings"]) -> "ByteStrings":

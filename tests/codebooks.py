@@ -27,7 +27,7 @@ def small_book(window_bits: int = 12) -> Codebook:
     tokens = np.append(text, np.uint16(256))
     run = count_ngrams(tokens, max_order=3, vocabulary_size=257, end_of_document=256)
     table = build_table(run.packing, forward_contexts(run.packing, [run], range(4), 2))
-    return freeze(NgramModel(table), FreezeOptions(window_bits=window_bits), {})
+    return freeze(NgramModel(table), FreezeOptions("optimal", window_bits), {})
 
 
 @functools.cache

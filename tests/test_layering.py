@@ -21,6 +21,11 @@ MAY_IMPORT = {
     "pipelines": {"compress", "corpus", "ngram_agg"},
     "commands": {"compress", "corpus", "ngram_agg", "pipelines", "report", "trainer"},
 }
+# What compress consists of; each imports itself and those before it.
+COMPRESS = (
+    *("byte_strings", "byte_tokens", "tally", "byte_models", "coders", "codebooks", "codecs"),
+    *("datasets", "__init__"),
+)
 # Modules and packages outside which a library is not imported.
 ONLY_IN = {
     "apache_beam": {"pipelines", "commands/run_options.py"},
@@ -29,48 +34,49 @@ ONLY_IN = {
 
 
 def imported_names(module: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and name of each absolute import, wherever it stands: a package of ours, or a library.
-
-    An import of ours without `corpusmill.` before it is "bare NAME".
-    """
+    """Line and dotted name of each absolute import, wherever it stands."""
     for node in ast.walk(module):
         match node:
             case ast.Import(names=names):
                 for alias in names:
-                    yield node.lineno, package_of(alias.name)
-            case ast.ImportFrom(module="corpusmill", names=names, level=0):
+                    yield node.lineno, alias.name
+            case ast.ImportFrom(module=str(name), names=names, level=0):
                 for alias in names:
-                    yield node.lineno, package_of(f"corpusmill.{alias.name}")
-            case ast.ImportFrom(module=str(name), level=0):
-                yield node.lineno, package_of(name)
+                    yield node.lineno, f"{name}.{alias.name}"
             case ast.Call(
                 func=ast.Name(id="__import__" | "import_module")
                 | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(name)), *_],
             ):
-                yield node.lineno, package_of(name)
+                yield node.lineno, name
 
 
-def package_of(name: str) -> str:
-    first, *rest = name.split(".")
-    if first in MAY_IMPORT:
-        return f"bare {first}"
-    return rest[0] if first == "corpusmill" and rest else first
+def reason_against(file: str, name: str) -> str | None:
+    """Why a file must not import what has this name; None where it may."""
+    package, part = file.removesuffix(".py").split("/")[:2]
+    match name.split("."):
+        case [first, *_] if first in MAY_IMPORT:
+            return f"{first} is corpusmill.{first}"
+        case ["corpusmill", "compress", other, *_] if package == "compress":
+            if other not in COMPRESS[: COMPRESS.index(part) + 1]:
+                return f"{part} must not import {other}"
+        case ["corpusmill", other, *_] if other in MAY_IMPORT.keys() - MAY_IMPORT[package]:
+            if other != package:
+                return f"{package} must not import {other}"
+        case [first, *_] if first in ONLY_IN and not {package, file} & ONLY_IN[first]:
+            return f"{first} has no place here"
+    return None
 
 
 def violations(root: Path) -> list[str]:
     """What the packages under `root` import and must not, as 'file:line: reason'."""
     found = []
-    for package, allowed in MAY_IMPORT.items():
+    for package in MAY_IMPORT:
         for path in sorted((root / package).rglob("*.py")):
             file = path.relative_to(root).as_posix()
             for line, name in imported_names(ast.parse(path.read_bytes(), file)):
-                if name.startswith("bare "):
-                    found.append(f"{file}:{line}: {name[5:]} is corpusmill.{name[5:]}")
-                elif name in MAY_IMPORT and name != package and name not in allowed:
-                    found.append(f"{file}:{line}: {package} must not import {name}")
-                elif name in ONLY_IN and not {package, file} & ONLY_IN[name]:
-                    found.append(f"{file}:{line}: {name} has no place here")
+                if reason := reason_against(file, name):
+                    found.append(f"{file}:{line}: {reason}")
     return found
 
 
@@ -117,6 +123,26 @@ def test_imports_point_one_way() -> None:
             "import numpy, corpusmill.commands.cli",
             "compress must not import commands",
         ),
+        (
+            "compress/coders/a.py",
+            "from corpusmill.compress import codecs",
+            "coders must not import codecs",
+        ),
+        (
+            "compress/codebooks/a.py",
+            "import corpusmill.compress.codecs.frozen",
+            "codebooks must not import codecs",
+        ),
+        (
+            "compress/tally.py",
+            "from corpusmill.compress.coders.lanes import Lanes",
+            "tally must not import coders",
+        ),
+        (
+            "compress/datasets/a.py",
+            "from corpusmill.compress import ByteStrings",
+            "datasets must not import ByteStrings",
+        ),
         ("trainer/a.py", "import corpusmill.pipelines as p", "trainer must not import pipelines"),
         ("pipelines/a.py", "from corpusmill import trainer", "pipelines must not import trainer"),
         ("corpus/a.py", "from corpus import b", "corpus is corpusmill.corpus"),
@@ -154,6 +180,11 @@ def test_violation_is_found(tmp_path: Path, file: str, source: str, expected: st
             "compress/a.py",
             "from corpusmill.ngram_agg import runs\nfrom corpusmill.corpus import errors",
         ),
+        (
+            "compress/codecs/a.py",
+            "import corpusmill.compress.codecs.codec\nfrom corpusmill.compress import tally",
+        ),
+        ("compress/__init__.py", "from corpusmill.compress.datasets import samples"),
         ("trainer/a.py", "import torch\nfrom corpusmill import compress, ngram_agg, corpus"),
         (
             "pipelines/a.py",

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from corpusmill.compress.codebooks.export import expect_empty
+from corpusmill.compress.codecs.codebook_export import expect_empty
 from corpusmill.corpus import storage
 from corpusmill.corpus.tokenizers import Special, Tokenizer, UnsupportedError, tokenizer_files
 from corpusmill.trainer.model_config import ModelConfig

@@ -17,7 +17,8 @@ from corpusmill.compress.byte_models.transformer_weights import (
     NetworkWeights,
 )
 from corpusmill.compress.byte_strings import ByteStrings
-from corpusmill.compress.datasets.samples import check_bytes, documents_text, sample_text
+from corpusmill.compress.byte_tokens import check_bytes
+from corpusmill.compress.datasets.samples import documents_text, sample_text
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer

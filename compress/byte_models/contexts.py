@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from corpusmill.compress.byte_models.byte_model import Words, blend, quantize, uniform
 from corpusmill.compress.byte_strings import Bytes, Offsets, read_only
+from corpusmill.compress.byte_tokens import bytes_packing
 from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.full_tables import FullTable
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
@@ -84,7 +85,7 @@ def only_context(counts: Words) -> FullTable:
       counts: uint64 [256], how often each byte occurs.
     """
     seen = np.flatnonzero(counts)
-    packing = Packing(1, 257, 256)
+    packing = bytes_packing(0)
     key = np.zeros(1, np.uint64)
     columns: dict[str, npt.NDArray[Any]] = {
         "high": np.zeros(1, packing.high_dtype),

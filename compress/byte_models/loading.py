@@ -19,12 +19,12 @@ from corpusmill.compress.byte_models.byte_model import PRECISION, ByteModel
 from corpusmill.compress.byte_models.ngram import NgramModel
 from corpusmill.compress.byte_models.static import StaticModel
 from corpusmill.compress.byte_models.transformer import TransformerModel
+from corpusmill.compress.byte_tokens import bytes_packing, check_bytes
 from corpusmill.corpus import storage
-from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.errors import DataError, DatasetError, UsageError, one_line
+from corpusmill.corpus.datasets import Manifest, read_manifest
+from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
 from corpusmill.ngram_agg.full_tables import FullTable, load_full_table
-from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.saved_columns import Columns, open_columns, save_column
 from corpusmill.ngram_agg.table_checks import check_full_columns, check_types
 
@@ -156,7 +156,7 @@ def _make_model(folder: str, fields: dict[str, Any]) -> SavedModel:
     if kind != NgramModel.kind:
         raise DataError(f"it is of the unknown kind {kind!r}")
     columns = open_columns(folder, _unchecked, fields)
-    return NgramModel(FullTable(_bytes_packing(fields["context_bytes"]), columns), precision)
+    return NgramModel(FullTable(bytes_packing(fields["context_bytes"]), columns), precision)
 
 
 def _unchecked(_columns: Columns) -> None:
@@ -170,16 +170,7 @@ def _check_static(columns: Columns) -> None:
         raise DataError(f"{len(counts)} counts of bytes, {sum(counts)} in all, are no model")
 
 
-def _bytes_manifest(counts: str) -> Any:
+def _bytes_manifest(counts: str) -> Manifest:
     manifest = read_manifest(counts, "counts")
-    expected = _bytes_packing(manifest.properties["max_order"])
-    if manifest.tokenizer["kind"] != "bytes" or counts_packing(manifest) != expected:
-        raise DatasetError(
-            f"{counts} has counts of {manifest.tokenizer['kind']} tokens; counts of bytes are"
-            " needed: make the tokens with --tokenizer bytes"
-        )
+    check_bytes(counts, manifest)
     return manifest
-
-
-def _bytes_packing(context_bytes: int) -> Packing:
-    return Packing(context_bytes + 1, 257, 256)

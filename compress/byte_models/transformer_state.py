@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.compress import tally
 from corpusmill.compress.byte_models.byte_model import Frequencies
 from corpusmill.compress.byte_strings import Bytes, Offsets
-from corpusmill.compress.coders import tally
 
 # The token that stands before every prefix.
 START = 256

@@ -12,13 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.compress.byte_strings import Bytes
+from corpusmill.compress.codebooks.double_array import ROOT_BASE, base_of
 from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg.compiled import compiled
 
 Words = npt.NDArray[Any]
-
-# Of the empty string, so that the slots of no string's are those below.
-ROOT_BASE = 256
 
 
 def check_columns(columns: Mapping[str, npt.NDArray[Any]], slack: int) -> None:
@@ -38,7 +36,7 @@ def check_columns(columns: Mapping[str, npt.NDArray[Any]], slack: int) -> None:
     if not _strings_follow(blocks, begins, np.uint64(len(columns["pool"]) - slack)):
         raise DataError("its strings do not lie one after the other")
     word = int(slots.max(initial=0))
-    if max(ROOT_BASE, (word >> 8) + (word >> 12)) + 256 > len(slots):
+    if max(ROOT_BASE, base_of(word)) + 256 > len(slots):
         raise DataError("a step leads out of its trie")
 
 
@@ -128,7 +126,7 @@ def _is_trie_of_strings(
             found = np.int64(high_codes[slot & high_mask]) << 16 | np.int64(low_codes[slot])
             if is_end and found != code:
                 return False
-            base = (word >> 8) + (word >> 12)
+            base = base_of(word)
             # A base that two nodes had would give each the children of the other.
             if base and is_base[base]:
                 return False

@@ -1,8 +1,8 @@
-"""Codebooks: a byte model and a window size, frozen into a dictionary of byte strings.
+"""Codebooks: dictionaries of 2^N byte strings, made of text or of a byte model.
 
-A codebook encodes and decodes without the model, at the speed of memory, the same bits on every
-machine. It is one file, described byte by byte in docs/formats.md; the SHA-256 of its contents is
-its id. What its strings are: docs/codebooks.md.
+A codebook encodes and decodes without what it was made of, at the speed of memory, the same bits on
+every machine. It is one file, described byte by byte in docs/formats.md; the SHA-256 of its
+contents is its id. What its strings are: docs/codebooks.md.
 
 book = Codebook.open("gs://bucket/english.codebook")
 ids = book.encode(b"any bytes")
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets, read_only
 from corpusmill.compress.codebooks import walks
 from corpusmill.compress.codebooks.checks import check_columns, check_trie
 from corpusmill.compress.codebooks.double_array import build_double_array
@@ -30,8 +30,6 @@ from corpusmill.compress.codebooks.trie import Trie
 from corpusmill.compress.codebooks.word_starts import with_word_starts
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
-
-Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 MAGIC = b"\x89CMBOOK\n"
 # The second one has the column `ends`, for strings whose prefixes aren't all strings.

@@ -12,15 +12,17 @@ what would lead there by that byte leaves the remainder 16.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from corpusmill.compress.byte_strings import Bytes, Offsets
-from corpusmill.compress.codebooks.checks import ROOT_BASE
 from corpusmill.compress.codebooks.trie import NO_PARENT, Trie, Words
 from corpusmill.corpus.errors import UsageError
 from corpusmill.ngram_agg.compiled import compiled
 
+# Of the empty string, so that the slots of no string's are those below.
+ROOT_BASE = 256
 # What b with 24 bits can reach.
 _MAX_SLOTS = (1 << 24) + (1 << 20)
 # A family that fits nowhere among so many free slots makes the next ones begin where it ended.
@@ -42,6 +44,12 @@ class DoubleArray:
     low_codes: Words
     high_codes: Words
     ends: Words | None
+
+
+@compiled
+def base_of(word: Any) -> Any:
+    """The base of the node in a slot, int64 or uint64 like the slot's word."""
+    return (word >> 8) + (word >> 12)
 
 
 def build_double_array(trie: Trie) -> DoubleArray:

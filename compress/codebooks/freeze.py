@@ -1,4 +1,4 @@
-"""Byte models and window sizes, frozen into codebooks."""
+"""Text, or a byte model, frozen into codebooks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class FreezeOptions:
     allocation: str = option(
         "strings that are taken: those that save most ids (used, the default), the most probable"
         " ones of a byte model (optimal, the default with a model), or the window code's",
-        "optimal",
+        "used",
         choices=ALLOCATIONS,
     )
     window_bits: int = option(

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from corpusmill.compress.codebooks.codebook import Codebook, Ids
+from corpusmill.compress.byte_strings import Ids
+from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.word_starts import CONTEXT_BYTES
 from corpusmill.corpus.errors import DataError
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from corpusmill.compress.codebooks.codebook import Codebook
+from corpusmill.compress.codebooks.double_array import ROOT_BASE, base_of
 from corpusmill.compress.codebooks.trie import Trie, Words
 from corpusmill.ngram_agg.compiled import compiled
 
@@ -149,7 +150,7 @@ def _count_savings(
         reach[end & (size - 1)] = 0
         ids[end & (size - 1)] = 0
         for start in range(end - 1, bounds[document] - 1, -1):
-            base = np.int64(256)
+            base = np.int64(ROOT_BASE)
             position = start
             while position < end:
                 byte = np.int64(data[position])
@@ -157,7 +158,7 @@ def _count_savings(
                 if word & 255 != byte:
                     break
                 position += 1
-                base = (word >> 8) + (word >> 12)
+                base = base_of(word)
             length = position - start
             reach[start & (size - 1)] = length
             step = length
@@ -198,7 +199,7 @@ def _add_by_string(
     """Adds what the last byte of each string saves, over all windows that begin with the string."""
     high_mask = -1 if len(high_codes) > 1 else 0
     for i in range(len(starts)):
-        base = np.int64(256)
+        base = np.int64(ROOT_BASE)
         for place in range(starts[i], ends[i]):
             byte = np.int64(data[place])
             slot = base + byte
@@ -208,4 +209,4 @@ def _add_by_string(
             code = np.int64(high_codes[slot & high_mask]) << 16 | np.int64(low_codes[slot])
             sums[code] += savings[place]
             counts[code] += 1
-            base = (word >> 8) + (word >> 12)
+            base = base_of(word)

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.checks import ROOT_BASE
-from corpusmill.compress.codebooks.codebook import Codebook, Ids
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Ids, Offsets, read_only
+from corpusmill.compress.codebooks.codebook import Codebook
+from corpusmill.compress.codebooks.double_array import ROOT_BASE, base_of
 from corpusmill.compress.codebooks.trie import Trie, Words
 from corpusmill.compress.codebooks.word_starts import character_starts, word_starts
 from corpusmill.ngram_agg.compiled import compiled
@@ -254,6 +254,6 @@ def _count_parts(
                     break
                 if (ends is None or ends[slot]) and place + 1 - at < end - offsets[string]:
                     stop = place + 1
-                base = (word >> 8) + (word >> 12)
+                base = base_of(word)
             at = stop
             parts[string] += 1

@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.compress.byte_strings import Bytes, Offsets
+from corpusmill.compress.codebooks.double_array import ROOT_BASE, base_of
+from corpusmill.compress.codebooks.word_starts import WORD_END, WORD_START
 from corpusmill.ngram_agg.compiled import compiled, copy_word
 
 Words = npt.NDArray[Any]
 
 LANES = 8
-_ROOT = np.uint64(256)
+_ROOT = np.uint64(ROOT_BASE)
 _BYTE = np.uint64(0xFF)
-# Of text: a word starts at this byte, or behind it. Of the words of `fuse_nodes`: nothing, and
-# whether a string ends there.
-_START, _END = np.uint64(1 << 8), np.uint64(1 << 9)
+# The marks of text. Of the words of `fuse_nodes`: nothing, and whether a string ends there.
+_START, _END = np.uint64(WORD_START), np.uint64(WORD_END)
 _BASE_AT, _BASE_MASK = np.uint64(10), np.uint64((1 << 30) - 1)
 _CODE_AT = np.uint64(40)
 # What is known of a lane stands side by side: a register for each would be too many.
@@ -52,10 +53,9 @@ def fuse_nodes(
     high_mask = -1 if len(high_codes) > 1 else 0
     for slot in range(len(slots)):
         word = np.uint64(slots[slot])
-        base = (word >> np.uint64(8)) + (word >> np.uint64(12))
         code = np.uint64(high_codes[slot & high_mask]) << np.uint64(16) | np.uint64(low_codes[slot])
         end = np.uint64(1 if ends is None else ends[slot])
-        nodes[slot] = (word & _BYTE) | end * _END | base << _BASE_AT | code << _CODE_AT
+        nodes[slot] = (word & _BYTE) | end * _END | base_of(word) << _BASE_AT | code << _CODE_AT
 
 
 @compiled

@@ -20,10 +20,10 @@ Place: TypeAlias = np.uint64
 
 # No start depends on bytes that are farther away than two characters of UTF-8.
 CONTEXT_BYTES = 8
+# Of marked text: a word starts at the byte, or behind it.
+WORD_START, WORD_END = np.uint16(1 << 8), np.uint16(1 << 9)
 
 _BLANK, _ASCII = np.uint8(ord(" ")), np.uint8(128)
-# Of marked text: a word starts at the byte, or behind it.
-_START, _END = np.uint16(1 << 8), np.uint16(1 << 9)
 _SPACE, _LETTER, _NUMBER, _ALONE, _JOINING, _OTHER, _NOTHING = range(7)
 _CLASSES = {"Z": _SPACE, "L": _LETTER, "M": _LETTER, "N": _NUMBER}
 _CONTROL_SPACES = "\t\n\v\f\r\x85"
@@ -48,7 +48,7 @@ def word_starts(documents: ByteStrings, *, is_strict: bool = True) -> Bytes:
       uint8 of shape [bytes of `documents.data` + 1]: 1 where a word starts, and where a document
       begins or ends; 0 at all other bytes and at those that belong to no document.
     """
-    return ((_marked(documents, is_strict) & _START) >> 8).astype(np.uint8)
+    return ((_marked(documents, is_strict) & WORD_START) >> 8).astype(np.uint8)
 
 
 def with_word_starts(documents: ByteStrings) -> Marked:
@@ -95,14 +95,14 @@ def _mark(data: Bytes, offsets: Offsets, classes: Bytes, text: Marked) -> None:
             _mark_ascii(data, begin, end, text)
             before, last = data[end - two], data[end - one]
             is_new = classes[before] != classes[last] and before != _BLANK and last < _ASCII
-            text[end - one] = last + is_new * _START
+            text[end - one] = last + is_new * WORD_START
             _mark_others(data, begin, end, classes, text)
         if end > begin:
-            text[begin] = data[begin] + _START
+            text[begin] = data[begin] + WORD_START
             for place in range(begin, end - one):
-                text[place] |= (text[place + one] & _START) << np.uint16(1)
-            text[end - one] |= _END
-        text[end] |= _START
+                text[place] |= (text[place + one] & WORD_START) << np.uint16(1)
+            text[end - one] |= WORD_END
+        text[end] |= WORD_START
 
 
 @compiled
@@ -158,7 +158,7 @@ def _mark_others(data: Bytes, begin: Place, end: Place, classes: Bytes, text: Ma
             if at > place:
                 # A blank belongs to the word that it stands before.
                 is_start |= follows_blank & np.uint8(kind != _SPACE)
-                text[place] = data[place] + is_start * _START
+                text[place] = data[place] + is_start * WORD_START
             is_apart = np.uint8(before != _JOINING) & np.uint8(kind != _JOINING)
             is_new = (np.uint8(kind != before) & is_apart) | np.uint8(kind == _ALONE)
             place, is_start = at, is_new & (np.uint8(1) - follows_blank)
@@ -166,7 +166,7 @@ def _mark_others(data: Bytes, begin: Place, end: Place, classes: Bytes, text: Ma
             follows_blank = np.uint8(byte == _BLANK)
             at += np.uint64(size)
         if at == end:
-            text[place] = data[place] + is_start * _START
+            text[place] = data[place] + is_start * WORD_START
         at = _next_other(data, at, end)
 
 

@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models import NgramModel, StaticModel
+from corpusmill.compress.byte_models import StaticModel
 from corpusmill.compress.byte_models.contexts import Contexts
-from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.codebook import Ids
-from corpusmill.compress.codecs.modelled import Known, ModelCodec
+from corpusmill.compress.byte_strings import Bytes, ByteStrings, Ids, Offsets, read_only
+from corpusmill.compress.codecs.modelled import Known, ModelCodec, joined_texts
 from corpusmill.compress.coders import arithmetic as coding
 from corpusmill.compress.coders.lanes import Lanes, by_document
 from corpusmill.corpus.errors import DataError, UsageError
 
 # Bytes of a document whose intervals are found at a time.
 _CHUNK = 1 << 16
-_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,13 @@ class ArithmeticCodec(ModelCodec):
     def options(self) -> Mapping[str, Any]:
         return {"model": self.model.kind, "token_bits": self.token_bits}
 
-    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
-        if isinstance(self.model, StaticModel | NgramModel):
-            streams = self._encode_counted(self.model.contexts(), documents)
-        else:
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> list[Ids]:
+        contexts = self._contexts()
+        if contexts is None:
             streams = self._encode_in_lanes(documents, most_lanes)
-        ids = [stream.view(self._digits).astype(self.dtype) for stream in streams]
-        offsets = np.concatenate([[0], np.cumsum([len(each) for each in ids], dtype=np.int64)])
-        return np.concatenate([np.empty(0, self.dtype), *ids]), offsets
+        else:
+            streams = self._encode_counted(contexts, documents)
+        return [stream.view(self._digits).astype(self.dtype) for stream in streams]
 
     def _encode_counted(self, contexts: Contexts, documents: ByteStrings) -> list[Bytes]:
         data = read_only(documents.data)
@@ -86,17 +83,15 @@ class ArithmeticCodec(ModelCodec):
             raise DataError(f"id {ids.max()} is outside the vocabulary of {self.vocab_size:,}")
         data = ids.astype(self._digits).view(np.uint8)
         streams = ByteStrings(read_only(data), np.asarray(offsets) * self._token_bytes)
-        if not isinstance(self.model, StaticModel | NgramModel):
+        contexts = self._contexts()
+        if contexts is None:
             return self._decode_in_lanes(streams, most_lanes, whole)
-        contexts = self.model.contexts()
-        parts = [
-            self._decode_counted(contexts, streams.data[first:last], whole)
-            for first, last in itertools.pairwise(streams.offsets)
-        ]
-        texts = [text for text, _ in parts]
-        bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        known = np.concatenate([_NOTHING, *(bits for _, bits in parts)])
-        return np.concatenate([np.empty(0, np.uint8), *texts]), bounds, known
+        return joined_texts(
+            [
+                self._decode_counted(contexts, streams.data[first:last], whole)
+                for first, last in itertools.pairwise(streams.offsets)
+            ]
+        )
 
     def _decode_counted(
         self, contexts: Contexts, stream: Bytes, whole: bool
@@ -121,7 +116,7 @@ class ArithmeticCodec(ModelCodec):
         lanes = Lanes(self.model, np.flatnonzero(streams.lengths()), most_lanes)
         registers = np.zeros((lanes.number, coding.REGISTERS), np.uint64)
         self._begin(lanes, lanes.active, streams, registers)
-        owners, text, known = [], [np.empty(0, np.uint8)], [_NOTHING]
+        owners, text, known = [], [np.empty(0, np.uint8)], [np.empty(0, np.int64)]
         while len(lanes.active):
             active, own = lanes.active, lanes.documents
             first, end = streams.offsets[own], streams.offsets[own + 1]

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs.codec import Codec, sums_by_document
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers.byte_letters import byte_definition

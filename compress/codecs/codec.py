@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.corpus import storage
 from corpusmill.corpus.tokenizers.backends import UnsupportedError
 from corpusmill.corpus.tokenizers.tokenizer import MARKER

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models import ByteModel, NgramModel, StaticModel
+from corpusmill.compress.byte_models import ByteModel
 from corpusmill.compress.byte_models.contexts import Contexts
-from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.codebook import Ids
-from corpusmill.compress.codecs.modelled import Known, ModelCodec
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets, read_only
+from corpusmill.compress.codecs.modelled import Known, ModelCodec, joined_texts
 from corpusmill.compress.coders import equal_info as coding
 from corpusmill.compress.coders.apportionment import divide_seats
 from corpusmill.compress.coders.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
@@ -24,7 +23,6 @@ MAX_WINDOW_BITS = 128
 
 # Codes at a time. Any 16 codes have whole ids, whatever their size.
 _CHUNK = 1 << 16
-_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,11 @@ class EqualInfoCodec(ModelCodec):
     def window_ids(self) -> int:
         return ids_to_boundary(self.window_bits, self.token_bits)
 
-    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
-        if isinstance(self.model, StaticModel | NgramModel):
-            parts = self._encode_counted(self.model.contexts(), documents)
-        else:
-            parts = self._encode_in_lanes(documents, most_lanes)
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
-        return np.concatenate([np.empty(0, self.dtype), *parts]), offsets
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> list[Ids]:
+        contexts = self._contexts()
+        if contexts is None:
+            return self._encode_in_lanes(documents, most_lanes)
+        return self._encode_counted(contexts, documents)
 
     def _encode_counted(self, contexts: Contexts, documents: ByteStrings) -> list[Ids]:
         data = read_only(documents.data)
@@ -120,18 +116,11 @@ class EqualInfoCodec(ModelCodec):
     def _decode(
         self, ids: Ids, offsets: Offsets, most_lanes: int, *, whole: bool
     ) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
-        if isinstance(self.model, StaticModel | NgramModel):
-            contexts = self.model.contexts()
-            parts = [
-                self._decode_counted(contexts, *self._codes(ids[first:last], whole), whole)
-                for first, last in itertools.pairwise(offsets)
-            ]
-            texts = [text for text, _ in parts]
-            bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-            known = np.concatenate([_NOTHING, *(bits for _, bits in parts)])
-            return np.concatenate([np.empty(0, np.uint8), *texts]), bounds, known
         codes = [self._codes(ids[first:last], whole) for first, last in itertools.pairwise(offsets)]
-        return self._decode_in_lanes(codes, most_lanes)
+        contexts = self._contexts()
+        if contexts is None:
+            return self._decode_in_lanes(codes, most_lanes)
+        return joined_texts([self._decode_counted(contexts, *each, whole) for each in codes])
 
     def _codes(self, ids: Ids, whole: bool) -> tuple[Codes, int]:
         """As `unpack`, but without a last code that says nothing or that is filling."""
@@ -184,7 +173,7 @@ class EqualInfoCodec(ModelCodec):
         lanes = Lanes(self.model, np.arange(len(document)), most_lanes)
         place = np.zeros(lanes.number, np.int64)
         registers = self._fresh_registers(lanes.number)
-        owners, text, known = [], [np.empty(0, np.uint8)], [_NOTHING]
+        owners, text, known = [], [np.empty(0, np.uint8)], [np.empty(0, np.int64)]
         while len(lanes.active):
             active, own = lanes.active, lanes.documents
             wrote, due, is_done, found, bits = coding.decode_lanes(

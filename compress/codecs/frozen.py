@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Codebook, Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
+from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codecs.codec import Codec, sums_by_document
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers.backends import UnsupportedError

@@ -3,16 +3,17 @@
 import abc
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_models import ByteModel, model_files
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_models import ByteModel, NgramModel, StaticModel, model_files
+from corpusmill.compress.byte_models.contexts import Contexts
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs.codec import Codec
 from corpusmill.compress.coders.bits import TOKEN_BITS
 from corpusmill.compress.coders.lanes import with_fewer_lanes
@@ -57,7 +58,8 @@ class ModelCodec(Codec):
         return {**super().files, **model_files(self.model)}
 
     def encode_batch(self, documents: ByteStrings) -> tuple[Ids, Offsets]:
-        return with_fewer_lanes(self.model.lanes, partial(self._encode, documents))
+        encode = partial(self._encode, documents)
+        return joined(with_fewer_lanes(self.model.lanes, encode), self.dtype)
 
     def decode_batch(self, ids: Ids, offsets: Offsets) -> ByteStrings:
         decode = partial(self._decode, ids, offsets, whole=True)
@@ -76,8 +78,8 @@ class ModelCodec(Codec):
         return ends
 
     @abc.abstractmethod
-    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
-        """As `encode_batch`, so many documents side by side."""
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> list[Ids]:
+        """The ids of each document, so many documents side by side."""
 
     @abc.abstractmethod
     def _decode(
@@ -93,6 +95,29 @@ class ModelCodec(Codec):
             as far as its ids tell it; and only then the last value isn't empty.
         """
 
+    def _contexts(self) -> Contexts | None:
+        """Of a model of counts, which knows all in advance; None of one that has to read."""
+        if isinstance(self.model, StaticModel | NgramModel):
+            return self.model.contexts()
+        return None
+
     def _bits_of_whole_text(self, ids: int) -> Known:
         """For each of a document's ids: how many bits up to there count as known."""
         return np.arange(1, ids + 1) * self.token_bits
+
+
+def joined(
+    parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike
+) -> tuple[npt.NDArray[Any], Offsets]:
+    """The values of documents one after the other, and where those of each begin and end."""
+    bounds = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return np.concatenate([np.empty(0, dtype), *parts]), bounds
+
+
+def joined_texts(
+    documents: Sequence[tuple[npt.NDArray[np.uint8], Known]],
+) -> tuple[npt.NDArray[np.uint8], Offsets, Known]:
+    """What `ModelCodec._decode` returns, of the text of each document and what tells its bytes."""
+    texts, bounds = joined([text for text, _ in documents], np.uint8)
+    known, _ = joined([bits for _, bits in documents], np.int64)
+    return texts, bounds, known

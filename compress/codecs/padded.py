@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets, read_only
-from corpusmill.compress.codebooks.codebook import Ids
-from corpusmill.compress.codecs.modelled import Known, ModelCodec
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets, read_only
+from corpusmill.compress.codecs.modelled import Known, ModelCodec, joined
 from corpusmill.compress.coders import padded as coding
 from corpusmill.compress.coders.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
 from corpusmill.compress.coders.lanes import Lanes, by_document
@@ -66,7 +65,7 @@ class PaddedCodec(ModelCodec):
     def window_ids(self) -> int:
         return ids_to_boundary(self.window_bits, self.token_bits)
 
-    def _encode(self, documents: ByteStrings, most_lanes: int) -> tuple[Ids, Offsets]:
+    def _encode(self, documents: ByteStrings, most_lanes: int) -> list[Ids]:
         data = read_only(documents.data)
         lanes = Lanes(self.model, np.flatnonzero(documents.lengths()), most_lanes)
         at = documents.offsets[lanes.documents]
@@ -87,12 +86,10 @@ class PaddedCodec(ModelCodec):
             at[refilled] = start[refilled] = documents.offsets[lanes.documents[refilled]]
         values, bounds = by_document(owners, codes, len(documents))
         words = np.stack([np.zeros_like(values), values], axis=1)
-        ids = [
+        return [
             pack(words[first:last], self.window_bits, self.token_bits)
             for first, last in itertools.pairwise(bounds)
         ]
-        offsets = np.concatenate([[0], np.cumsum([len(each) for each in ids], dtype=np.int64)])
-        return np.concatenate([np.empty(0, self.dtype), *ids]), offsets
 
     def _decode(
         self, ids: Ids, offsets: Offsets, most_lanes: int, *, whole: bool
@@ -100,9 +97,8 @@ class PaddedCodec(ModelCodec):
         documents = [
             self._codes(ids[first:last], whole) for first, last in itertools.pairwise(offsets)
         ]
-        counts = np.array([len(each) for each in documents], np.int64)
-        codes = np.concatenate([np.empty(0, np.uint64), *documents])
-        firsts = np.cumsum(counts) - counts
+        codes, ends = joined(documents, np.uint64)
+        firsts, counts = ends[:-1], np.diff(ends)
         lanes = Lanes(self.model, np.flatnonzero(counts), most_lanes)
         place = firsts[lanes.documents]
         registers = self._fresh_registers(lanes.number)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs.codec import Codec
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError

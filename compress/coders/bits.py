@@ -9,7 +9,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import Ids
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.ngram_agg.compiled import compiled
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from corpusmill.compress.byte_models.byte_model import ByteModel
 from corpusmill.compress.byte_strings import Bytes, Offsets
-from corpusmill.compress.coders.tally import count
+from corpusmill.compress.tally import count
 
 Result = TypeVar("Result")
 

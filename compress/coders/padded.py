@@ -30,8 +30,9 @@ from corpusmill.ngram_agg.compiled import compiled
 GUARD_BITS = 32
 MAX_WINDOW_BITS = 64
 
-# Behind the registers of `compress.coders.equal_info`: whether the window is gone through for the
-# second time, and what was found the first time: its code, or how long it is.
+# Behind what `compress.coders.equal_info` has of a window, and in place of its `WINDOWS`: whether
+# the window is gone through for the second time, and what was found the first time: its code, or
+# how long it is.
 AGAIN = 5
 FOUND = 6
 REGISTERS = 7

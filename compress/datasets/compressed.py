@@ -12,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs import Codec
 from corpusmill.corpus import parquet
-from corpusmill.corpus.errors import DataError, one_line
-from corpusmill.corpus.tokenizers.tokenizer import text_buffers
+from corpusmill.corpus.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,7 @@ class CodecEncoder:
 
     def encode_batch(self, texts: pa.LargeStringArray) -> tuple[Ids, npt.NDArray[np.int64]]:
         """The ids of all texts one after the other, and how many ids each has."""
-        offsets, data = text_buffers(texts)
-        documents = ByteStrings(np.frombuffer(data, np.uint8), offsets)
-        ids, bounds = self.codec.encode_batch(documents)
+        ids, bounds = self.codec.encode_batch(ByteStrings.of_array(texts))
         return ids, np.diff(bounds)
 
     def check(self, doc_ids: Sequence[str], texts: Sequence[str]) -> None:
@@ -71,27 +67,41 @@ def decoded_documents(
     """As `read_documents`, with the length that each document had, whether it has it or not."""
     # Of a document whose last row is still to come.
     held: list[Ids] = []
-    try:
-        with parquet.open_reader(url) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, use_threads=False)
-                names, lengths = table.column("doc_id"), parquet.column_values(table, "byte_length")
-                offsets = parquet.list_offsets(table, "tokens")
-                ids = parquet.column_values(table, "tokens")
-                is_last = (lengths > 0) | (np.diff(offsets) == 0)
-                if is_last.any():
-                    ends = offsets[1:][is_last]
-                    bounds = np.concatenate([[0], ends + sum(map(len, held))])
-                    ended = names.filter(pa.array(is_last)).to_pylist()
-                    whole = np.concatenate([*held, ids[: ends[-1]]])
-                    yield ended, _decode(codec, ended, whole, bounds), lengths[is_last]
-                    held, ids = [], ids[ends[-1] :]
-                if len(ids):
-                    held.append(ids)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{url} cannot be read: {one_line(error)}") from error
+    for names, ids, offsets, lengths in read_rows(url):
+        is_last = (lengths > 0) | (np.diff(offsets) == 0)
+        if is_last.any():
+            ends = offsets[1:][is_last]
+            bounds = np.concatenate([[0], ends + sum(map(len, held))])
+            ended = names.filter(pa.array(is_last)).to_pylist()
+            whole = np.concatenate([*held, ids[: ends[-1]]])
+            yield ended, _decode(codec, ended, whole, bounds), lengths[is_last]
+            held, ids = [], ids[ends[-1] :]
+        if len(ids):
+            held.append(ids)
     if held:
         raise DataError(f"document {names[-1].as_py()!r}: its last row is missing in {url}")
+
+
+def read_rows(
+    url: str,
+) -> Iterator[tuple[pa.ChunkedArray, Ids, Offsets, npt.NDArray[np.uint32]]]:
+    """The rows in a file of a compressed or examples dataset, a row group at a time.
+
+    Yields:
+      Their `doc_id`, the ids of all rows, int64 [rows + 1] where those of each are, and their
+      `byte_length`.
+
+    Raises:
+      DataError: the file can't be read.
+    """
+    for table in parquet.read_tables(url, ["doc_id", "tokens", "byte_length"]):
+        with parquet.naming(url):
+            ids, offsets = (
+                parquet.column_values(table, "tokens"),
+                parquet.list_offsets(table, "tokens"),
+            )
+            lengths = parquet.column_values(table, "byte_length")
+        yield table.column("doc_id"), ids, offsets, lengths
 
 
 def _decode(codec: Codec, names: Sequence[str], ids: Ids, bounds: Offsets) -> ByteStrings:

@@ -12,14 +12,11 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs import Codec
-from corpusmill.compress.datasets.compressed import CodecEncoder
-from corpusmill.corpus import parquet
-from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.compress.datasets.compressed import CodecEncoder, read_rows
+from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.options import option
-from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 from corpusmill.corpus.tokens import tokens_schema
 from corpusmill.ngram_agg.hashing import hash_keys
 
@@ -85,7 +82,8 @@ def make_examples(
     """
     number = 0
     pieces_at_once = max(1, _ENCODED_BYTES // options.piece_bytes)
-    for stretch in _stretches(cut_pieces(map(_texts, documents), options), options):
+    texts = (ByteStrings.of_array(batch.column("text")) for batch in documents)
+    for stretch in _stretches(cut_pieces(texts, options), options):
         order = _shuffled(options.seed, part, number, len(stretch))
         for first in range(0, len(order), pieces_at_once):
             chosen = order[first : first + pieces_at_once]
@@ -132,29 +130,16 @@ def check_trimmed(url: str, codec: Codec, length: int) -> None:
       DataError: the file can't be read, or an example, which is named, has too many ids, or ids of
         more or less text.
     """
-    try:
-        with parquet.open_reader(url) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, use_threads=False)
-                offsets = parquet.list_offsets(table, "tokens")
-                known = _known_bytes(codec, parquet.column_values(table, "tokens"), offsets)
-                recorded = parquet.column_values(table, "byte_length")
-                counts = np.diff(offsets)
-                wrong = (known != recorded) | (counts > length) | (counts == 0)
-                if wrong.any():
-                    row = int(np.argmax(wrong))
-                    raise DataError(
-                        f"example {table.column('doc_id')[row].as_py()!r}: its"
-                        f" {counts[row]} ids are of {known[row]} bytes, its byte_length is"
-                        f" {recorded[row]}; there may be 1 to {length} ids"
-                    )
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{url} cannot be read: {one_line(error)}") from error
-
-
-def _texts(documents: pa.RecordBatch) -> ByteStrings:
-    offsets, data = text_buffers(documents.column("text"))
-    return ByteStrings(np.frombuffer(data, np.uint8), offsets)
+    for names, ids, offsets, recorded in read_rows(url):
+        known = _known_bytes(codec, ids, offsets)
+        counts = np.diff(offsets)
+        wrong = (known != recorded) | (counts > length) | (counts == 0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"example {names[row].as_py()!r}: its {counts[row]} ids are of {known[row]} bytes,"
+                f" its byte_length is {recorded[row]}; there may be 1 to {length} ids"
+            )
 
 
 def _stretches(pieces: Iterable[ByteStrings], options: ExampleOptions) -> Iterator[ByteStrings]:

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs import Codec
 from corpusmill.corpus.tokenizers.tokenizer import show_bytes
 from corpusmill.ngram_agg.compiled import compiled

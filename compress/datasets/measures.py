@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.compress import ByteStrings
+from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codecs import expect_codec
 from corpusmill.compress.datasets.id_statistics import (
     Counts,

@@ -4,29 +4,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from corpusmill.compress.byte_strings import ByteStrings, Offsets
-from corpusmill.compress.codebooks.codebook import Ids
+from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.documents import BadRecord
-from corpusmill.corpus.errors import DataError, DatasetError
+from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
 from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.tokenizers.raw_bytes import END
-from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_tokens
 
 _SAMPLED_GROUPS = 16
-
-
-def check_bytes(folder: str, manifest: Manifest) -> None:
-    """Raises DatasetError where a dataset's tokens aren't bytes."""
-    tokenizer = manifest.tokenizer
-    if (tokenizer["kind"], tokenizer["end_of_document"]) != ("bytes", END):
-        raise DatasetError(
-            f"{folder} has {tokenizer['kind']} tokens; bytes are needed: make the tokens with"
-            " --tokenizer bytes"
-        )
 
 
 def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings:
@@ -72,14 +60,13 @@ def documents_text(patterns: Sequence[str], most_bytes: int) -> ByteStrings:
       UsageError: a pattern matches nothing, or a file can't be read.
       DataError: a record is no document.
     """
-    parts, lengths, size = [np.empty(0, np.uint8)], [np.zeros(1, np.int64)], 0
+    parts, size = [ByteStrings.of([])], 0
     for text in _texts(patterns):
-        parts.append(text.data)
-        lengths.append(text.lengths())
+        parts.append(text)
         size += len(text.data)
         if size >= most_bytes:
             break
-    return ByteStrings(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
+    return ByteStrings.join(parts)
 
 
 def _texts(patterns: Sequence[str]) -> Iterator[ByteStrings]:
@@ -89,10 +76,8 @@ def _texts(patterns: Sequence[str]) -> Iterator[ByteStrings]:
     for segment in (segment for shard in plan_shards(files, options) for segment in shard):
         for documents, bad_records in read_segment(segment, options):
             _refuse(bad_records)
-            offsets, data = text_buffers(documents.column("text"))
             # A copy, so that the batch can let go of its memory.
-            text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].copy()
-            yield ByteStrings(text, offsets - offsets[0])
+            yield ByteStrings.join([ByteStrings.of_array(documents.column("text"))])
 
 
 def _refuse(bad_records: Sequence[BadRecord]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
-from corpusmill.compress.coders.tally import tally
+from corpusmill.compress.tally import tally
 from corpusmill.pipelines.launching.work import Work
 
 # The smallest of Dataflow's that has memory for thousands of lanes.
@@ -24,7 +24,7 @@ NAMESPACE = "corpusmill"
 class NetworkHandler(ModelHandler[Any, Any, "LoadedWork"]):
     """Runs the work, with metrics.
 
-    Counters: those of `coders.tally`. Distributions, an element a value: `bytes_per_second` and
+    Counters: those of `compress.tally`. Distributions, an element a value: `bytes_per_second` and
     `model_starts_per_second` (with windows that the model starts afresh with, these are windows),
     and `lane_occupancy_percent`, how many of the lanes were in use.
     """

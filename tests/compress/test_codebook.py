@@ -366,8 +366,8 @@ def test_options_are_checked():
     for arguments, message in (
         ((static(), FreezeOptions("coder", 16), {}, text), "coder is not fitted on text"),
         ((None, FreezeOptions("coder", 16), {}), "coder needs a byte model"),
-        ((None, FreezeOptions("used", 16), {}), "fitted on text, and there is none"),
-        ((static(), FreezeOptions("used", 16), {}, text), "not of a byte model"),
+        ((None, FreezeOptions(), {}), "fitted on text, and there is none"),
+        ((static(), FreezeOptions(), {}, text), "not of a byte model"),
     ):
         with pytest.raises(UsageError, match=message):
             freeze(*arguments)

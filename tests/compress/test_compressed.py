@@ -77,3 +77,13 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path):
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"part\.parquet cannot be read"):
         list(read_documents(str(path), CODECS[0]))
+
+
+def test_an_error_of_the_codec_is_no_damage_of_the_file(tmp_path):
+    class Failing(GzipCodec):
+        def decode_batch(self, ids, offsets):
+            raise OSError("the device is gone")
+
+    path = write(tmp_path / "part.parquet", GzipCodec(), ["a cat"])
+    with pytest.raises(OSError, match=r"^the device is gone$"):
+        list(read_documents(path, Failing()))

@@ -17,8 +17,8 @@ from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
 from corpusmill.compress.byte_models.transformer_state import START
 from corpusmill.compress.byte_models.transformer_weights import LIMIT
 from corpusmill.compress.codecs import PaddedCodec, codec_on_device, open_codec
-from corpusmill.compress.coders.tally import tally
 from corpusmill.compress.datasets.compressed import read_documents
+from corpusmill.compress.tally import tally
 from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
 from tests.compress.samples import HARD, TEXT, ngram, tiny_transformer
 from tests.compress.test_transformer import LENGTH, oracle

@@ -1,7 +1,7 @@
 """Codebooks as the tokenizer files of Hugging Face's libraries."""
 
 from corpusmill.compress.codebooks.codebook import MAGIC, Codebook
-from corpusmill.compress.codecs import CodebookCodec
+from corpusmill.compress.codecs.frozen import CodebookCodec
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.tokenizers import UnsupportedError, tokenizer_files

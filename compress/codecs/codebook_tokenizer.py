@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from corpusmill.compress.byte_strings import ByteStrings
 from corpusmill.compress.codebooks.codebook import Codebook
-from corpusmill.compress.codecs import CODEBOOK_FILE, CodebookCodec, open_codec, read_marker
+from corpusmill.compress.codecs.frozen import CODEBOOK_FILE, CodebookCodec
+from corpusmill.compress.codecs.opening import open_codec, read_marker
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.tokenizers.tokenizer import MARKER, NEW_END
