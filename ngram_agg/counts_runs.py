@@ -71,6 +71,9 @@ class CountsRun:
 
         Contexts don't cross documents, so n-grams whose context holds the end-of-document token
         are only filling and are left out.
+
+        Raises:
+          UsageError: `order` is not between 0 and `packing.max_order`.
         """
         shorter = self.shortened(order + 1)
         keep = np.ones(len(shorter), bool)
@@ -81,7 +84,11 @@ class CountsRun:
         )
 
     def shortened(self, length: int) -> "CountsRun":
-        """Counts of the first `length` tokens of the n-grams, filling included."""
+        """Counts of the first `length` tokens of the n-grams, filling included.
+
+        Raises:
+          UsageError: `length` is not between 1 and `packing.length`.
+        """
         packing = self.packing.shortened(length)
         high = np.empty(len(self), packing.high_dtype)
         low = np.empty(len(self), np.uint64)

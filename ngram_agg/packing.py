@@ -89,7 +89,16 @@ class Packing:
         return cls(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
 
     def shortened(self, length: int) -> "Packing":
-        """The packing of the first `length` tokens of these n-grams."""
+        """The packing of the first `length` tokens of these n-grams.
+
+        Raises:
+          UsageError: they have fewer tokens, or `length` is not at least 1.
+        """
+        if not 1 <= length <= self.length:
+            raise UsageError(
+                f"n-grams of {length} tokens are asked for: those here have the first 1 to"
+                f" {self.length}"
+            )
         return Packing(length, self.vocabulary_size, self.end_of_document)
 
 

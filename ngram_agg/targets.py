@@ -166,8 +166,12 @@ def load_target_table(counts: str, options: TargetOptions, cache: str | None = N
       counts: path or URL of the dataset.
       options: what the targets are made of.
       cache: a local folder; by default the one for temporary files.
+
+    Raises:
+      UsageError: the options need longer contexts than were counted.
     """
     manifest = read_manifest(counts, "counts")
+    options.check_counts(counts, manifest)
     packing = counts_packing(manifest)
 
     def make() -> Columns:

@@ -78,12 +78,7 @@ class EnrichJob:
                 f"{self.counts} was not counted with the tokenizer of {self.tokens}:"
                 f" {'; '.join(differences)}"
             )
-        longest = self.counts_manifest.properties["max_order"]
-        if self.targets.max_order > longest:
-            raise UsageError(
-                f"max-order {self.targets.max_order} is more than the {longest} tokens of context"
-                f" that {self.counts} has"
-            )
+        self.targets.check_counts(self.counts, self.counts_manifest)
 
     @cached_property
     def tokens_manifest(self) -> Manifest:
