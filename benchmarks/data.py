@@ -22,6 +22,7 @@ import pyarrow as pa
 from benchmarks import measure
 from corpusmill.commands import cli, quickstart, tokenize
 from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, part_name, read_manifest
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokens import TokensWriter, read_row_groups, row_group_tokens, tokens_schema
 from corpusmill.ngram_agg.packing import Packing
 
@@ -180,7 +181,7 @@ def _write(folder: str, source: str, tokens: int, files: int) -> None:
 def _token_batch(documents: list[Tokens]) -> pa.RecordBatch:
     schema = tokens_schema(documents[0].dtype)
     lengths = np.array([len(document) for document in documents])
-    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
+    offsets = pa.array(offsets_of(lengths).astype(np.int32))
     lists = pa.ListArray.from_arrays(
         offsets, pa.array(np.concatenate(documents)), type=schema.field("tokens").type
     )

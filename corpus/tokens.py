@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 
 ROW_GROUP_TOKENS = 1 << 20
 # So that reading a document of any length takes little memory.
@@ -67,7 +68,7 @@ def tokenize_batch(encoder: TextEncoder, documents: pa.RecordBatch) -> pa.Record
     row_lengths[last_rows] = lengths - (rows_of - 1) * MAX_ROW_TOKENS
     byte_lengths = np.zeros(len(row_lengths), np.uint32)
     byte_lengths[last_rows] = pc.binary_length(texts).to_numpy()
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(row_lengths)]).astype(np.int32)
+    offsets = offsets_of(row_lengths).astype(np.int32)
     schema = tokens_schema(encoder.dtype)
     lists = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(tokens), type=schema.field("tokens").type

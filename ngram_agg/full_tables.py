@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls, read_counts
 from corpusmill.ngram_agg.counts_runs import CountsRun, empty_run, joined_runs
@@ -34,7 +35,7 @@ from corpusmill.ngram_agg.packing import (
     unpack_columns,
 )
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.ragged import offsets_of, take_ragged
+from corpusmill.ngram_agg.ragged import take_ragged
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
 from corpusmill.ngram_agg.table_checks import check_full_columns
 
@@ -378,7 +379,7 @@ def full_distributions(
     """
     starts = table.columns["offsets"]
     sizes = np.where(rows < 0, 1, starts[rows + 1] - starts[rows])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    offsets = offsets_of(sizes)
     tokens = np.empty(offsets[-1], table.packing.token_dtype)
     probabilities = np.empty(offsets[-1], np.float32)
     entries = table.columns["tokens"], table.columns["cumulative"]

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.full_tables import context_lengths
@@ -31,7 +32,6 @@ from corpusmill.ngram_agg.heads import (
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words, pack_one
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.positions import Documents, Positions
-from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import TargetTable, draw, replace_observed
 

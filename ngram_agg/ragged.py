@@ -1,24 +1,10 @@
-"""Rows of different lengths in flat arrays: row i has the values offsets[i] to offsets[i + 1]."""
-
-from typing import Any
+"""What is compiled for rows in flat arrays, which `corpusmill.corpus.ragged` explains."""
 
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.corpus.ragged import Offsets, Values
 from corpusmill.ngram_agg.compiled import compiled
-
-Offsets = npt.NDArray[np.int64]
-Values = npt.NDArray[Any]
-
-
-def offsets_of(sizes: npt.NDArray[Any]) -> Offsets:
-    """int64 [rows + 1], of rows with so many values each."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
-
-
-def row_sums(values: Values, offsets: Offsets) -> npt.NDArray[np.int64]:
-    """The sum of each row's values, 0 of a row without any: int64 [rows]."""
-    return np.diff(offsets_of(values)[offsets])
 
 
 def take_ragged(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64]) -> Values:

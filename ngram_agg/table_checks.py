@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import row_sums
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, index_slots
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.packing import Packing, Words, keys_rise
-from corpusmill.ngram_agg.ragged import row_sums
 
 Columns = Mapping[str, npt.NDArray[Any]]
 

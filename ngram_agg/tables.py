@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from corpusmill.corpus import datasets, parquet, storage
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.counts_files import token_columns
 from corpusmill.ngram_agg.distributions import DistributionRows
@@ -304,7 +305,7 @@ class Distributions:
             for name, empty in _no_columns(packing).items()
         }
         sizes = columns.pop("sizes")
-        columns["offsets"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        columns["offsets"] = offsets_of(sizes)
         columns["slots"] = build_index(columns["high"], columns["low"])
         return columns
 

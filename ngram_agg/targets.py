@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from corpusmill.corpus.datasets import hash_listing, read_manifest
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
 from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
@@ -29,7 +30,6 @@ from corpusmill.ngram_agg.heads import (
 )
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
 from corpusmill.ngram_agg.positions import Positions
-from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
 from corpusmill.ngram_agg.table_checks import check_target_columns
 from corpusmill.ngram_agg.tail_draws import draw_tails, make_guides

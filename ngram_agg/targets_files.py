@@ -18,11 +18,11 @@ import pyarrow as pa
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of, row_sums
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
-from corpusmill.ngram_agg.ragged import offsets_of, row_sums
 
 HEADS_FOLDER = "heads"
 # In a file's footer: the SHA-256 of the file of tokens, and of the heads' columns. So no file is

@@ -12,6 +12,7 @@ import pyarrow as pa
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
 from corpusmill.corpus.errors import DataError, DatasetError, UsageError
+from corpusmill.corpus.ragged import places
 from corpusmill.corpus.tokens import read_row_groups, row_group_rows, row_group_tokens
 from corpusmill.ngram_agg.full_tables import FullTable
 from corpusmill.ngram_agg.heads import Targets
@@ -115,7 +116,7 @@ class RowGroups:
             sizes = list(threads.map(functools.partial(_row_group_sizes, folder), records))
         groups = np.array([len(tokens) for tokens, _ in sizes], np.int64)
         file = np.repeat(np.arange(len(sizes)), groups)
-        number = np.arange(len(file)) - np.repeat(np.cumsum(groups) - groups, groups)
+        number = places(groups)
         tokens, rows = (np.concatenate([groups[:0], *(pair[i] for pair in sizes)]) for i in (0, 1))
         used = tokens > 0
         if not used.any():
