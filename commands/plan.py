@@ -254,8 +254,8 @@ def _distinct_by_length(counts: str, manifest: Manifest) -> tuple[int, ...]:
     packing = counts_packing(manifest)
     distinct = np.zeros(packing.length, np.int64)
     previous: list[Any] = [None] * packing.length
-    for file in manifest.data_files:
-        for run in read_counts(storage.join(counts, file.name), packing):
+    for url in manifest.data_urls(counts):
+        for run in read_counts(url, packing):
             for length in range(1, packing.length + 1):
                 shorter = run.shortened(length)
                 goes_on = shorter.key(0) == previous[length - 1]

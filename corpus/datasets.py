@@ -147,6 +147,10 @@ class Manifest:
     @property
     def rows(self) -> int:
         """Of all data files."""
+    def data_urls(self, folder: str) -> list[str]:
+        """Where the data files are, by name, of the dataset in `folder`."""
+        return [storage.join(folder, file.name) for file in self.data_files]
+
         return sum(file.rows for file in self.data_files)
 
     @property

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 Offsets = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows."""
 Values = npt.NDArray[Any]
 
 

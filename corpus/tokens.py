@@ -140,8 +140,8 @@ def text_bytes(folder: str, manifest: Manifest) -> int:
     """The bytes of text that a tokens dataset stands for, from its column of lengths."""
     return sum(
         int(parquet.column_values(table, "byte_length").sum(dtype=np.int64))
-        for file in manifest.data_files
-        for table in parquet.read_tables(storage.join(folder, file.name), ["byte_length"])
+        for url in manifest.data_urls(folder)
+        for table in parquet.read_tables(url, ["byte_length"])
     )
 
 

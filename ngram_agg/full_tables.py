@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.ragged import offsets_of
+from corpusmill.corpus.ragged import Rows, offsets_of
 from corpusmill.ngram_agg.compiled import compiled, prefetch
-from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls, read_counts
+from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
 from corpusmill.ngram_agg.counts_runs import CountsRun, empty_run, joined_runs
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
-from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.hashing import hash_key
 from corpusmill.ngram_agg.merging import merge_runs
 from corpusmill.ngram_agg.packing import (
     Key,
@@ -38,8 +38,6 @@ from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.ragged import take_ragged
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
 from corpusmill.ngram_agg.table_checks import check_full_columns
-
-Rows = npt.NDArray[np.int64]
 
 # The time goes to waiting for memory: so many look-ups wait at once.
 _BLOCK = 512
@@ -111,7 +109,7 @@ def load_full_table(
     packing = counts_packing(manifest)
 
     def make() -> Columns:
-        files = counts_urls(counts, manifest)
+        files = manifest.data_urls(counts)
         return dict(build_table(packing, read_contexts(files, packing, orders, min_count)).columns)
 
     made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
@@ -478,7 +476,7 @@ def _find_rows(
                 i = waiting[j]
                 above[j] = (np.uint64(high[i]) & mask_high[order]) | filling_high[order]
                 below[j] = (low[i] & mask_low[order]) | filling_low[order]
-                words[j] = mix(mix(above[j]) ^ below[j])
+                words[j] = hash_key(above[j], below[j])
             for j in range(size):
                 first_slots[j] = slots[words[j] & last_slot]
             for j in range(size):

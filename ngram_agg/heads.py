@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.corpus.ragged import offsets_of, places, row_sums
+from corpusmill.corpus.ragged import Offsets, Rows, offsets_of, places, row_sums
 from corpusmill.ngram_agg.compiled import compiled
-from corpusmill.ngram_agg.full_tables import Rows
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
 from corpusmill.ngram_agg.ragged import take_ragged
@@ -39,7 +38,7 @@ class Heads:
         the observed token, which takes the place of a drawn one.
     """
 
-    offsets: Rows
+    offsets: Offsets
     tokens: Tokens
     weights: Words
     orders: Words

@@ -3,11 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.corpus.ragged import Offsets, Values
+from corpusmill.corpus.ragged import Offsets, Rows, Values
 from corpusmill.ngram_agg.compiled import compiled
 
 
-def take_ragged(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64]) -> Values:
+def take_ragged(values: Values, offsets: Offsets, rows: Rows) -> Values:
     """The values of some rows, one row after the other."""
     taken = np.empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
     _take(values, offsets, rows, taken)
@@ -15,7 +15,7 @@ def take_ragged(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64]) -
 
 
 @compiled
-def _take(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64], taken: Values) -> None:
+def _take(values: Values, offsets: Offsets, rows: Rows, taken: Values) -> None:
     to = 0
     for row in rows:
         for i in range(offsets[row], offsets[row + 1]):

@@ -370,7 +370,7 @@ def _check_columns(columns: Columns, packing: Packing) -> None:
             "tail_distinct": np.uint32,
         },
     )
-    check_offsets(columns, ("next_tokens", "next_counts"), 0)
+    check_offsets(columns, "offsets", len(columns["low"]), ("next_tokens", "next_counts"))
     for name in ("total", "tail_count", "tail_distinct"):
         if len(columns[name]) != len(columns["low"]):
             raise DataError(f"there are {len(columns[name])} {name}, not {len(columns['low'])}")

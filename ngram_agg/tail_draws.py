@@ -5,8 +5,8 @@ A draw is a point of the tail's total, found among cumulative counts from a guid
 
 import numpy as np
 
+from corpusmill.corpus.ragged import Rows
 from corpusmill.ngram_agg.compiled import compiled, prefetch
-from corpusmill.ngram_agg.full_tables import Rows
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.packing import Tokens, Words
 from corpusmill.ngram_agg.target_options import MAX_HEAD

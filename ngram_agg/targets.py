@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from corpusmill.corpus.datasets import hash_listing, read_manifest
-from corpusmill.corpus.ragged import offsets_of
+from corpusmill.corpus.ragged import Rows, offsets_of
 from corpusmill.ngram_agg.compiled import compiled
-from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
-from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
+from corpusmill.ngram_agg.counts_files import counts_packing
+from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, read_contexts
 from corpusmill.ngram_agg.hash_index import build_index
 from corpusmill.ngram_agg.heads import (
     NO_CONTEXT,
@@ -175,7 +175,7 @@ def load_target_table(counts: str, options: TargetOptions, cache: str | None = N
     packing = counts_packing(manifest)
 
     def make() -> Columns:
-        files = counts_urls(counts, manifest)
+        files = manifest.data_urls(counts)
         contexts = read_contexts(files, packing, options.orders, options.min_count)
         return make_target_table(packing, options, contexts).columns()
 

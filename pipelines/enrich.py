@@ -108,15 +108,13 @@ class EnrichJob:
 
     @property
     def tables(self) -> TargetTables:
-        names = tuple(file.name for file in self.counts_manifest.data_files)
         per_ngram = bytes_per_ngram(self.targets.min_count)
         table_bytes = int(self.table_mib * 2**20) // _TABLES_IN_ALLOWED
         return TargetTables(
             self.writer,
             counts_packing(self.counts_manifest),
             self.targets,
-            self.counts,
-            names,
+            tuple(self.counts_manifest.data_urls(self.counts)),
             None if self.is_one_table else max(1, table_bytes // per_ngram),
         )
 

@@ -56,25 +56,19 @@ class TargetTables:
       writer: the dataset in the making, below which they live while it is made.
       packing: of the n-grams, forwards and backwards.
       options: what the targets are made of.
-      counts: folder of the counts dataset.
-      names: its files.
+      counts_urls: the files of the counts dataset, n-grams rising from file to file.
       partition_rows: n-grams in one table; None for one table of all.
     """
 
     writer: DatasetWriter
     packing: Packing
     options: TargetOptions
-    counts: str
-    names: tuple[str, ...]
+    counts_urls: tuple[str, ...]
     partition_rows: int | None
 
     @property
     def parts(self) -> CountsParts:
         return CountsParts(self.writer, self.packing, self.partition_rows or 0)
-
-    @property
-    def counts_files(self) -> list[str]:
-        return [storage.join(self.counts, name) for name in self.names]
 
     @property
     def layout(self) -> str:
@@ -104,14 +98,14 @@ def write_one_table(tables: TargetTables) -> None:
 
 def _all_contexts(tables: TargetTables) -> Iterator[NextTokens]:
     options = tables.options
-    return read_contexts(tables.counts_files, tables.packing, options.orders, options.min_count)
+    return read_contexts(tables.counts_urls, tables.packing, options.orders, options.min_count)
 
 
 def spill_backward(number: int, tables: TargetTables) -> str:
     """Turns a part of the counts round, unless an earlier run has done it; returns its name."""
     url = tables.writer.scratch("backward", f"{number:05d}{SPILLED}")
     if not storage.exists(url):
-        blocks = list(read_counts(tables.counts_files[number], tables.packing))
+        blocks = list(read_counts(tables.counts_urls[number], tables.packing))
         part = joined_runs([empty_run(tables.packing), *blocks])
         backward = backward_run(part, tables.options.orders, tables.options.min_count)
         with storage.publish(url) as path:
@@ -222,7 +216,7 @@ def find_sources(
 
     See `make_table`.
     """
-    runs = workers.map(spill_backward, range(len(tables.names)), tables)
+    runs = workers.map(spill_backward, range(len(tables.counts_urls)), tables)
     cuts = find_cuts(runs, tables.parts, workers)
     pieces = grouped(chain.from_iterable(workers.map(split_pieces, runs, tables, cuts)))
     divided = ((context, merge_runs(each)) for context, each in pieces.items())
