@@ -12,15 +12,15 @@ import numpy as np
 
 from corpusmill.commands.arguments import add_options, make_parser, parse_known, reading
 from corpusmill.commands.document_options import add_document_options, document_options
-from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.options import positive_integer, positive_number
 from corpusmill.corpus.sampling import Sample, sample_documents
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
+from corpusmill.corpus.tokens import id_dtype
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
 from corpusmill.ngram_agg.growth import Growth, Range
-from corpusmill.ngram_agg.packing import Packing, token_dtype
+from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import MOST_PARTITIONS
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.pipelines.count import CountJob
@@ -132,7 +132,7 @@ class Estimates:
         """Every position a number and all draws, every head all its tokens, uncompressed."""
         manifest = self.most.manifests["targets"]
         properties = manifest.properties
-        id_bytes = np.dtype(token_dtype(manifest.tokenizer["vocabulary_size"])).itemsize
+        id_bytes = id_dtype(manifest.tokenizer["vocabulary_size"]).itemsize
         heads = self.most.counter("targets", "heads") / self.most.tokens
         head_bytes = properties["head"] * (id_bytes + 2) + 3
         return self.tokens * (4 + properties["tail_draws"] * id_bytes + heads * head_bytes)

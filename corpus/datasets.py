@@ -26,6 +26,8 @@ _REMEDIES = {"targets": "make it again with corpusmill enrich"}
 MANIFEST = "manifest.json"
 INCOMPLETE = "_incomplete"
 TOKENIZER_FOLDER = "tokenizer"
+# Kinds whose files have the ids of documents, row by row.
+ID_KINDS = ("compressed", "examples", "tokens")
 
 Json = Any
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.corpus import parquet, storage
+from corpusmill.corpus import parquet
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.ragged import offsets_of
@@ -39,6 +39,11 @@ class TextEncoder(Protocol):
         Raises:
           DataError: they have different ids.
         """
+
+
+def id_dtype(vocabulary_size: int) -> np.dtype[Any]:
+    """The type of the ids of a vocabulary: uint16 where they fit, else uint32."""
+    return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.uint32)
 
 
 def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
@@ -119,21 +124,22 @@ class TokensWriter:
             first, written = last, int(ends[last - 1])
 
 
-def row_group_tokens(url: str) -> list[int]:
-    """How many tokens each row group of a tokens dataset's file has, from its footer.
+def row_group_sizes(url: str) -> tuple[list[int], list[int]]:
+    """How many tokens and rows each row group of a tokens dataset's file has, from its footer.
 
-    Of a compressed dataset it is one more for each empty document.
+    Of a compressed dataset there is a token more for each empty document.
+
+    Raises:
+      DataError: the file is missing or damaged, or has no tokens.
     """
     with parquet.open_reader(url) as file:
-        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         column = file.schema_arrow.get_field_index("tokens")
-        return [group.column(column).num_values for group in groups]
-
-
-def row_group_rows(url: str) -> list[int]:
-    """How many rows each row group of a tokens dataset's file has, from its footer."""
-    with parquet.open_reader(url) as file:
-        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        try:
+            tokens = [group.column(column).num_values for group in groups]
+        except IndexError as error:
+            raise DataError(f"{url} has no column tokens") from error
+        return tokens, [group.num_rows for group in groups]
 
 
 def text_bytes(folder: str, manifest: Manifest) -> int:
@@ -159,19 +165,25 @@ def read_rows(
             yield parquet.column_values(table, "tokens"), parquet.list_offsets(table, "tokens")[1:]
 
 
-def read_row_groups(url: str, first: int, last: int) -> Iterator[npt.NDArray[np.generic]]:
-    """The token ids of row groups `first` to `last` (exclusive), a flat array a row group."""
-    with parquet.open_reader(url) as file:
-        for group in range(first, last):
-            table = file.read_row_group(group, columns=["tokens"], use_threads=False)
-            yield parquet.column_values(table, "tokens")
+def read_row_groups(url: str, groups: range | None = None) -> Iterator[npt.NDArray[np.generic]]:
+    """The token ids that `read_rows` yields, a flat array a row group."""
+    return (tokens for tokens, _ in read_rows(url, groups))
 
 
-def check_vocabulary(tokens: npt.NDArray[Any], vocabulary_size: int) -> None:
-    """Raises DataError where an id is not below `vocabulary_size`, naming its position."""
+def check_vocabulary(
+    tokens: npt.NDArray[Any], vocabulary_size: int, place: str | None = None
+) -> None:
+    """Raises DataError where an id is not in a vocabulary.
+
+    Args:
+      tokens: ids, of shape [positions].
+      vocabulary_size: ids are from 0 to below it.
+      place: where they are from, for the message, which names the first wrong one's position.
+    """
     if len(tokens) and (tokens.max() >= vocabulary_size or tokens.min() < 0):
         position = int(np.flatnonzero((tokens >= vocabulary_size) | (tokens < 0))[0])
+        prefix = "" if place is None else f"{place}: "
         raise DataError(
-            f"token id {tokens[position]} at position {position} is outside the vocabulary of"
-            f" {vocabulary_size}"
+            f"{prefix}token id {tokens[position]} at position {position} is outside the"
+            f" vocabulary of {vocabulary_size}"
         )

@@ -79,7 +79,7 @@ def read_counts(
             table = file.read_row_group(group, use_threads=False)
             arrays = [parquet.column_values(table, name) for name in (*columns, "count")]
             for array in arrays[:-1]:
-                check_vocabulary(array, packing.vocabulary_size)
+                check_vocabulary(array, packing.vocabulary_size, url)
             run = CountsRun(packing, *pack_columns(packing, arrays[:-1]), arrays[-1])
             check_run(run, before, f"row group {group} of {url}")
             before = run.key(len(run) - 1)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.tokens import id_dtype
 from corpusmill.ngram_agg.compiled import compiled
 
 Tokens = npt.NDArray[Any]
@@ -80,8 +81,8 @@ class Packing:
         return np.min_scalar_type((1 << self.high_bits) - 1)
 
     @property
-    def token_dtype(self) -> npt.DTypeLike:
-        return token_dtype(self.vocabulary_size)
+    def token_dtype(self) -> np.dtype[Any]:
+        return id_dtype(self.vocabulary_size)
 
     @classmethod
     def of(cls, tokenizer: Mapping[str, Any], length: int) -> "Packing":
@@ -100,11 +101,6 @@ class Packing:
                 f" {self.length}"
             )
         return Packing(length, self.vocabulary_size, self.end_of_document)
-
-
-def token_dtype(vocabulary_size: int) -> npt.DTypeLike:
-    """uint16 where the ids fit, else uint32."""
-    return np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
 
 
 def pack_sequence(packing: Packing, tokens: Tokens, starts: int) -> tuple[Words, Words]:

@@ -1,7 +1,6 @@
 """What is compiled for rows in flat arrays, which `corpusmill.corpus.ragged` explains."""
 
 import numpy as np
-import numpy.typing as npt
 
 from corpusmill.corpus.ragged import Offsets, Rows, Values
 from corpusmill.ngram_agg.compiled import compiled

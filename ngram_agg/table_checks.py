@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.ragged import row_sums
+from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, index_slots
 from corpusmill.ngram_agg.hashing import hash_key
@@ -161,8 +162,7 @@ def check_target_columns(columns: Columns, packing: Packing, head: int, tail_dra
     if not len(columns["head_orders"]) == len(columns["head_draws"]) == contexts + observed:
         raise DataError(f"there are not {contexts + observed} orders and draws of heads")
     for name in ("head_tokens", "tail_tokens"):
-        if len(columns[name]) and columns[name].max() >= packing.vocabulary_size:
-            raise DataError(f"{name} leave the vocabulary")
+        check_vocabulary(columns[name], packing.vocabulary_size, name)
     sizes, draws = np.diff(columns["head_offsets"]), columns["head_draws"]
     tails = np.diff(columns["tail_offsets"])
     last_orders = np.arange(-1, packing.max_order + 1).astype(np.uint8)

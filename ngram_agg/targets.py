@@ -160,7 +160,8 @@ def _choose(packing: Packing, options: TargetOptions, part: NextTokens) -> Targe
 def load_target_table(counts: str, options: TargetOptions, cache: str | None = None) -> TargetTable:
     """The table of a counts dataset, memory-mapped and shared by the processes of a machine.
 
-    The first process that asks builds it, which takes the memory of a few tables.
+    The first process that asks builds it, which takes the memory of a few tables, in the folder
+    for temporary files.
 
     Args:
       counts: path or URL of the dataset.
