@@ -158,6 +158,16 @@ def prefix_keys(packing: Packing, prefix: Sequence[int]) -> tuple[Key, Key]:
     return _words(first), _words(first + (1 << free_bits) - 1)
 
 
+def lower_bound(high: Words, low: Words, key: Key) -> int:
+    """The first of rising keys, by number, that is not below `key`."""
+    return int(_bound(high, low, np.uint64(key[0]), np.uint64(key[1]), False))
+
+
+def upper_bound(high: Words, low: Words, key: Key) -> int:
+    """The first of rising keys, by number, that is above `key`."""
+    return int(_bound(high, low, np.uint64(key[0]), np.uint64(key[1]), True))
+
+
 def _words(key: int) -> Key:
     return key >> 64, key & (1 << 64) - 1
 
@@ -171,6 +181,25 @@ def keys_rise(high: Words, low: Words) -> bool:
         rises = (high[i] > high[i - 1]) | ((high[i] == high[i - 1]) & (low[i] > low[i - 1]))
         falls += int(not rises)
     return falls == 0
+
+
+@compiled
+def _bound(
+    high: Words, low: Words, key_high: np.uint64, key_low: np.uint64, after_equal: bool
+) -> int:
+    first = 0
+    last = len(low)
+    while first < last:
+        middle = (first + last) // 2
+        above = np.uint64(high[middle])
+        below = low[middle]
+        is_equal = above == key_high and below == key_low
+        is_smaller = above < key_high or (above == key_high and below < key_low)
+        if is_smaller or (is_equal and after_equal):
+            first = middle + 1
+        else:
+            last = middle
+    return first
 
 
 @compiled
