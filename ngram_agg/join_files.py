@@ -178,8 +178,12 @@ def write_documents(path: str, documents: Documents) -> None:
 
 
 def read_documents(url: str) -> Documents:
-    """The inverse of `write_documents`."""
-    with storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
+    """The inverse of `write_documents`.
+
+    Raises:
+      DataError: the file is missing or damaged.
+    """
+    with parquet.naming(url), storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
         return Documents(*(column.to_numpy() for column in file.get_batch(0).columns))
 
 

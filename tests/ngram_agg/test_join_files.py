@@ -3,14 +3,17 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg import join_files
 from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import backward_contexts, backward_run, context_lengths
 from corpusmill.ngram_agg.packing import Packing, pack_one
 from corpusmill.ngram_agg.positions import (
+    Documents,
     find_documents,
     find_positions,
     joined_documents,
@@ -97,6 +100,16 @@ def test_the_answers_are_those_of_one_table(tmp_path_factory, data, corpus, cut)
         for left, right in zip(one.dense(*slots), two.dense(*slots), strict=True):
             assert (left == right).all()
         assert (one.heads.orders[one.head] == two.heads.orders[two.head]).all()
+
+
+def test_damaged_documents_name_their_file(tmp_path):
+    path = tmp_path / "documents.arrow"
+    documents = Documents(np.zeros(1, np.int64), np.zeros(1, np.uint64))
+    join_files.write_documents(str(path), documents)
+    path.write_bytes(path.read_bytes()[:-9])
+    for url in (path, tmp_path / "missing"):
+        with pytest.raises(DataError, match=f"{url} cannot be read"):
+            join_files.read_documents(str(url))
 
 
 @given(corpora(max_order=4))
