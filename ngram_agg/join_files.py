@@ -202,7 +202,7 @@ class Answers:
     drawn: Tokens
 
 
-def answer(table: TargetTable, questions: Questions, documents: Documents) -> Answers:
+def find_answers(table: TargetTable, questions: Questions, documents: Documents) -> Answers:
     """The answers to questions whose contexts a table has, or nobody has.
 
     Args:

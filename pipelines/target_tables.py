@@ -113,7 +113,7 @@ def spill_backward(number: int, tables: TargetTables) -> str:
     return url
 
 
-def split_contexts(cut: Cut, packing: Packing) -> Iterator[Cut]:
+def contexts_across(cut: Cut, packing: Packing) -> Iterator[Cut]:
     """Contexts, backwards, that positions on both sides of a cut may look up."""
     for length in range(len(cut)):
         if packing.end_of_document not in cut[:length]:
@@ -123,7 +123,7 @@ def split_contexts(cut: Cut, packing: Packing) -> Iterator[Cut]:
 def split_pieces(source: str, tables: TargetTables, cuts: list[Cut]) -> list[tuple[Cut, CountsRun]]:
     """A run's part of every context that is split by a cut."""
     found = []
-    contexts = {context for cut in cuts for context in split_contexts(cut, tables.packing)}
+    contexts = {context for cut in cuts for context in contexts_across(cut, tables.packing)}
     for context in sorted(contexts):
         pieces = list(read_spilled(source, tables.packing, *_bounds(context, tables.packing)))
         if any(map(len, pieces)):
@@ -157,7 +157,7 @@ def make_table(
     bounds = [
         _bounds(context, tables.packing)
         for cut in cuts[max(0, number - 1) : number + 1]
-        for context in split_contexts(cut, tables.packing)
+        for context in contexts_across(cut, tables.packing)
     ]
     runs = merge_streams([_without(whole, sorted(set(bounds))), iter([split])])
     contexts = backward_contexts(tables.packing, runs, tables.options.min_count)

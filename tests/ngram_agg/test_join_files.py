@@ -80,7 +80,7 @@ def test_the_answers_are_those_of_one_table(tmp_path_factory, data, corpus, cut)
             # Each is asked of the table that its key lies in.
             for key in zip(part.high.tolist(), part.low.tolist(), strict=True):
                 assert sum(bound <= key for bound in bounds) == number
-            output.write((0, 0, group), join_files.answer(table, part, documents))
+            output.write((0, 0, group), join_files.find_answers(table, part, documents))
     assert join_files.answered(str(folder / "answers")) == [(0, 0, g) for g in range(len(asked))]
     found = join_files.collect_targets(
         packing,
