@@ -94,7 +94,7 @@ class TokensWriter:
 
     @property
     def rows(self) -> int:
-        """Documents written."""
+        """Rows written, one or more a document."""
         return self._writer.rows
 
     def __enter__(self) -> "TokensWriter":

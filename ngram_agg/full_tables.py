@@ -91,19 +91,16 @@ class FullTable:
         return ContextIndex(self.packing, columns["high"], columns["low"], columns["slots"])
 
 
-def load_full_table(
-    counts: str, orders: range, min_count: int, cache: str | None = None
-) -> FullTable:
+def load_full_table(counts: str, orders: range, min_count: int) -> FullTable:
     """The full distributions of a counts dataset, memory-mapped.
 
-    The table is built in this process, which takes the memory of a few tables, and kept, so that
-    the next call and other processes find it.
+    The table is built in this process, which takes the memory of a few tables, and kept in the
+    folder for temporary files, so that the next call and other processes find it.
 
     Args:
       counts: path or URL of a counts dataset.
       orders: lengths of contexts.
       min_count: contexts seen fewer times are left out.
-      cache: a local folder; by default the one for temporary files.
     """
     manifest = read_manifest(counts, "counts")
     packing = counts_packing(manifest)
@@ -113,7 +110,7 @@ def load_full_table(
         return dict(build_table(packing, read_contexts(files, packing, orders, min_count)).columns)
 
     made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
-    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-full-{made_of}")
+    folder = os.path.join(tempfile.gettempdir(), f"corpusmill-full-{made_of}")
     check = partial(check_full_columns, packing=packing)
     return FullTable(packing, cached_columns(folder, make, check))
 

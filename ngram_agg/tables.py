@@ -150,15 +150,6 @@ class Distribution:
     tail_count: int
     tail_distinct: int
 
-    @property
-    def order(self) -> int:
-        return len(self.context)
-
-    @property
-    def distinct(self) -> int:
-        """How many different tokens followed."""
-        return len(self.next_tokens) + self.tail_distinct
-
 
 @dataclass(frozen=True)
 class DistributionTable:
@@ -210,10 +201,11 @@ class DistributionTable:
 
 @dataclass(frozen=True)
 class Distributions:
-    """A distributions dataset, by path or URL.
+    """A distributions dataset, as `open_distributions` opens it.
 
-    Raises (on opening):
-      DatasetError: there is no complete distributions dataset.
+    Attributes:
+      folder: its path or URL.
+      manifest: its own.
     """
 
     folder: str

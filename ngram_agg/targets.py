@@ -157,7 +157,7 @@ def _choose(packing: Packing, options: TargetOptions, part: NextTokens) -> Targe
     )
 
 
-def load_target_table(counts: str, options: TargetOptions, cache: str | None = None) -> TargetTable:
+def load_target_table(counts: str, options: TargetOptions) -> TargetTable:
     """The table of a counts dataset, memory-mapped and shared by the processes of a machine.
 
     The first process that asks builds it, which takes the memory of a few tables, in the folder
@@ -166,7 +166,6 @@ def load_target_table(counts: str, options: TargetOptions, cache: str | None = N
     Args:
       counts: path or URL of the dataset.
       options: what the targets are made of.
-      cache: a local folder; by default the one for temporary files.
 
     Raises:
       UsageError: the options need longer contexts than were counted.
@@ -181,7 +180,7 @@ def load_target_table(counts: str, options: TargetOptions, cache: str | None = N
         return make_target_table(packing, options, contexts).columns()
 
     made_of = hash_listing([manifest.content_hash, dataclasses.asdict(options)])
-    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-targets-{made_of[:32]}")
+    folder = os.path.join(tempfile.gettempdir(), f"corpusmill-targets-{made_of[:32]}")
     columns = cached_columns(folder, make, _check_of(packing, options))
     return TargetTable.of_columns(packing, options, columns)
 

@@ -102,7 +102,7 @@ def _all_contexts(tables: TargetTables) -> Iterator[NextTokens]:
 
 
 def spill_backward(number: int, tables: TargetTables) -> str:
-    """Turns a part of the counts round, unless an earlier run has done it; returns its name."""
+    """Turns a part of the counts round, unless an earlier run has done it; returns its URL."""
     url = tables.writer.scratch("backward", f"{number:05d}{SPILLED}")
     if not storage.exists(url):
         blocks = list(read_counts(tables.counts_urls[number], tables.packing))
