@@ -22,7 +22,8 @@ import pyarrow as pa
 from benchmarks import measure
 from corpusmill.commands import cli, quickstart, tokenize
 from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, part_name, read_manifest
-from corpusmill.corpus.tokens import TokensWriter, read_row_groups, row_group_tokens, tokens_schema
+from corpusmill.corpus.ragged import offsets_of
+from corpusmill.corpus.tokens import TokensWriter, read_row_groups, tokens_schema
 from corpusmill.ngram_agg.packing import Packing
 
 Tokens = npt.NDArray[np.uint16]
@@ -110,8 +111,7 @@ def tokens_dataset(tokens: int, corpus: str | None = None, files: int = 4) -> st
 def load(folder: str) -> tuple[Tokens, Manifest]:
     """All tokens of a dataset, documents one after the other, and its manifest."""
     manifest = read_manifest(folder, "tokens")
-    urls = [f"{folder}/{file.name}" for file in manifest.data_files]
-    groups = [g for url in urls for g in read_row_groups(url, 0, len(row_group_tokens(url)))]
+    groups = [group for url in manifest.data_urls(folder) for group in read_row_groups(url)]
     return np.concatenate(groups), manifest
 
 
@@ -180,7 +180,7 @@ def _write(folder: str, source: str, tokens: int, files: int) -> None:
 def _token_batch(documents: list[Tokens]) -> pa.RecordBatch:
     schema = tokens_schema(documents[0].dtype)
     lengths = np.array([len(document) for document in documents])
-    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
+    offsets = pa.array(offsets_of(lengths).astype(np.int32))
     lists = pa.ListArray.from_arrays(
         offsets, pa.array(np.concatenate(documents)), type=schema.field("tokens").type
     )

@@ -16,7 +16,7 @@ from benchmarks import data, measure
 from benchmarks.chain import Step, best
 from corpusmill.commands import count, tokenize
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
+from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.full_tables import context_lengths, read_contexts
 from corpusmill.ngram_agg.packing import Packing, Tokens, unpack_columns
 from corpusmill.ngram_agg.positions import Positions, read_positions
@@ -48,7 +48,7 @@ def kernel_rows(folder: pathlib.Path, repeat: int) -> list[tuple[str, float]]:
     """Seconds a position of looking up and drawing, and of what else might be done."""
     manifest = read_manifest(f"{folder}/counts", "counts")
     packing, options = counts_packing(manifest), TargetOptions()
-    files = counts_urls(f"{folder}/counts", manifest)
+    files = manifest.data_urls(f"{folder}/counts")
     contexts = read_contexts(files, packing, options.orders, options.min_count)
     table = make_target_table(packing, options, contexts)
     name = read_manifest(f"{folder}/tokens").data_files[0].name

@@ -21,6 +21,7 @@ from corpusmill.compress.byte_models.byte_model import Frequencies
 from corpusmill.compress.byte_models.transformer_state import START, PrefixTable, TransformerState
 from corpusmill.compress.byte_strings import Offsets
 from corpusmill.compress.tally import tally
+from corpusmill.corpus.ragged import offsets_of
 
 _BYTES_OF_A_PREFIX = 8192
 _LANES = 4096
@@ -62,7 +63,7 @@ class TableModel:
         places = positions[asked, None] - np.arange(self.context_bytes)[::-1]
         is_inside = places > 0
         context = cache[0, 0, (firsts[asked, None] + places)[is_inside]]
-        offsets = np.concatenate([[0], np.cumsum(is_inside.sum(axis=1))])
+        offsets = offsets_of(is_inside.sum(axis=1))
         return self._model.frequencies(ByteStrings(context, offsets))
 
 

@@ -9,13 +9,11 @@ from corpusmill.commands.arguments import make_parser, parse_known, reading
 from corpusmill.commands.output_files import check_output_file, write_output_file
 from corpusmill.compress.datasets.id_statistics import EDITS, SEGMENT_BITS, TextsOfIds
 from corpusmill.compress.datasets.measures import Measures, measure
-from corpusmill.corpus.datasets import Manifest, read_manifest
+from corpusmill.corpus.datasets import ID_KINDS, Manifest, read_manifest
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import positive_integer
 from corpusmill.corpus.progress import shown_stages
 from corpusmill.report.names import short_names
-
-KINDS = ("compressed", "examples", "tokens")
 
 _MIB = 1 << 20
 _DIVERGENCES_PRINTED = (1, 2, 4, 8, 12, 16)
@@ -161,10 +159,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _manifest(folder: str) -> Manifest:
     manifest = read_manifest(folder)
-    if manifest.kind not in KINDS:
+    if manifest.kind not in ID_KINDS:
         raise UsageError(f"{folder} is a {manifest.kind} dataset; measure takes {_kinds()}")
     return manifest
 
 
 def _kinds() -> str:
-    return f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+    return f"{', '.join(ID_KINDS[:-1])} or {ID_KINDS[-1]}"

@@ -12,15 +12,15 @@ import numpy as np
 
 from corpusmill.commands.arguments import add_options, make_parser, parse_known, reading
 from corpusmill.commands.document_options import add_document_options, document_options
-from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.options import positive_integer, positive_number
 from corpusmill.corpus.sampling import Sample, sample_documents
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
+from corpusmill.corpus.tokens import id_dtype
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts, spilled_schema
 from corpusmill.ngram_agg.growth import Growth, Range
-from corpusmill.ngram_agg.packing import Packing, token_dtype
+from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.partitions import MOST_PARTITIONS
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.pipelines.count import CountJob
@@ -130,7 +130,7 @@ class Estimates:
         """Every position a number and all draws, every head all its tokens, uncompressed."""
         manifest = self.most.manifests["targets"]
         properties = manifest.properties
-        id_bytes = np.dtype(token_dtype(manifest.tokenizer["vocabulary_size"])).itemsize
+        id_bytes = id_dtype(manifest.tokenizer["vocabulary_size"]).itemsize
         heads = self.most.counter("targets", "heads") / self.most.tokens
         head_bytes = properties["head"] * (id_bytes + 2) + 3
         return self.tokens * (4 + properties["tail_draws"] * id_bytes + heads * head_bytes)
@@ -258,8 +258,8 @@ def _distinct_by_length(counts: str, manifest: Manifest) -> tuple[int, ...]:
     packing = counts_packing(manifest)
     distinct = np.zeros(packing.length, np.int64)
     previous: list[Any] = [None] * packing.length
-    for file in manifest.data_files:
-        for run in read_counts(storage.join(counts, file.name), packing):
+    for url in manifest.data_urls(counts):
+        for run in read_counts(url, packing):
             for length in range(1, packing.length + 1):
                 shorter = run.shortened(length)
                 goes_on = shorter.key(0) == previous[length - 1]

@@ -4,7 +4,6 @@ import argparse
 
 from corpusmill.commands.arguments import add_options, destination, parsed
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import declared, flag
 from corpusmill.ngram_agg.target_options import TargetOptions
 
@@ -40,15 +39,9 @@ def target_options(arguments: argparse.Namespace, counts: str) -> TargetOptions:
     """
     longest = read_manifest(counts, "counts").properties["max_order"]
     draws = TargetOptions.tail_draws if arguments.scheme == "retain" else 0
-    options = parsed(
+    return parsed(
         TargetOptions,
         arguments,
         tail_draws=draws if arguments.tail_draws is None else arguments.tail_draws,
         max_order=longest if arguments.max_order is None else arguments.max_order,
     )
-    if options.max_order > longest:
-        raise UsageError(
-            f"max-order {options.max_order} is more than the {longest} tokens of context that the"
-            " counts have"
-        )
-    return options

@@ -29,6 +29,8 @@ _REMEDIES = {
 MANIFEST = "manifest.json"
 INCOMPLETE = "_incomplete"
 TOKENIZER_FOLDER = "tokenizer"
+# Kinds whose files have the ids of documents, row by row.
+ID_KINDS = ("compressed", "examples", "tokens")
 
 Json = Any
 
@@ -46,7 +48,8 @@ class FileRecord:
 
     Attributes:
       name: path below the dataset's folder.
-      rows: documents, n-grams or contexts in it; records in a dead-letter file.
+      rows: in it: documents (long ones of a tokens dataset have several), n-grams or contexts;
+        records in a dead-letter file.
       tokens: tokens in it, or positions counted in it.
       bytes: its size.
       sha256: of its bytes.
@@ -109,7 +112,7 @@ class Manifest:
     """What a dataset is and how it was made.
 
     Attributes:
-      kind: `tokens`, `counts`, `distributions`, `targets`, `compressed` or `documents`.
+      kind: `tokens`, `counts`, `distributions`, `targets`, `compressed`, `examples` or `documents`.
       config: everything that decides the data files' bytes.
       inputs: content hashes of the datasets it was made from, by location.
       tokenizer: kind, content hash, vocabulary size and end-of-document id.
@@ -146,6 +149,10 @@ class Manifest:
     def data_files(self) -> list[FileRecord]:
         """The Parquet files, by name."""
         return [file for file in self.files if file.name.endswith(".parquet")]
+
+    def data_urls(self, folder: str) -> list[str]:
+        """Where the data files are, by name, of the dataset in `folder`."""
+        return [storage.join(folder, file.name) for file in self.data_files]
 
     @property
     def rows(self) -> int:
@@ -252,7 +259,7 @@ def read_manifest(folder: str, kind: str | None = None) -> Manifest:
     """Reads and checks the manifest of a complete dataset.
 
     Raises:
-      DatasetError: there is no manifest, it is of a newer format, or the dataset isn't of this
+      DatasetError: there is no manifest, its format is another one, or the dataset isn't of this
         `kind`.
       DataError: the manifest is damaged.
     """
@@ -513,9 +520,9 @@ def _read_record(url: str) -> dict[str, Json] | None:
     return found if isinstance(found, dict) else None
 
 
-def part_name(index: int, count: int, suffix: str = ".parquet") -> str:
+def part_name(index: int, count: int) -> str:
     """`part-00007-of-00064.parquet`"""
-    return f"part-{index:05d}-of-{count:05d}{suffix}"
+    return f"part-{index:05d}-of-{count:05d}.parquet"
 
 
 def add_up(counters: Iterable[Mapping[str, int | float]]) -> dict[str, int | float]:

@@ -9,13 +9,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import CorpusmillError, DataError, one_line
+from corpusmill.corpus.ragged import offsets_of
 
 COMPRESSION_LEVEL = 1
 
@@ -223,8 +223,7 @@ def list_offsets(table: pa.Table, name: str) -> Any:
     """Where each row's values lie in `column_values`: int64 of shape [rows + 1], from 0."""
     if name not in table.column_names or not pa.types.is_list(table.schema.field(name).type):
         raise DataError(f"a file has no lists {name}; it has {', '.join(table.column_names)}")
-    lengths = pc.list_value_length(table.column(name)).combine_chunks().to_numpy()
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    return offsets_of(pc.list_value_length(table.column(name)).combine_chunks().to_numpy())
 
 
 def encodings(schema: pa.Schema) -> Iterator[tuple[str, str]]:

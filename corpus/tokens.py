@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.corpus import parquet, storage
+from corpusmill.corpus import parquet
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 
 ROW_GROUP_TOKENS = 1 << 20
 # So that reading a document of any length takes little memory.
@@ -38,6 +39,11 @@ class TextEncoder(Protocol):
         Raises:
           DataError: they have different ids.
         """
+
+
+def id_dtype(vocabulary_size: int) -> np.dtype[Any]:
+    """The type of the ids of a vocabulary: uint16 where they fit, else uint32."""
+    return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.uint32)
 
 
 def tokens_schema(dtype: npt.DTypeLike) -> pa.Schema:
@@ -67,7 +73,7 @@ def tokenize_batch(encoder: TextEncoder, documents: pa.RecordBatch) -> pa.Record
     row_lengths[last_rows] = lengths - (rows_of - 1) * MAX_ROW_TOKENS
     byte_lengths = np.zeros(len(row_lengths), np.uint32)
     byte_lengths[last_rows] = pc.binary_length(texts).to_numpy()
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(row_lengths)]).astype(np.int32)
+    offsets = offsets_of(row_lengths).astype(np.int32)
     schema = tokens_schema(encoder.dtype)
     lists = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(tokens), type=schema.field("tokens").type
@@ -88,7 +94,7 @@ class TokensWriter:
 
     @property
     def rows(self) -> int:
-        """Documents written."""
+        """Rows written, one or more a document."""
         return self._writer.rows
 
     def __enter__(self) -> "TokensWriter":
@@ -118,29 +124,30 @@ class TokensWriter:
             first, written = last, int(ends[last - 1])
 
 
-def row_group_tokens(url: str) -> list[int]:
-    """How many tokens each row group of a tokens dataset's file has, from its footer.
+def row_group_sizes(url: str) -> tuple[list[int], list[int]]:
+    """How many tokens and rows each row group of a tokens dataset's file has, from its footer.
 
-    Of a compressed dataset it is one more for each empty document.
+    Of a compressed dataset there is a token more for each empty document.
+
+    Raises:
+      DataError: the file is missing or damaged, or has no tokens.
     """
     with parquet.open_reader(url) as file:
-        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         column = file.schema_arrow.get_field_index("tokens")
-        return [group.column(column).num_values for group in groups]
-
-
-def row_group_rows(url: str) -> list[int]:
-    """How many rows each row group of a tokens dataset's file has, from its footer."""
-    with parquet.open_reader(url) as file:
-        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        try:
+            tokens = [group.column(column).num_values for group in groups]
+        except IndexError as error:
+            raise DataError(f"{url} has no column tokens") from error
+        return tokens, [group.num_rows for group in groups]
 
 
 def text_bytes(folder: str, manifest: Manifest) -> int:
     """The bytes of text that a tokens dataset stands for, from its column of lengths."""
     return sum(
         int(parquet.column_values(table, "byte_length").sum(dtype=np.int64))
-        for file in manifest.data_files
-        for table in parquet.read_tables(storage.join(folder, file.name), ["byte_length"])
+        for url in manifest.data_urls(folder)
+        for table in parquet.read_tables(url, ["byte_length"])
     )
 
 
@@ -158,19 +165,25 @@ def read_rows(
             yield parquet.column_values(table, "tokens"), parquet.list_offsets(table, "tokens")[1:]
 
 
-def read_row_groups(url: str, first: int, last: int) -> Iterator[npt.NDArray[np.generic]]:
-    """The token ids of row groups `first` to `last` (exclusive), a flat array a row group."""
-    with parquet.open_reader(url) as file:
-        for group in range(first, last):
-            table = file.read_row_group(group, columns=["tokens"], use_threads=False)
-            yield parquet.column_values(table, "tokens")
+def read_row_groups(url: str, groups: range | None = None) -> Iterator[npt.NDArray[np.generic]]:
+    """The token ids that `read_rows` yields, a flat array a row group."""
+    return (tokens for tokens, _ in read_rows(url, groups))
 
 
-def check_vocabulary(tokens: npt.NDArray[Any], vocabulary_size: int) -> None:
-    """Raises DataError where an id is not below `vocabulary_size`, naming its position."""
+def check_vocabulary(
+    tokens: npt.NDArray[Any], vocabulary_size: int, place: str | None = None
+) -> None:
+    """Raises DataError where an id is not in a vocabulary.
+
+    Args:
+      tokens: ids, of shape [positions].
+      vocabulary_size: ids are from 0 to below it.
+      place: where they are from, for the message, which names the first wrong one's position.
+    """
     if len(tokens) and (tokens.max() >= vocabulary_size or tokens.min() < 0):
         position = int(np.flatnonzero((tokens >= vocabulary_size) | (tokens < 0))[0])
+        prefix = "" if place is None else f"{place}: "
         raise DataError(
-            f"token id {tokens[position]} at position {position} is outside the vocabulary of"
-            f" {vocabulary_size}"
+            f"{prefix}token id {tokens[position]} at position {position} is outside the"
+            f" vocabulary of {vocabulary_size}"
         )

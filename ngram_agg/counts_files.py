@@ -25,11 +25,6 @@ def counts_packing(manifest: Manifest) -> Packing:
     return Packing.of(manifest.tokenizer, manifest.properties["max_order"] + 1)
 
 
-def counts_urls(folder: str, manifest: Manifest) -> list[str]:
-    """The files of a counts dataset, n-grams rising from file to file."""
-    return [storage.join(folder, file.name) for file in manifest.data_files]
-
-
 def counts_schema(packing: Packing) -> pa.Schema:
     token = pa.from_numpy_dtype(packing.token_dtype)
     columns = [pa.field(name, token, nullable=False) for name in token_columns(packing.length)]
@@ -84,7 +79,7 @@ def read_counts(
             table = file.read_row_group(group, use_threads=False)
             arrays = [parquet.column_values(table, name) for name in (*columns, "count")]
             for array in arrays[:-1]:
-                check_vocabulary(array, packing.vocabulary_size)
+                check_vocabulary(array, packing.vocabulary_size, url)
             run = CountsRun(packing, *pack_columns(packing, arrays[:-1]), arrays[-1])
             check_run(run, before, f"row group {group} of {url}")
             before = run.key(len(run) - 1)

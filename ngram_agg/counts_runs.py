@@ -14,8 +14,10 @@ from corpusmill.ngram_agg.packing import (
     Tokens,
     Words,
     keys_rise,
+    lower_bound,
     pack_sequence,
     unpack_columns,
+    upper_bound,
 )
 
 # Above this many high bits, buckets by the high word are too many to be worth it.
@@ -53,15 +55,11 @@ class CountsRun:
 
     def lower_bound(self, key: Key) -> int:
         """The first row whose key is not below `key` (its high and low word)."""
-        return self._bound(key, False)
+        return lower_bound(self.high, self.low, key)
 
     def upper_bound(self, key: Key) -> int:
         """The first row whose key is above `key`."""
-        return self._bound(key, True)
-
-    def _bound(self, key: Key, after_equal: bool) -> int:
-        words = np.uint64(key[0]), np.uint64(key[1])
-        return int(_bound(self.high, self.low, *words, after_equal))
+        return upper_bound(self.high, self.low, key)
 
     def key(self, row: int) -> Key:
         return int(self.high[row]), int(self.low[row])
@@ -71,6 +69,9 @@ class CountsRun:
 
         Contexts don't cross documents, so n-grams whose context holds the end-of-document token
         are only filling and are left out.
+
+        Raises:
+          UsageError: `order` is not between 0 and `packing.max_order`.
         """
         shorter = self.shortened(order + 1)
         keep = np.ones(len(shorter), bool)
@@ -81,7 +82,11 @@ class CountsRun:
         )
 
     def shortened(self, length: int) -> "CountsRun":
-        """Counts of the first `length` tokens of the n-grams, filling included."""
+        """Counts of the first `length` tokens of the n-grams, filling included.
+
+        Raises:
+          UsageError: `length` is not between 1 and `packing.length`.
+        """
         packing = self.packing.shortened(length)
         high = np.empty(len(self), packing.high_dtype)
         low = np.empty(len(self), np.uint64)
@@ -245,25 +250,6 @@ def _sum_equal_into(
         rows += int(last)
         total = np.uint64(0) if last else total
     return rows
-
-
-@compiled
-def _bound(
-    high: Words, low: Words, key_high: np.uint64, key_low: np.uint64, after_equal: bool
-) -> int:
-    first = 0
-    last = len(low)
-    while first < last:
-        middle = (first + last) // 2
-        above = np.uint64(high[middle])
-        below = low[middle]
-        is_equal = above == key_high and below == key_low
-        is_smaller = above < key_high or (above == key_high and below < key_low)
-        if is_smaller or (is_equal and after_equal):
-            first = middle + 1
-        else:
-            last = middle
-    return first
 
 
 @compiled

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.ragged import Rows, offsets_of
 from corpusmill.ngram_agg.compiled import compiled, prefetch
-from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls, read_counts
+from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
 from corpusmill.ngram_agg.counts_runs import CountsRun, empty_run, joined_runs
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
-from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.hashing import hash_key
 from corpusmill.ngram_agg.merging import merge_runs
 from corpusmill.ngram_agg.packing import (
     Key,
@@ -34,11 +35,9 @@ from corpusmill.ngram_agg.packing import (
     unpack_columns,
 )
 from corpusmill.ngram_agg.partitions import Cut
-from corpusmill.ngram_agg.ragged import offsets_of, take_ragged
+from corpusmill.ngram_agg.ragged import take_ragged
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns
 from corpusmill.ngram_agg.table_checks import check_full_columns
-
-Rows = npt.NDArray[np.int64]
 
 # The time goes to waiting for memory: so many look-ups wait at once.
 _BLOCK = 512
@@ -92,29 +91,26 @@ class FullTable:
         return ContextIndex(self.packing, columns["high"], columns["low"], columns["slots"])
 
 
-def load_full_table(
-    counts: str, orders: range, min_count: int, cache: str | None = None
-) -> FullTable:
+def load_full_table(counts: str, orders: range, min_count: int) -> FullTable:
     """The full distributions of a counts dataset, memory-mapped.
 
-    The table is built in this process, which takes the memory of a few tables, and kept, so that
-    the next call and other processes find it.
+    The table is built in this process, which takes the memory of a few tables, and kept in the
+    folder for temporary files, so that the next call and other processes find it.
 
     Args:
       counts: path or URL of a counts dataset.
       orders: lengths of contexts.
       min_count: contexts seen fewer times are left out.
-      cache: a local folder; by default the one for temporary files.
     """
     manifest = read_manifest(counts, "counts")
     packing = counts_packing(manifest)
 
     def make() -> Columns:
-        files = counts_urls(counts, manifest)
+        files = manifest.data_urls(counts)
         return dict(build_table(packing, read_contexts(files, packing, orders, min_count)).columns)
 
     made_of = f"{manifest.content_hash[:32]}-{orders[0]}-{orders[-1]}-{min_count}"
-    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-full-{made_of}")
+    folder = os.path.join(tempfile.gettempdir(), f"corpusmill-full-{made_of}")
     check = partial(check_full_columns, packing=packing)
     return FullTable(packing, cached_columns(folder, make, check))
 
@@ -378,7 +374,7 @@ def full_distributions(
     """
     starts = table.columns["offsets"]
     sizes = np.where(rows < 0, 1, starts[rows + 1] - starts[rows])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    offsets = offsets_of(sizes)
     tokens = np.empty(offsets[-1], table.packing.token_dtype)
     probabilities = np.empty(offsets[-1], np.float32)
     entries = table.columns["tokens"], table.columns["cumulative"]
@@ -477,7 +473,7 @@ def _find_rows(
                 i = waiting[j]
                 above[j] = (np.uint64(high[i]) & mask_high[order]) | filling_high[order]
                 below[j] = (low[i] & mask_low[order]) | filling_low[order]
-                words[j] = mix(mix(above[j]) ^ below[j])
+                words[j] = hash_key(above[j], below[j])
             for j in range(size):
                 first_slots[j] = slots[words[j] & last_slot]
             for j in range(size):

@@ -20,6 +20,7 @@ from corpusmill.corpus.datasets import (
     read_manifest,
 )
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokens import read_rows
 from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 from corpusmill.ngram_agg.packing import Packing
@@ -167,7 +168,7 @@ def targets_of(ids: Ids, probabilities: Probabilities, packing: Packing) -> Targ
     left = WEIGHT_UNITS - weights[:, :head].sum(1)
     draws = np.minimum(left, tail_draws)
     heads = Heads(
-        np.concatenate([[0], np.cumsum(kept.sum(1))]),
+        offsets_of(kept.sum(1)),
         ids[:, :head][kept].astype(packing.token_dtype),
         weights[:, :head][kept].astype(np.uint16),
         np.full(len(ids), NO_CONTEXT, np.uint8),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from corpusmill.ngram_agg.compiled import compiled
-from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.hashing import hash_key
 from corpusmill.ngram_agg.packing import Words
 
 # A slot holds the upper half of its key's hash, so that other keys are seldom looked at, and the
@@ -39,7 +39,7 @@ def find_keys(
     mask = np.uint64(len(slots) - 1)
     for i in range(len(wanted_low)):
         rows[i] = _MISSING
-        word = mix(mix(np.uint64(wanted_high[i])) ^ wanted_low[i])
+        word = hash_key(wanted_high[i], wanted_low[i])
         place = word & mask
         while slots[place] != EMPTY:
             if (slots[place] ^ word) <= ROW:
@@ -55,7 +55,7 @@ def find_keys(
 def _fill(high: Words, low: Words, slots: Words) -> None:
     mask = np.uint64(len(slots) - 1)
     for row in range(len(low)):
-        word = mix(mix(np.uint64(high[row])) ^ low[row])
+        word = hash_key(high[row], low[row])
         place = word & mask
         while slots[place] != EMPTY:
             place = (place + np.uint64(1)) & mask

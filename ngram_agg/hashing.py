@@ -16,6 +16,12 @@ def mix(word: np.uint64) -> np.uint64:
 
 
 @compiled
+def hash_key(high: np.uint64, low: np.uint64) -> np.uint64:
+    """A hash of a key; without collisions where `high` is zero."""
+    return mix(mix(np.uint64(high)) ^ low)
+
+
+@compiled
 def mix_all(words: Words) -> Words:
     """`mix` of each word."""
     out = np.empty(len(words), np.uint64)
@@ -26,8 +32,8 @@ def mix_all(words: Words) -> Words:
 
 @compiled
 def hash_keys(high: Words, low: Words) -> Words:
-    """A hash of each key, uint64 of the keys' shape; without collisions where high is zero."""
+    """`hash_key` of each key, uint64 of the keys' shape."""
     out = np.empty(len(low), np.uint64)
     for i in range(len(low)):
-        out[i] = mix(mix(np.uint64(high[i])) ^ low[i])
+        out[i] = hash_key(high[i], low[i])
     return out

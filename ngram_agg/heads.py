@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.corpus.ragged import Offsets, Rows, offsets_of, places, row_sums
 from corpusmill.ngram_agg.compiled import compiled
-from corpusmill.ngram_agg.full_tables import Rows
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
-from corpusmill.ngram_agg.ragged import offsets_of, row_sums, take_ragged
+from corpusmill.ngram_agg.ragged import take_ragged
 
 # The weights of a position add up to this.
 WEIGHT_UNITS = 65535
@@ -38,7 +38,7 @@ class Heads:
         the observed token, which takes the place of a drawn one.
     """
 
-    offsets: Rows
+    offsets: Offsets
     tokens: Tokens
     weights: Words
     orders: Words
@@ -70,9 +70,9 @@ class Heads:
         """The weights in `Targets.dense` of positions with these heads, of shape [heads, slots]."""
         weights = np.zeros((len(self), head + tail_draws), np.uint16)
         sizes = np.diff(self.offsets)
-        weights[np.repeat(np.arange(len(self)), sizes), _places(sizes)] = self.weights
+        weights[np.repeat(np.arange(len(self)), sizes), places(sizes)] = self.weights
         draws = self.draws.astype(np.int64)
-        rows, draw = np.repeat(np.arange(len(self)), draws), _places(draws)
+        rows, draw = np.repeat(np.arange(len(self)), draws), places(draws)
         left = (WEIGHT_UNITS - weights.sum(axis=1, dtype=np.int64))[rows]
         slots = np.where(sizes[rows] > 0, head, 0) + draw
         weights[rows, slots] = left // draws[rows] + (draw < left % draws[rows])
@@ -153,17 +153,12 @@ class Targets:
         weights = self.heads.take(self.head.astype(np.int64)).slot_weights(head, tail_draws)
         heads, rows = self.heads, self.head.astype(np.int64)
         sizes = heads.offsets[rows + 1] - heads.offsets[rows]
-        positions, slots = np.repeat(np.arange(len(self)), sizes), _places(sizes)
+        positions, slots = np.repeat(np.arange(len(self)), sizes), places(sizes)
         tokens[positions, slots] = heads.tokens[heads.offsets[rows[positions]] + slots]
         draws = heads.draws[rows].astype(np.int64)
-        positions, slots = np.repeat(np.arange(len(self)), draws), _places(draws)
+        positions, slots = np.repeat(np.arange(len(self)), draws), places(draws)
         tokens[positions, np.where(sizes[positions] > 0, head, 0) + slots] = self.drawn
         return tokens, weights
-
-
-def _places(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """0, 1, ... for each of the values of rows with so many values."""
-    return np.arange(sizes.sum()) - np.repeat(offsets_of(sizes)[:-1], sizes)
 
 
 def number_rows(rows: npt.NDArray[Any]) -> tuple[Rows, Words]:

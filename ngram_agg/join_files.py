@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled, prefetch
-from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.full_tables import context_lengths
 from corpusmill.ngram_agg.heads import (
     NO_HEAD,
@@ -28,10 +28,9 @@ from corpusmill.ngram_agg.heads import (
     number_rows,
     observed_heads,
 )
-from corpusmill.ngram_agg.packing import Packing, Tokens, Words, pack_one
+from corpusmill.ngram_agg.packing import Packing, Tokens, Words, lower_bound, pack_one
 from corpusmill.ngram_agg.partitions import Cut
 from corpusmill.ngram_agg.positions import Documents, Positions
-from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import TargetTable, draw, replace_observed
 
@@ -124,8 +123,9 @@ def _sorted_positions(packing: Packing, high: Words, low: Words) -> Words:
 def write_questions(path: str, questions: Questions, cuts: Sequence[Cut]) -> None:
     """Writes the questions of a chunk, divided among the tables between cuts."""
     packing = questions.packing
-    keys = CountsRun(packing, questions.high, questions.low, questions.low)
-    bounds = [0, *(keys.lower_bound(pack_one(packing, cut)) for cut in cuts), len(keys)]
+    keys = questions.high, questions.low
+    firsts = (lower_bound(*keys, pack_one(packing, cut)) for cut in cuts)
+    bounds = [0, *firsts, len(questions)]
     schema = pa.schema(
         {
             "high": pa.from_numpy_dtype(packing.high_dtype),
@@ -178,8 +178,12 @@ def write_documents(path: str, documents: Documents) -> None:
 
 
 def read_documents(url: str) -> Documents:
-    """The inverse of `write_documents`."""
-    with storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
+    """The inverse of `write_documents`.
+
+    Raises:
+      DataError: the file is missing or damaged.
+    """
+    with parquet.naming(url), storage.open_arrow(url) as source, pa.ipc.open_file(source) as file:
         return Documents(*(column.to_numpy() for column in file.get_batch(0).columns))
 
 
@@ -198,7 +202,7 @@ class Answers:
     drawn: Tokens
 
 
-def answer(table: TargetTable, questions: Questions, documents: Documents) -> Answers:
+def find_answers(table: TargetTable, questions: Questions, documents: Documents) -> Answers:
     """The answers to questions whose contexts a table has, or nobody has.
 
     Args:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.tokens import id_dtype
 from corpusmill.ngram_agg.compiled import compiled
 
 Tokens = npt.NDArray[Any]
@@ -80,8 +81,8 @@ class Packing:
         return np.min_scalar_type((1 << self.high_bits) - 1)
 
     @property
-    def token_dtype(self) -> npt.DTypeLike:
-        return token_dtype(self.vocabulary_size)
+    def token_dtype(self) -> np.dtype[Any]:
+        return id_dtype(self.vocabulary_size)
 
     @classmethod
     def of(cls, tokenizer: Mapping[str, Any], length: int) -> "Packing":
@@ -89,13 +90,17 @@ class Packing:
         return cls(length, tokenizer["vocabulary_size"], tokenizer["end_of_document"])
 
     def shortened(self, length: int) -> "Packing":
-        """The packing of the first `length` tokens of these n-grams."""
+        """The packing of the first `length` tokens of these n-grams.
+
+        Raises:
+          UsageError: they have fewer tokens, or `length` is not at least 1.
+        """
+        if not 1 <= length <= self.length:
+            raise UsageError(
+                f"n-grams of {length} tokens are asked for: those here have the first 1 to"
+                f" {self.length}"
+            )
         return Packing(length, self.vocabulary_size, self.end_of_document)
-
-
-def token_dtype(vocabulary_size: int) -> npt.DTypeLike:
-    """uint16 where the ids fit, else uint32."""
-    return np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
 
 
 def pack_sequence(packing: Packing, tokens: Tokens, starts: int) -> tuple[Words, Words]:
@@ -153,6 +158,16 @@ def prefix_keys(packing: Packing, prefix: Sequence[int]) -> tuple[Key, Key]:
     return _words(first), _words(first + (1 << free_bits) - 1)
 
 
+def lower_bound(high: Words, low: Words, key: Key) -> int:
+    """The first of rising keys, by number, that is not below `key`."""
+    return int(_bound(high, low, np.uint64(key[0]), np.uint64(key[1]), False))
+
+
+def upper_bound(high: Words, low: Words, key: Key) -> int:
+    """The first of rising keys, by number, that is above `key`."""
+    return int(_bound(high, low, np.uint64(key[0]), np.uint64(key[1]), True))
+
+
 def _words(key: int) -> Key:
     return key >> 64, key & (1 << 64) - 1
 
@@ -166,6 +181,25 @@ def keys_rise(high: Words, low: Words) -> bool:
         rises = (high[i] > high[i - 1]) | ((high[i] == high[i - 1]) & (low[i] > low[i - 1]))
         falls += int(not rises)
     return falls == 0
+
+
+@compiled
+def _bound(
+    high: Words, low: Words, key_high: np.uint64, key_low: np.uint64, after_equal: bool
+) -> int:
+    first = 0
+    last = len(low)
+    while first < last:
+        middle = (first + last) // 2
+        above = np.uint64(high[middle])
+        below = low[middle]
+        is_equal = above == key_high and below == key_low
+        is_smaller = above < key_high or (above == key_high and below < key_low)
+        if is_smaller or (is_equal and after_equal):
+            first = middle + 1
+        else:
+            last = middle
+    return first
 
 
 @compiled

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.corpus import parquet
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.full_tables import backward_key
 from corpusmill.ngram_agg.hashing import mix, mix_all
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
-from corpusmill.ngram_agg.ragged import offsets_of
 
 
 @dataclass(frozen=True)

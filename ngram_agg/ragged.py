@@ -1,27 +1,12 @@
-"""Rows of different lengths in flat arrays: row i has the values offsets[i] to offsets[i + 1]."""
-
-from typing import Any
+"""What is compiled for rows in flat arrays, which `corpusmill.corpus.ragged` explains."""
 
 import numpy as np
-import numpy.typing as npt
 
+from corpusmill.corpus.ragged import Offsets, Rows, Values
 from corpusmill.ngram_agg.compiled import compiled
 
-Offsets = npt.NDArray[np.int64]
-Values = npt.NDArray[Any]
 
-
-def offsets_of(sizes: npt.NDArray[Any]) -> Offsets:
-    """int64 [rows + 1], of rows with so many values each."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
-
-
-def row_sums(values: Values, offsets: Offsets) -> npt.NDArray[np.int64]:
-    """The sum of each row's values, 0 of a row without any: int64 [rows]."""
-    return np.diff(offsets_of(values)[offsets])
-
-
-def take_ragged(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64]) -> Values:
+def take_ragged(values: Values, offsets: Offsets, rows: Rows) -> Values:
     """The values of some rows, one row after the other."""
     taken = np.empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
     _take(values, offsets, rows, taken)
@@ -29,7 +14,7 @@ def take_ragged(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64]) -
 
 
 @compiled
-def _take(values: Values, offsets: Offsets, rows: npt.NDArray[np.int64], taken: Values) -> None:
+def _take(values: Values, offsets: Offsets, rows: Rows, taken: Values) -> None:
     to = 0
     for row in rows:
         for i in range(offsets[row], offsets[row + 1]):

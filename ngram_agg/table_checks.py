@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import row_sums
+from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, index_slots
-from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.hashing import hash_key
+from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.packing import Packing, Words, keys_rise
-from corpusmill.ngram_agg.ragged import row_sums
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -68,20 +70,29 @@ def _check_index(high: Words, low: Words, slots: Words) -> None:
         raise DataError("its index has rows that there are not")
 
 
-def check_offsets(columns: Columns, entries: tuple[str, ...], least: int) -> None:
-    """Checks that the rows' entries, `least` (0 or 1) or more each, are all that there are.
+def check_offsets(
+    columns: Columns, name: str, rows: int, entries: tuple[str, ...], least: int = 0
+) -> None:
+    """Checks that rows' entries, `least` (0 or 1) or more each, are all that there are.
+
+    Args:
+      columns: of a table.
+      name: of the offsets.
+      rows: how many there must be.
+      entries: names of the columns that these are offsets in.
+      least: entries of each row.
 
     Raises:
       DataError: it isn't so.
     """
-    offsets, rows = columns["offsets"], len(columns["low"])
+    offsets = columns[name]
     # Compared, not subtracted: a difference can overflow.
     falls = np.less if least == 0 else np.less_equal
     if len(offsets) != rows + 1 or offsets[0] != 0 or falls(offsets[1:], offsets[:-1]).any():
-        raise DataError("its offsets do not rise from 0, one a row")
-    for name in entries:
-        if len(columns[name]) != offsets[-1]:
-            raise DataError(f"there are {len(columns[name])} {name}, not {offsets[-1]}")
+        raise DataError(f"{name} do not rise from 0, one a row")
+    for each in entries:
+        if len(columns[each]) != offsets[-1]:
+            raise DataError(f"there are {len(columns[each])} {each}, not {offsets[-1]}")
 
 
 def check_full_columns(columns: Columns, packing: Packing) -> None:
@@ -104,7 +115,7 @@ def check_full_columns(columns: Columns, packing: Packing) -> None:
             "cumulative": np.uint64,
         },
     )
-    check_offsets(columns, ("tokens", "cumulative"), 1)
+    check_offsets(columns, "offsets", len(columns["low"]), ("tokens", "cumulative"), least=1)
     entries = columns["offsets"], columns["tokens"], columns["cumulative"]
     if not _entries_rise(*entries, packing.vocabulary_size):
         raise DataError("a row's entries do not rise, or leave the vocabulary")
@@ -145,13 +156,13 @@ def check_target_columns(columns: Columns, packing: Packing, head: int, tail_dra
     _check_index(*keys)
     contexts = len(columns["low"])
     observed = packing.max_order + 2
-    _check_ragged(columns, "head", contexts + observed, ("tokens", "weights"))
-    _check_ragged(columns, "tail", contexts, ("tokens", "cumulative", "guides"))
+    check_offsets(columns, "head_offsets", contexts + observed, ("head_tokens", "head_weights"))
+    in_tails = ("tail_tokens", "tail_cumulative", "tail_guides")
+    check_offsets(columns, "tail_offsets", contexts, in_tails)
     if not len(columns["head_orders"]) == len(columns["head_draws"]) == contexts + observed:
         raise DataError(f"there are not {contexts + observed} orders and draws of heads")
     for name in ("head_tokens", "tail_tokens"):
-        if len(columns[name]) and columns[name].max() >= packing.vocabulary_size:
-            raise DataError(f"{name} leave the vocabulary")
+        check_vocabulary(columns[name], packing.vocabulary_size, name)
     sizes, draws = np.diff(columns["head_offsets"]), columns["head_draws"]
     tails = np.diff(columns["tail_offsets"])
     last_orders = np.arange(-1, packing.max_order + 1).astype(np.uint8)
@@ -161,7 +172,7 @@ def check_target_columns(columns: Columns, packing: Packing, head: int, tail_dra
         or (columns["head_orders"][contexts:] != last_orders).any()
     ):
         raise DataError("the last heads are not those of observed tokens")
-    left = 65535 - row_sums(columns["head_weights"], columns["head_offsets"])
+    left = WEIGHT_UNITS - row_sums(columns["head_weights"], columns["head_offsets"])
     if (sizes > head).any() or (left < 0).any() or ((left > 0) != (draws > 0)).any():
         raise DataError("heads have too many tokens, or weights that don't add up")
     if (draws[:contexts] > tail_draws).any() or (tails[draws[:contexts] > 0] == 0).any():
@@ -170,16 +181,6 @@ def check_target_columns(columns: Columns, packing: Packing, head: int, tail_dra
     totals = columns["tail_cumulative"][columns["tail_offsets"][1:][has_tail] - 1]
     if not totals.all() or (columns["tail_guides"] >= np.repeat(tails, tails)).any():
         raise DataError("tails count nothing, or their guides leave them")
-
-
-def _check_ragged(columns: Columns, name: str, rows: int, entries: tuple[str, ...]) -> None:
-    offsets = columns[f"{name}_offsets"]
-    # Compared, not subtracted: a difference can overflow.
-    if len(offsets) != rows + 1 or offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
-        raise DataError(f"{name}_offsets do not rise from 0, one a row")
-    for each in entries:
-        if len(columns[f"{name}_{each}"]) != offsets[-1]:
-            raise DataError(f"there are not {offsets[-1]} {name}_{each}")
 
 
 @compiled
@@ -200,7 +201,7 @@ def _first_missing_key(high: Words, low: Words, slots: Words) -> int:
                 if place == word & mask:
                     return row
         if ahead < rows:
-            word = mix(mix(np.uint64(high[ahead])) ^ low[ahead])
+            word = hash_key(high[ahead], low[ahead])
             words[ahead % _AHEAD] = word
             prefetch(slots, np.int64(word & mask))
     return _SOUND

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from corpusmill.corpus import datasets, parquet, storage
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.counts_files import token_columns
 from corpusmill.ngram_agg.distributions import DistributionRows
@@ -149,15 +150,6 @@ class Distribution:
     tail_count: int
     tail_distinct: int
 
-    @property
-    def order(self) -> int:
-        return len(self.context)
-
-    @property
-    def distinct(self) -> int:
-        """How many different tokens followed."""
-        return len(self.next_tokens) + self.tail_distinct
-
 
 @dataclass(frozen=True)
 class DistributionTable:
@@ -209,10 +201,11 @@ class DistributionTable:
 
 @dataclass(frozen=True)
 class Distributions:
-    """A distributions dataset, by path or URL.
+    """A distributions dataset, as `open_distributions` opens it.
 
-    Raises (on opening):
-      DatasetError: there is no complete distributions dataset.
+    Attributes:
+      folder: its path or URL.
+      manifest: its own.
     """
 
     folder: str
@@ -304,7 +297,7 @@ class Distributions:
             for name, empty in _no_columns(packing).items()
         }
         sizes = columns.pop("sizes")
-        columns["offsets"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        columns["offsets"] = offsets_of(sizes)
         columns["slots"] = build_index(columns["high"], columns["low"])
         return columns
 
@@ -369,7 +362,7 @@ def _check_columns(columns: Columns, packing: Packing) -> None:
             "tail_distinct": np.uint32,
         },
     )
-    check_offsets(columns, ("next_tokens", "next_counts"), 0)
+    check_offsets(columns, "offsets", len(columns["low"]), ("next_tokens", "next_counts"))
     for name in ("total", "tail_count", "tail_distinct"):
         if len(columns[name]) != len(columns["low"]):
             raise DataError(f"there are {len(columns[name])} {name}, not {len(columns['low'])}")

@@ -5,8 +5,8 @@ A draw is a point of the tail's total, found among cumulative counts from a guid
 
 import numpy as np
 
+from corpusmill.corpus.ragged import Rows
 from corpusmill.ngram_agg.compiled import compiled, prefetch
-from corpusmill.ngram_agg.full_tables import Rows
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.packing import Tokens, Words
 from corpusmill.ngram_agg.target_options import MAX_HEAD
@@ -30,6 +30,13 @@ def _scaled(word: np.uint64, size: np.uint64) -> np.uint64:
 
 @compiled
 def make_guides(offsets: Rows, cumulative: Words, guides: Words) -> None:
+    """Fills in where draws from tails begin their search.
+
+    Args:
+      offsets: int64 [contexts + 1]; context i has the entries offsets[i] to offsets[i + 1].
+      cumulative: uint64 [entries], rising within a context to its total.
+      guides: uint32 [entries], filled in: `TargetTable.tail_guides`.
+    """
     for row in range(len(offsets) - 1):
         first = offsets[row]
         size = np.uint64(offsets[row + 1] - first)
@@ -56,6 +63,19 @@ def draw_tails(
     guides: Words,
     drawn: Tokens,
 ) -> None:
+    """Fills in the tokens drawn for positions.
+
+    Args:
+      rows: int64 [positions], of each one's context; from `contexts` on, of an observed token.
+      hashes: uint64 [positions], which decide.
+      observed: ids [positions], which stand for a drawn one in rows from `contexts` on.
+      draws: uint16 [rows], tokens drawn for a position, at most `MAX_HEAD`; 1 from `contexts` on.
+      offsets: int64 [contexts + 1]; context i has the entries offsets[i] to offsets[i + 1].
+      tokens: ids [entries].
+      cumulative: uint64 [entries], how often this or an earlier one of a context's followed.
+      guides: uint32 [entries], from `make_guides`.
+      drawn: ids, filled in, one position's after the other's.
+    """
     contexts = len(offsets) - 1
     # A batch of draws asks for the memory that each of them needs before the first one waits.
     words = np.empty(_BATCH + MAX_HEAD, np.uint64)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import option
 
@@ -59,6 +60,15 @@ class TargetOptions:
             )
         if not 1 <= self.min_count < 1 << 63:
             raise UsageError(f"min-count {self.min_count} is not between 1 and 2^63 - 1")
+
+    def check_counts(self, counts: str, manifest: Manifest) -> None:
+        """Raises UsageError where a counts dataset has no contexts as long as these need."""
+        longest = manifest.properties["max_order"]
+        if self.max_order > longest:
+            raise UsageError(
+                f"max-order {self.max_order} is more than the {longest} tokens of context that"
+                f" {counts} has"
+            )
 
     @property
     def slots(self) -> int:

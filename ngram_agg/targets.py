@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from corpusmill.corpus.datasets import hash_listing, read_manifest
+from corpusmill.corpus.ragged import Rows, offsets_of
 from corpusmill.ngram_agg.compiled import compiled
-from corpusmill.ngram_agg.counts_files import counts_packing, counts_urls
-from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, Rows, read_contexts
+from corpusmill.ngram_agg.counts_files import counts_packing
+from corpusmill.ngram_agg.full_tables import ContextIndex, NextTokens, read_contexts
 from corpusmill.ngram_agg.hash_index import build_index
 from corpusmill.ngram_agg.heads import (
     NO_CONTEXT,
@@ -29,7 +30,6 @@ from corpusmill.ngram_agg.heads import (
 )
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
 from corpusmill.ngram_agg.positions import Positions
-from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.saved_columns import Columns, cached_columns, open_columns, save_columns
 from corpusmill.ngram_agg.table_checks import check_target_columns
 from corpusmill.ngram_agg.tail_draws import draw_tails, make_guides
@@ -157,26 +157,30 @@ def _choose(packing: Packing, options: TargetOptions, part: NextTokens) -> Targe
     )
 
 
-def load_target_table(counts: str, options: TargetOptions, cache: str | None = None) -> TargetTable:
+def load_target_table(counts: str, options: TargetOptions) -> TargetTable:
     """The table of a counts dataset, memory-mapped and shared by the processes of a machine.
 
-    The first process that asks builds it, which takes the memory of a few tables.
+    The first process that asks builds it, which takes the memory of a few tables, in the folder
+    for temporary files.
 
     Args:
       counts: path or URL of the dataset.
       options: what the targets are made of.
-      cache: a local folder; by default the one for temporary files.
+
+    Raises:
+      UsageError: the options need longer contexts than were counted.
     """
     manifest = read_manifest(counts, "counts")
+    options.check_counts(counts, manifest)
     packing = counts_packing(manifest)
 
     def make() -> Columns:
-        files = counts_urls(counts, manifest)
+        files = manifest.data_urls(counts)
         contexts = read_contexts(files, packing, options.orders, options.min_count)
         return make_target_table(packing, options, contexts).columns()
 
     made_of = hash_listing([manifest.content_hash, dataclasses.asdict(options)])
-    folder = os.path.join(cache or tempfile.gettempdir(), f"corpusmill-targets-{made_of[:32]}")
+    folder = os.path.join(tempfile.gettempdir(), f"corpusmill-targets-{made_of[:32]}")
     columns = cached_columns(folder, make, _check_of(packing, options))
     return TargetTable.of_columns(packing, options, columns)
 

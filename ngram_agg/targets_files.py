@@ -18,11 +18,12 @@ import pyarrow as pa
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of, row_sums
+from corpusmill.corpus.tokens import check_vocabulary
 from corpusmill.ngram_agg.compiled import compiled, prefetch
 from corpusmill.ngram_agg.hashing import mix
 from corpusmill.ngram_agg.heads import NO_CONTEXT, WEIGHT_UNITS, Heads, Targets
 from corpusmill.ngram_agg.packing import Packing, Tokens, Words
-from corpusmill.ngram_agg.ragged import offsets_of, row_sums
 
 HEADS_FOLDER = "heads"
 # In a file's footer: the SHA-256 of the file of tokens, and of the heads' columns. So no file is
@@ -364,7 +365,7 @@ class TargetsReader:
                 f"{url} is damaged: a row in row group {group} has more or fewer drawn tokens than"
                 " its heads say"
             )
-        self._limits.check_ids(url, drawn)
+        check_vocabulary(drawn, self._limits.vocabulary_size, url)
         return ends, Targets(heads, head, drawn)
 
     def _heads_of(self, url: str, sha256: str, head: npt.NDArray[np.uint32]) -> tuple[int, Heads]:
@@ -404,16 +405,9 @@ class _Limits(NamedTuple):
     tail_draws: int
     max_order: int
 
-    def check_ids(self, url: str, ids: Tokens) -> None:
-        if len(ids) and ids.max() >= self.vocabulary_size:
-            raise DataError(
-                f"{url} is damaged: it has id {ids.max()}, the vocabulary has"
-                f" {self.vocabulary_size} entries"
-            )
-
     def check_heads(self, url: str, heads: Heads) -> None:
         """Raises DataError unless no target of these heads can be wrong or too wide."""
-        self.check_ids(url, heads.tokens)
+        check_vocabulary(heads.tokens, self.vocabulary_size, url)
         sizes = np.diff(heads.offsets)
         left = WEIGHT_UNITS - row_sums(heads.weights, heads.offsets)
         # The observed token takes the first slot, where there may be none for drawn ones.

@@ -20,7 +20,7 @@ from corpusmill.corpus.datasets import Completion, DatasetWriter, Manifest, read
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.options import FOLDER, option
 from corpusmill.corpus.progress import Progress, Stage
-from corpusmill.corpus.tokens import read_row_groups, row_group_tokens
+from corpusmill.corpus.tokens import read_row_groups, row_group_sizes
 from corpusmill.ngram_agg.counts_files import spill_runs
 from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.packing import Packing
@@ -153,7 +153,7 @@ def cut_stretches(files: list[str], folder: str, run_tokens: int) -> Iterator[li
     held = 0
     for name in files:
         first = 0
-        tokens = row_group_tokens(storage.join(folder, name))
+        tokens, _ = row_group_sizes(storage.join(folder, name))
         for group, size in enumerate(tokens):
             if held and held + size > run_tokens:
                 yield [*stretches, (name, first, group)] if group > first else stretches
@@ -224,7 +224,7 @@ def token_blocks(
     held: list[npt.NDArray[np.generic]] = []
     for name, first, last in stretches:
         url = storage.join(folder, name)
-        for tokens in _cut(read_row_groups(url, first, last), run_tokens):
+        for tokens in _cut(read_row_groups(url, range(first, last)), run_tokens):
             held.append(tokens)
             if sum(map(len, held)) >= run_tokens:
                 block = np.concatenate(held)
@@ -236,7 +236,7 @@ def token_blocks(
                 held = [block[starts:].copy()]
         if held and len(held[-1]) and held[-1][-1] != packing.end_of_document:
             block = np.concatenate(held)
-            ahead = next(read_row_groups(url, last, last + 1))[: packing.max_order]
+            ahead = next(read_row_groups(url, range(last, last + 1)))[: packing.max_order]
             yield np.concatenate([block, ahead]), len(block)
             held = []
     if any(map(len, held)):

@@ -94,7 +94,7 @@ def source_files(source: str) -> list[str]:
     """The files of a source, its n-grams rising from file to file."""
     if source.endswith(SPILLED):
         return [source]
-    return [storage.join(source, file.name) for file in read_manifest(source).data_files]
+    return read_manifest(source).data_urls(source)
 
 
 def read_file(

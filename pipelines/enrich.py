@@ -78,12 +78,7 @@ class EnrichJob:
                 f"{self.counts} was not counted with the tokenizer of {self.tokens}:"
                 f" {'; '.join(differences)}"
             )
-        longest = self.counts_manifest.properties["max_order"]
-        if self.targets.max_order > longest:
-            raise UsageError(
-                f"max-order {self.targets.max_order} is more than the {longest} tokens of context"
-                f" that {self.counts} has"
-            )
+        self.targets.check_counts(self.counts, self.counts_manifest)
 
     @cached_property
     def tokens_manifest(self) -> Manifest:
@@ -113,15 +108,13 @@ class EnrichJob:
 
     @property
     def tables(self) -> TargetTables:
-        names = tuple(file.name for file in self.counts_manifest.data_files)
         per_ngram = bytes_per_ngram(self.targets.min_count)
         table_bytes = int(self.table_mib * 2**20) // _TABLES_IN_ALLOWED
         return TargetTables(
             self.writer,
             counts_packing(self.counts_manifest),
             self.targets,
-            self.counts,
-            names,
+            tuple(self.counts_manifest.data_urls(self.counts)),
             None if self.is_one_table else max(1, table_bytes // per_ngram),
         )
 

@@ -233,7 +233,7 @@ def _write_answers(
             chunk = number, first
             questions = join_files.read_questions(_questions_url(files, chunk), group, packing)
             documents = join_files.read_documents(_documents_url(files, chunk))
-            output.write((*chunk, group), join_files.answer(table, questions, documents))
+            output.write((*chunk, group), join_files.find_answers(table, questions, documents))
             progress.add(len(questions.positions))
     progress.note()
 

@@ -56,25 +56,19 @@ class TargetTables:
       writer: the dataset in the making, below which they live while it is made.
       packing: of the n-grams, forwards and backwards.
       options: what the targets are made of.
-      counts: folder of the counts dataset.
-      names: its files.
+      counts_urls: the files of the counts dataset, n-grams rising from file to file.
       partition_rows: n-grams in one table; None for one table of all.
     """
 
     writer: DatasetWriter
     packing: Packing
     options: TargetOptions
-    counts: str
-    names: tuple[str, ...]
+    counts_urls: tuple[str, ...]
     partition_rows: int | None
 
     @property
     def parts(self) -> CountsParts:
         return CountsParts(self.writer, self.packing, self.partition_rows or 0)
-
-    @property
-    def counts_files(self) -> list[str]:
-        return [storage.join(self.counts, name) for name in self.names]
 
     @property
     def layout(self) -> str:
@@ -104,14 +98,14 @@ def write_one_table(tables: TargetTables) -> None:
 
 def _all_contexts(tables: TargetTables) -> Iterator[NextTokens]:
     options = tables.options
-    return read_contexts(tables.counts_files, tables.packing, options.orders, options.min_count)
+    return read_contexts(tables.counts_urls, tables.packing, options.orders, options.min_count)
 
 
 def spill_backward(number: int, tables: TargetTables) -> str:
-    """Turns a part of the counts round, unless an earlier run has done it; returns its name."""
+    """Turns a part of the counts round, unless an earlier run has done it; returns its URL."""
     url = tables.writer.scratch("backward", f"{number:05d}{SPILLED}")
     if not storage.exists(url):
-        blocks = list(read_counts(tables.counts_files[number], tables.packing))
+        blocks = list(read_counts(tables.counts_urls[number], tables.packing))
         part = joined_runs([empty_run(tables.packing), *blocks])
         backward = backward_run(part, tables.options.orders, tables.options.min_count)
         with storage.publish(url) as path:
@@ -119,7 +113,7 @@ def spill_backward(number: int, tables: TargetTables) -> str:
     return url
 
 
-def split_contexts(cut: Cut, packing: Packing) -> Iterator[Cut]:
+def contexts_across(cut: Cut, packing: Packing) -> Iterator[Cut]:
     """Contexts, backwards, that positions on both sides of a cut may look up."""
     for length in range(len(cut)):
         if packing.end_of_document not in cut[:length]:
@@ -129,7 +123,7 @@ def split_contexts(cut: Cut, packing: Packing) -> Iterator[Cut]:
 def split_pieces(source: str, tables: TargetTables, cuts: list[Cut]) -> list[tuple[Cut, CountsRun]]:
     """A run's part of every context that is split by a cut."""
     found = []
-    contexts = {context for cut in cuts for context in split_contexts(cut, tables.packing)}
+    contexts = {context for cut in cuts for context in contexts_across(cut, tables.packing)}
     for context in sorted(contexts):
         pieces = list(read_spilled(source, tables.packing, *_bounds(context, tables.packing)))
         if any(map(len, pieces)):
@@ -163,7 +157,7 @@ def make_table(
     bounds = [
         _bounds(context, tables.packing)
         for cut in cuts[max(0, number - 1) : number + 1]
-        for context in split_contexts(cut, tables.packing)
+        for context in contexts_across(cut, tables.packing)
     ]
     runs = merge_streams([_without(whole, sorted(set(bounds))), iter([split])])
     contexts = backward_contexts(tables.packing, runs, tables.options.min_count)
@@ -222,7 +216,7 @@ def find_sources(
 
     See `make_table`.
     """
-    runs = workers.map(spill_backward, range(len(tables.names)), tables)
+    runs = workers.map(spill_backward, range(len(tables.counts_urls)), tables)
     cuts = find_cuts(runs, tables.parts, workers)
     pieces = grouped(chain.from_iterable(workers.map(split_pieces, runs, tables, cuts)))
     divided = ((context, merge_runs(each)) for context, each in pieces.items())

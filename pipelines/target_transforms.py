@@ -56,7 +56,7 @@ class FindSources(beam.PTransform):
         tables = self._tables
         runs = (
             pipeline
-            | "CountsFiles" >> SpreadOut(range(len(tables.names)))
+            | "CountsFiles" >> SpreadOut(range(len(tables.counts_urls)))
             | "Backward" >> beam.Map(spill_backward, tables)
         )
         found = runs | "FindCuts" >> FindCuts(tables.parts)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import FileRecord, Manifest
+from corpusmill.corpus.ragged import places
 from corpusmill.ngram_agg.counts_files import counts_packing, read_counts
 from corpusmill.ngram_agg.counts_runs import CountsRun
 from corpusmill.ngram_agg.packing import Key
@@ -248,8 +249,7 @@ def _sums_by_rank(table: pa.Table, top_k: int) -> Integers:
     """Sums of the first, the second, ... of each row's counts: int64 [top_k]."""
     offsets = parquet.list_offsets(table, "next_counts")
     counts = parquet.column_values(table, "next_counts")
-    ranks = np.arange(len(counts)) - np.repeat(offsets[:-1], np.diff(offsets))
-    return np.bincount(ranks, counts, minlength=top_k).astype(np.int64)
+    return np.bincount(places(np.diff(offsets)), counts, minlength=top_k).astype(np.int64)
 
 
 def read_targets(dataset: Dataset) -> TargetNumbers:

@@ -69,7 +69,7 @@ class TokenDataset(IterableDataset[Batch]):
         """Opens datasets; reads manifests and the footers of the files with tokens.
 
         Args:
-          tokens: path or URL of a dataset of one of the `KINDS`.
+          tokens: path or URL of a dataset of one of the `ID_KINDS`.
           options: what decides the order.
           targets: path or URL of a targets dataset that was made from it.
           counts: path or URL of a counts dataset of the same tokenizer, instead of `targets`. Its
@@ -83,7 +83,8 @@ class TokenDataset(IterableDataset[Batch]):
           DatasetError: there is no such dataset, or the targets belong to other tokens.
           DataError: a file is missing or damaged.
           UsageError: ranks or epochs make no sense, there are targets or counts for a codec's ids,
-            or trimmed examples have another length.
+            trimmed examples have another length, or `compact` needs longer contexts than `counts`
+            has.
         """
         if not 0 <= rank < ranks:
             raise UsageError(f"rank is {rank} of {ranks}; 0 to {ranks - 1} are accepted")
@@ -107,8 +108,10 @@ class TokenDataset(IterableDataset[Batch]):
         self.counts_manifest = (
             None if counts is None else read_counts_manifest(counts, self.manifest)
         )
-        if compact is not None and counts is None:
-            raise UsageError("targets are computed from counts; give counts, too")
+        if compact is not None:
+            if counts is None or self.counts_manifest is None:
+                raise UsageError("targets are computed from counts; give counts, too")
+            compact.check_counts(counts, self.counts_manifest)
         self._counts, self._compact = counts, compact
         reader = None
         if targets is not None and self.targets_manifest is not None:

@@ -10,12 +10,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.corpus import parquet, storage
-from corpusmill.corpus.datasets import FileRecord, Manifest, describe_differences, read_manifest
+from corpusmill.corpus.datasets import (
+    ID_KINDS,
+    FileRecord,
+    Manifest,
+    describe_differences,
+    read_manifest,
+)
 from corpusmill.corpus.errors import DataError, DatasetError, UsageError
-from corpusmill.corpus.tokens import read_row_groups, row_group_rows, row_group_tokens
+from corpusmill.corpus.ragged import places
+from corpusmill.corpus.tokens import check_vocabulary, id_dtype, read_row_groups, row_group_sizes
 from corpusmill.ngram_agg.full_tables import FullTable
 from corpusmill.ngram_agg.heads import Targets
-from corpusmill.ngram_agg.packing import Packing, token_dtype
+from corpusmill.ngram_agg.packing import Packing
 from corpusmill.ngram_agg.positions import Positions, positions_of, read_place
 from corpusmill.ngram_agg.targets import TargetTable, make_targets
 from corpusmill.ngram_agg.targets_files import TargetsReader
@@ -30,7 +37,6 @@ from corpusmill.trainer.sequence_pools import (
     number_of_sequences,
 )
 
-KINDS = ("tokens", "compressed", "examples")
 _FOOTERS_AT_ONCE = 16
 
 Array = npt.NDArray[Any]
@@ -115,7 +121,7 @@ class RowGroups:
             sizes = list(threads.map(functools.partial(_row_group_sizes, folder), records))
         groups = np.array([len(tokens) for tokens, _ in sizes], np.int64)
         file = np.repeat(np.arange(len(sizes)), groups)
-        number = np.arange(len(file)) - np.repeat(np.cumsum(groups) - groups, groups)
+        number = places(groups)
         tokens, rows = (np.concatenate([groups[:0], *(pair[i] for pair in sizes)]) for i in (0, 1))
         used = tokens > 0
         if not used.any():
@@ -158,7 +164,7 @@ class RowGroups:
         return pool
 
     def _empty_pool(self, sequences: int, length: int, table: Table) -> Pool:
-        dtype = token_dtype(self.vocabulary_size)
+        dtype = id_dtype(self.vocabulary_size)
         slots = None
         if self.targets is not None:
             properties = self.targets.manifest.properties
@@ -195,7 +201,7 @@ class RowGroups:
         columns = ["tokens", "byte_length", *(["doc_id"] if table else [])]
         rows = _read_columns(url, number, columns)
         found = RowGroup(
-            self._checked_ids(url, rows, "tokens", int(self.tokens[group])),
+            self._read_ids(url, rows, int(self.tokens[group])),
             parquet.list_offsets(rows, "tokens")[1:],
             parquet.column_values(rows, "byte_length"),
         )
@@ -217,13 +223,12 @@ class RowGroups:
             self.names[file], int(self.number[group]), self.sha256[file], row_ends
         )[1]
 
-    def _checked_ids(self, url: str, table: pa.Table, name: str, count: int) -> Array:
-        ids = _column(url, table, name, count)
-        if ids.max() >= self.vocabulary_size:
-            raise DataError(
-                f"{url} is damaged: {name} has id {ids.max()}, the vocabulary has"
-                f" {self.vocabulary_size} entries"
-            )
+    def _read_ids(self, url: str, table: pa.Table, count: int) -> Array:
+        """The tokens of a row group, of which there must be `count`."""
+        ids: Array = parquet.column_values(table, "tokens")
+        if len(ids) != count:
+            raise DataError(f"{url} has {len(ids)} tokens in a row group, not {count}")
+        check_vocabulary(ids, self.vocabulary_size, url)
         return ids
 
 
@@ -235,9 +240,9 @@ def read_tokens_manifest(folder: str, length: int) -> Manifest:
       UsageError: it has trimmed examples that aren't `length` long.
     """
     manifest = read_manifest(folder)
-    if manifest.kind not in KINDS:
+    if manifest.kind not in ID_KINDS:
         raise DatasetError(
-            f"{folder} is a {manifest.kind} dataset; {', '.join(KINDS)} are accepted"
+            f"{folder} is a {manifest.kind} dataset; {', '.join(ID_KINDS)} are accepted"
         )
     trimmed = manifest.properties.get("length")
     if trimmed not in (None, length):
@@ -282,14 +287,10 @@ def read_counts_manifest(folder: str, tokens: Manifest) -> Manifest:
 def _row_group_sizes(folder: str, record: FileRecord) -> tuple[Array, Array]:
     """How many tokens and rows each row group of a file has."""
     url = storage.join(folder, record.name)
-    try:
-        tokens, rows = row_group_tokens(url), row_group_rows(url)
-        # The footer counts empty documents, which only codecs have, as if they had a token.
-        if sum(tokens) > record.tokens:
-            tokens = list(map(len, read_row_groups(url, 0, len(rows))))
-    # The file has no such column.
-    except IndexError as error:
-        raise DataError(f"{url} has no column tokens") from error
+    tokens, rows = row_group_sizes(url)
+    # The footer counts empty documents, which only codecs have, as if they had a token.
+    if sum(tokens) > record.tokens:
+        tokens = list(map(len, read_row_groups(url)))
     if sum(tokens) != record.tokens:
         raise DataError(f"{url} has {sum(tokens)} tokens, its manifest says {record.tokens}")
     return np.array(tokens, np.int64), np.array(rows, np.int64)
@@ -298,11 +299,3 @@ def _row_group_sizes(folder: str, record: FileRecord) -> tuple[Array, Array]:
 def _read_columns(url: str, group: int, columns: list[str]) -> pa.Table:
     with parquet.open_reader(url) as file:
         return file.read_row_group(group, columns=columns, use_threads=False)
-
-
-def _column(url: str, table: pa.Table, name: str, count: int) -> Array:
-    """A column's values, of which there must be `count`."""
-    values: Array = parquet.column_values(table, name)
-    if len(values) != count:
-        raise DataError(f"{url} has {len(values)} {name} in a row group, not {count}")
-    return values

@@ -56,7 +56,7 @@ def read_config(run: str) -> RunConfig:
     """Reads a run's config.json.
 
     Raises:
-      UsageError: there is none, or it's of a newer format.
+      UsageError: there is none, or its format is another one.
       DataError: it's damaged.
     """
     url = storage.join(run, CONFIG)

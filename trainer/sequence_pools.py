@@ -10,9 +10,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from corpusmill.corpus.ragged import offsets_of, places
 from corpusmill.ngram_agg.full_tables import FullTable, full_distributions
 from corpusmill.ngram_agg.heads import NO_HEAD, Heads, Targets
-from corpusmill.ngram_agg.ragged import offsets_of
 from corpusmill.ngram_agg.target_slots import Slots
 from corpusmill.trainer.batches import IGNORED, Batch
 
@@ -96,8 +96,7 @@ class RowGroup(NamedTuple):
 
     def places(self) -> Array:
         """The place of each token in its row."""
-        lengths = np.diff(self.row_ends, prepend=0)
-        return np.arange(len(self.tokens)) - np.repeat(self.row_ends - lengths, lengths)
+        return places(np.diff(self.row_ends, prepend=0))
 
     def filled_up(self, length: int) -> "RowGroup":
         """With rows of so many tokens each."""

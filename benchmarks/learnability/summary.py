@@ -14,7 +14,7 @@ from benchmarks.convergence.summary import LOOKS
 from benchmarks.learnability.prepare import HELD_OUT, TRAIN, data
 from benchmarks.learnability.rows import Row
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.tokens import read_row_groups, row_group_tokens, text_bytes
+from corpusmill.corpus.tokens import read_row_groups, text_bytes
 from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.runs import read_config
 
@@ -140,8 +140,7 @@ def _frequencies(folder: pathlib.Path, vocabulary: int) -> npt.NDArray[np.int64]
     """How often each id is in a dataset."""
     found = np.zeros(vocabulary, np.int64)
     for file in read_manifest(str(folder)).data_files:
-        url = str(folder / file.name)
-        for ids in read_row_groups(url, 0, len(row_group_tokens(url))):
+        for ids in read_row_groups(str(folder / file.name)):
             found += np.bincount(ids, minlength=vocabulary)
     return found
 

@@ -16,7 +16,7 @@ from corpusmill.compress.byte_tokens import bytes_packing
 from corpusmill.ngram_agg.compiled import compiled
 from corpusmill.ngram_agg.full_tables import FullTable
 from corpusmill.ngram_agg.hash_index import EMPTY, ROW, build_index
-from corpusmill.ngram_agg.hashing import mix
+from corpusmill.ngram_agg.hashing import hash_key
 from corpusmill.ngram_agg.packing import Packing
 
 # 8 MiB of frequencies.
@@ -136,7 +136,7 @@ def find_contexts(contexts: Contexts, data: Bytes, start: int, end: int) -> int:
             filling_low -= added[order - 1, 256, 1]
         wanted_high = key_high + filling_high
         wanted_low = key_low + filling_low
-        hashed = mix(mix(wanted_high) ^ wanted_low)
+        hashed = hash_key(wanted_high, wanted_low)
         slot = hashed & mask
         row = np.int64(-1)
         while slots[slot] != EMPTY:

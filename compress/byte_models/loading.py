@@ -58,8 +58,8 @@ def static_model(counts: str, precision: int = PRECISION) -> StaticModel:
     manifest = _bytes_manifest(counts)
     packing = counts_packing(manifest)
     totals = np.zeros(256, np.uint64)
-    for file in manifest.data_files:
-        for run in read_counts(storage.join(counts, file.name), packing):
+    for url in manifest.data_urls(counts):
+        for run in read_counts(url, packing):
             unigrams = run.shortened(1)
             [tokens] = unigrams.columns()
             is_byte = tokens < 256

@@ -30,6 +30,7 @@ from corpusmill.compress.codebooks.trie import Trie
 from corpusmill.compress.codebooks.word_starts import with_word_starts
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.corpus.tokens import id_dtype
 
 MAGIC = b"\x89CMBOOK\n"
 # The second one has the column `ends`, for strings whose prefixes aren't all strings.
@@ -128,7 +129,7 @@ class Codebook:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of ids: uint16 where they fit, else uint32."""
-        return np.dtype(np.uint16 if self.window_bits <= 16 else np.uint32)
+        return id_dtype(self.vocab_size)
 
     @cached_property
     def strings(self) -> ByteStrings:

@@ -13,6 +13,7 @@ from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.corpus import storage
 from corpusmill.corpus.tokenizers.backends import UnsupportedError
 from corpusmill.corpus.tokenizers.tokenizer import MARKER
+from corpusmill.corpus.tokens import id_dtype
 
 
 class Codec(abc.ABC):
@@ -47,7 +48,7 @@ class Codec(abc.ABC):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of ids: uint16 where they fit, else uint32."""
-        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+        return id_dtype(self.vocab_size)
 
     @property
     def content_hash(self) -> str:

@@ -130,7 +130,7 @@ def measure(folder: str, manifest: Manifest, sample_bytes: int, progress: Progre
 
     Args:
       folder: path or URL of the dataset.
-      manifest: of it, of one of `KINDS`.
+      manifest: of it, of one of the `ID_KINDS`.
       sample_bytes: about how much text the documents have.
       progress: called with a stage and the bytes of text that have been read.
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
-from corpusmill.corpus import parquet, storage
+from corpusmill.corpus import parquet
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.documents import BadRecord
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
 from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.tokenizers.raw_bytes import END
-from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_tokens
+from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_sizes
 
 _SAMPLED_GROUPS = 16
 
@@ -44,8 +44,8 @@ def _row_groups(folder: str, manifest: Manifest) -> list[tuple[str, int]]:
     """Places and numbers of all row groups of a dataset."""
     return [
         (url, group)
-        for url in (storage.join(folder, file.name) for file in manifest.data_files)
-        for group in range(len(row_group_tokens(url)))
+        for url in manifest.data_urls(folder)
+        for group in range(len(row_group_sizes(url)[0]))
     ]
 
 
@@ -91,7 +91,7 @@ def _refuse(bad_records: Sequence[BadRecord]) -> None:
 
 def _read(groups: list[tuple[str, int]]) -> Iterator[np.typing.NDArray[np.generic]]:
     for url, group in groups:
-        yield from read_row_groups(url, group, group + 1)
+        yield from read_row_groups(url, range(group, group + 1))
         # A document may end here or not: the next group is from elsewhere.
         yield np.full(1, END, np.uint16)
 

@@ -34,6 +34,7 @@ from corpusmill.corpus.tokenizers.tokenizer import (
     Tokens,
     text_buffers,
 )
+from corpusmill.corpus.tokens import check_vocabulary
 
 PIECE_BYTES = 1 << 20
 
@@ -122,12 +123,7 @@ class PieceTokenizer(Tokenizer):
 
     def _checked(self, ids: Ids) -> Tokens:
         """Ids in the type that they are stored in."""
-        if len(ids) and (ids.min() < 0 or ids.max() >= self.vocab_size):
-            is_outside = (ids < 0) | (ids >= self.vocab_size)
-            raise DataError(
-                f"the tokenizer gave id {ids[is_outside][0]}, outside its vocabulary of"
-                f" {self.vocab_size}"
-            )
+        check_vocabulary(ids, self.vocab_size, "what the tokenizer gave")
         if (ids == self.end_of_document).any():
             raise DataError(
                 f"the tokenizer gave id {self.end_of_document}, which ends documents, inside a"

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from corpusmill.corpus.datasets import IdSource
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.tokens import id_dtype
 
 MARKER = "corpusmill.json"
 NEW_END = "<end>"
@@ -79,7 +80,7 @@ class Tokenizer(abc.ABC):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of ids: uint16 where they fit, else uint32."""
-        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+        return id_dtype(self.vocab_size)
 
     @property
     def content_hash(self) -> str:

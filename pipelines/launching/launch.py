@@ -60,7 +60,7 @@ def make_here(job: Job, workers: int = 1) -> Manifest:
     return job.finish(found)
 
 
-def build_pipeline(job: Job, options: RunOptions = RunOptions()) -> "beam.Pipeline":
+def build_pipeline(job: Job, options: RunOptions) -> "beam.Pipeline":
     """The pipeline that makes the dataset of a job in a folder that has been claimed."""
     from corpusmill.pipelines.transforms import WriteManifest
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from corpusmill.corpus import parquet, tokens
 from corpusmill.corpus.documents import DOCUMENT_SCHEMA
+from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.tokenizers import load_tokenizer
 
 
@@ -39,20 +40,29 @@ def test_documents_come_back_whole_in_order(tmp_path_factory, tokenizer, batches
     if not texts:
         assert not path.exists()
         return
-    groups = tokens.row_group_tokens(str(path))
-    flat = np.concatenate(list(tokens.read_row_groups(str(path), 0, len(groups)))).tolist()
+    groups, group_rows = tokens.row_group_sizes(str(path))
+    flat = np.concatenate(list(tokens.read_row_groups(str(path)))).tolist()
     assert flat == [token for document in expected for token in document]
     # Full row groups, and none so large that it couldn't have been cut before its last row.
     assert sum(groups) == len(flat)
     assert all(20 <= size < 27 for size in groups[:-1])
     with parquet.open_reader(str(path)) as file:
         rows = file.read().to_pylist()
-    assert len(rows) == writer.rows
+    assert len(rows) == writer.rows == sum(group_rows)
     assert all(1 <= len(row["tokens"]) <= 7 for row in rows)
     ends = [row for row in rows if row["tokens"][-1] == 256]
     assert [row["doc_id"] for row in ends] == [f"{text}!" for text in texts]
     assert [row["byte_length"] for row in ends] == [len(text.encode()) for text in texts]
     assert sum(row["byte_length"] for row in rows) == sum(len(text.encode()) for text in texts)
+
+
+def test_ids_outside_a_vocabulary_are_named():
+    ids = np.array([0, 9, 10], np.uint16)
+    tokens.check_vocabulary(ids, 11)
+    with pytest.raises(DataError, match=r"^here: token id 10 at position 2 is outside the"):
+        tokens.check_vocabulary(ids, 10, "here")
+    with pytest.raises(DataError, match=r"^token id -1 at position 0"):
+        tokens.check_vocabulary(np.array([-1]), 10)
 
 
 def test_row_groups_do_not_depend_on_the_batches(tmp_path, tokenizer):

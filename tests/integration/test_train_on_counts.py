@@ -7,6 +7,7 @@ import torch
 
 from corpusmill.commands import cli
 from corpusmill.corpus.errors import DatasetError, UsageError
+from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.batches import IGNORED
 from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.metrics import read_metrics
@@ -110,7 +111,7 @@ def test_computed_targets_are_learnt_like_stored_ones(job, tmp_path, monkeypatch
         (["--head", "3"], "--head is for targets that are computed: --objective compact with"),
         (
             ["--objective", "compact", "--counts", "counts", "--max-order", "5"],
-            "max-order 5 is more than the 2 tokens of context that the counts have",
+            "max-order 5 is more than the 2 tokens of context that",
         ),
         (
             ["--objective", "compact", "--counts", "counts", "--head", "999"],
@@ -135,5 +136,9 @@ def test_counts_must_fit_the_tokens(job, tmp_path):
         TokenDataset(tokens, options, counts=str(job / "counts"))
     with pytest.raises(DatasetError, match="kind counts is needed"):
         TokenDataset(tokens, options, counts=str(job / "tokens"))
+    with pytest.raises(UsageError, match="max-order 3 is more than the 2 tokens of context"):
+        TokenDataset(
+            str(job / "tokens"), options, counts=str(job / "counts"), compact=TargetOptions()
+        )
     with pytest.raises(UsageError, match="one is accepted"):
         TokenDataset(tokens, options, targets=tokens, counts=tokens)

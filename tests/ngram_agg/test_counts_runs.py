@@ -135,6 +135,14 @@ def test_an_order_that_does_not_fit_is_refused(order):
         Packing(order + 1, 1 << 16, 0)
 
 
+@pytest.mark.parametrize("length", [0, 3])
+def test_a_length_that_the_ngrams_do_not_have_is_refused(length):
+    run = count((np.array([1, 2, 9], np.uint16), 10, 9, 1))
+    for shorter in (run.shortened, lambda length: run.order(length - 1)):
+        with pytest.raises(UsageError, match=f"n-grams of {length} tokens are asked for"):
+            shorter(length)
+
+
 def test_counts_above_32_bits_are_exact():
     run = count((np.array([1, 1, 9], np.uint16), 10, 9, 0))
     for _ in range(40):

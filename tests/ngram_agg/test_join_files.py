@@ -3,14 +3,17 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpusmill.corpus.errors import DataError
 from corpusmill.ngram_agg import join_files
 from corpusmill.ngram_agg.counts_runs import count_ngrams
 from corpusmill.ngram_agg.full_tables import backward_contexts, backward_run, context_lengths
 from corpusmill.ngram_agg.packing import Packing, pack_one
 from corpusmill.ngram_agg.positions import (
+    Documents,
     find_documents,
     find_positions,
     joined_documents,
@@ -77,7 +80,7 @@ def test_the_answers_are_those_of_one_table(tmp_path_factory, data, corpus, cut)
             # Each is asked of the table that its key lies in.
             for key in zip(part.high.tolist(), part.low.tolist(), strict=True):
                 assert sum(bound <= key for bound in bounds) == number
-            output.write((0, 0, group), join_files.answer(table, part, documents))
+            output.write((0, 0, group), join_files.find_answers(table, part, documents))
     assert join_files.answered(str(folder / "answers")) == [(0, 0, g) for g in range(len(asked))]
     found = join_files.collect_targets(
         packing,
@@ -97,6 +100,16 @@ def test_the_answers_are_those_of_one_table(tmp_path_factory, data, corpus, cut)
         for left, right in zip(one.dense(*slots), two.dense(*slots), strict=True):
             assert (left == right).all()
         assert (one.heads.orders[one.head] == two.heads.orders[two.head]).all()
+
+
+def test_damaged_documents_name_their_file(tmp_path):
+    path = tmp_path / "documents.arrow"
+    documents = Documents(np.zeros(1, np.int64), np.zeros(1, np.uint64))
+    join_files.write_documents(str(path), documents)
+    path.write_bytes(path.read_bytes()[:-9])
+    for url in (path, tmp_path / "missing"):
+        with pytest.raises(DataError, match=f"{url} cannot be read"):
+            join_files.read_documents(str(url))
 
 
 @given(corpora(max_order=4))

@@ -175,9 +175,9 @@ def drop(name):
     ("name", "change", "message"),
     [
         (NAME, set_list("head", 5, 1 << 30), "positions of one row group have number"),
-        (NAME, set_list("drawn", 0, 40), "it has id 40, the vocabulary has 40 entries"),
+        (NAME, set_list("drawn", 0, 40), "id 40 at position 0 is outside the vocabulary of 40"),
         (NAME, drop("drawn"), "a row in row group 0 has more or fewer drawn tokens"),
-        (f"heads/{NAME}", set_list("tokens", 0, 41), "it has id 41"),
+        (f"heads/{NAME}", set_list("tokens", 0, 41), "id 41 at position 0 is outside"),
         (f"heads/{NAME}", set_list("weights", 0, 65535), "weights of more than 65535, number"),
         (f"heads/{NAME}", set_list("weights", 0, 0), "a token of weight 0 in a head"),
         (f"heads/{NAME}", drop("weights"), "more or fewer weights than tokens"),

@@ -56,7 +56,7 @@ def expected(source, tmp_path_factory):
 def test_metrics_say_what_was_done(source, expected, tmp_path):
     job = job_of(source, tmp_path / "small")
     job.writer.begin()
-    result = build_pipeline(job).run()
+    result = build_pipeline(job, RunOptions()).run()
     result.wait_until_finish()
     assert_same_data(tmp_path / "small", expected)
     found = result.metrics().query()
@@ -154,7 +154,7 @@ def test_the_golden_ids_come_back_through_run_inference(tmp_path):
     assert isinstance(job.load_codec(), ArithmeticCodec)
     assert (folder / TOKENIZER_FOLDER).is_dir()
     job.writer.begin()
-    build_pipeline(job).run().wait_until_finish()
+    build_pipeline(job, RunOptions()).run().wait_until_finish()
     [part] = (tmp_path / "back").glob("part-*.jsonl")
     golden = (HERE / "corpus.jsonl").read_text().splitlines()
     assert len(part.read_text().splitlines()) == len(golden)

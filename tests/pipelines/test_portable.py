@@ -16,6 +16,7 @@ from corpusmill.pipelines.count import CountJob
 from corpusmill.pipelines.distributions import DistributionsJob
 from corpusmill.pipelines.enrich import EnrichJob
 from corpusmill.pipelines.launching.launch import build_pipeline
+from corpusmill.pipelines.launching.options import RunOptions
 from corpusmill.pipelines.merge import MergeJob
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
@@ -53,7 +54,7 @@ def pipelines(job, tmp_path_factory):
         "enrich": enriched("enrich", 512),
         "enrich-many": enriched("enrich-many", 1e-6),
     }
-    yield {name: build_pipeline(made) for name, made in jobs.items()}
+    yield {name: build_pipeline(made, RunOptions()) for name, made in jobs.items()}
     storage.remove_tree(str(folder))
 
 

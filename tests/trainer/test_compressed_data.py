@@ -138,7 +138,7 @@ def test_what_does_not_go_together_is_refused(running, trimmed, tmp_path):
         with pytest.raises(UsageError, match="some goes with a tokens dataset"):
             TokenDataset(running, options, **sidecar)
     counts = samples.write_tokens(tmp_path / "counts", RUNNING, kind="counts")
-    with pytest.raises(DatasetError, match="counts dataset; tokens, compressed, examples are"):
+    with pytest.raises(DatasetError, match="counts dataset; compressed, examples, tokens are"):
         TokenDataset(counts, options)
     empty = write(tmp_path / "empty", [[[samples.row([]), samples.row([])]]])
     with pytest.raises(DatasetError, match="has no tokens"):

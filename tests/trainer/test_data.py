@@ -502,5 +502,5 @@ def test_targets_of_another_file_are_noticed(copies, name, message):
 def test_ids_outside_the_vocabulary_are_named(tmp_path):
     files = [[[samples.row([5, samples.VOCABULARY, samples.END], 4)]]]
     folder = samples.write_tokens(tmp_path / "tokens", files)
-    with pytest.raises(DataError, match=r"part-00000.* id 1000, the vocabulary has 1000"):
+    with pytest.raises(DataError, match=r"part-00000.* id 1000 at position .* vocabulary of 1000"):
         list(TokenDataset(folder, OPTIONS, epochs=1))
