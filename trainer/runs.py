@@ -1,20 +1,24 @@
 """A run's folder: config.json, tokenizer, metrics, checkpoints.
 
-A run goes on only as what it began as.
+A run goes on only as what it began as. A job that is queued again may begin while its first process
+still writes, perhaps on another machine. Object stores have no locks, so the folder says which
+launch owns it: the last one. Those before look there before they publish anything, and end.
 """
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER, IdSource, describe_differences
-from corpusmill.corpus.errors import DataError, UsageError, one_line
+from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError, one_line
 from corpusmill.corpus.training_runs import CONFIG
 from corpusmill.corpus.version import __version__
 
 FORMAT_VERSION = 1
+LAUNCH = "launch"
 
 Json = Any
 
@@ -80,8 +84,39 @@ def read_config(run: str) -> RunConfig:
     return config
 
 
-def claim(run: str, config: RunConfig) -> None:
-    """Makes a folder the folder of this run; writes its config.json, and the tokenizer's files.
+@dataclass(frozen=True)
+class Launch:
+    """One start of a run.
+
+    Attributes:
+      run: folder or URL of the run.
+      id: random.
+    """
+
+    run: str
+    id: str
+
+    def expect_owner(self) -> None:
+        """Raises CorpusmillError where another launch has taken over the run."""
+        try:
+            owner = storage.read_bytes(storage.join(self.run, LAUNCH))
+        except FileNotFoundError:
+            owner = b""
+        if owner != self.id.encode():
+            raise CorpusmillError(f"another launch has taken over {self.run}, so this one ends")
+
+
+def take_over(run: str) -> Launch:
+    """Makes a new launch the owner of a run."""
+    launch = Launch(run, secrets.token_hex(8))
+    storage.write_bytes(storage.join(run, LAUNCH), launch.id.encode())
+    return launch
+
+
+def claim(run: str, config: RunConfig) -> Launch:
+    """Makes a folder the folder of this run, owned by a new launch.
+
+    Writes its config.json, and the tokenizer's files.
 
     Raises:
       UsageError: the folder holds something else, a run of another configuration (the difference
@@ -103,6 +138,7 @@ def claim(run: str, config: RunConfig) -> None:
         storage.write_bytes(storage.join(run, CONFIG), config.to_json())
         if tokens := config.places.get("tokens"):
             _copy_files(tokens, run, TOKENIZER_FOLDER)
+        return take_over(run)
     except OSError as error:
         raise UsageError(f"cannot write to output {run}: {error}") from error
 

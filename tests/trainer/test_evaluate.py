@@ -225,7 +225,7 @@ def test_a_damaged_run_is_named(data, run, tmp_path, capsys):
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.is_file():
             copy.write_bytes(file.read_bytes())
-    damaged = Path(checkpoints.complete(str(tmp_path))[-1], "model.safetensors")
+    damaged = Path(checkpoints.model_url(checkpoints.complete(str(tmp_path))[-1]))
     damaged.write_bytes(damaged.read_bytes()[:1000])
     assert cli.main(arguments) == 1
     assert "model.safetensors is damaged" in capsys.readouterr().err
