@@ -9,6 +9,7 @@ from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import FILE, FOLDER, flag, option
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.model_config import SIZES, ModelConfig
+from corpusmill.trainer.order import DEFAULT_LANES
 
 OBJECTIVES = ("next-token", "compact", "all-ngrams")
 MIX_SCHEDULES = ("constant", "linear-to-zero")
@@ -54,6 +55,7 @@ _LEAST = {
     "z_loss": 0,
     "clip": 0,
     "seed": 0,
+    "lanes": 1,
     "workers": 0,
     "validate_every": 1,
     "checkpoint_every": 1,
@@ -144,6 +146,11 @@ class TrainOptions:
     )
     clip: float = option("norm to which longer gradients are cut; 0: none", 1.0, metavar="NORM")
     seed: int = option("seed of the first parameters and the data's order", 0)
+    lanes: int = option(
+        "streams of row groups that batches are taken from in turn; a multiple of processes x loader"
+        " workers has each row group read once",
+        DEFAULT_LANES,
+    )
     workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")
     validate: str | None = option(
         "folder or URL of a dataset like that of --tokens, to evaluate on", None, metavar=FOLDER
@@ -284,6 +291,7 @@ _DECISIVE = (
     "z_loss",
     "clip",
     "seed",
+    "lanes",
     "compile",
     "validate_tokens",
 )

@@ -22,7 +22,7 @@ from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.objective import precision_name
 from corpusmill.trainer.opening import Trained, open_model
 from corpusmill.trainer.options import TrainOptions
-from corpusmill.trainer.order import DataOptions
+from corpusmill.trainer.order import DataOptions, times_read
 from corpusmill.trainer.runs import Launch, RunConfig, claim
 from corpusmill.trainer.training import Trainer, expect_compiler
 
@@ -45,6 +45,8 @@ def train(options: TrainOptions) -> None:
         config = _config(options, start, loader, validation, processes)
         epoch = loader.dataset.manifest.tokens
         batches = _first_batches(options, validation, processes)
+        if processes.is_first:
+            _warn_of_lanes(options, loader.dataset, processes.ranks)
         parameters = None if start is None else start.model.state_dict()
         carry_out(options, config, processes, loader, epoch, batches, parameters)
 
@@ -93,7 +95,7 @@ def carry_out(
 
 
 def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
-    data = DataOptions(options.batch_size, options.length, options.seed)
+    data = DataOptions(options.batch_size, options.length, options.seed, lanes=options.lanes)
     dataset = TokenDataset(
         options.tokens,
         data,
@@ -104,6 +106,17 @@ def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
         ranks=processes.ranks,
     )
     return Loader(dataset, options.workers)
+
+
+def _warn_of_lanes(options: TrainOptions, dataset: TokenDataset, ranks: int) -> None:
+    readers = ranks * max(1, options.workers)
+    times = times_read(dataset.lanes, readers)
+    if times > 1:
+        print(
+            f"warning: {readers} readers (processes x loader workers) share {dataset.lanes} lanes,"
+            f" so that each row group is read {times} times; a new run with --lanes {readers}, and"
+            " as many row groups, reads it once"
+        )
 
 
 def _start(options: TrainOptions, tokenizer: Mapping[str, Any]) -> Trained | None:

@@ -222,6 +222,7 @@ def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
     for options, difference in {
         ("--learning-rate", "0.5"): "learning_rate: 0.001 there, 0.5 now",
         ("--batch-size", "3"): "batch_size: 2 there, 3 now",
+        ("--lanes", "4"): "lanes: 8 there, 4 now",
         ("--accumulate", "2"): "micro_batches_per_step: 1 there, 2 now",
         ("--tokens", data / "held"): "tokens dataset: ",
         ("--precision", "bfloat16"): 'precision: "float32" there, "bfloat16" now',
@@ -293,6 +294,16 @@ def test_a_run_at_a_url(data):
     assert cli.main(train(data, url, *options, "--steps", 6)) == 0
     assert [line["step"] for line in read_metrics(url)] == [1, 2, 3, 4, 4, 5, 6, 6]
     assert [folder.rsplit("/", 1)[1] for folder in checkpoints.complete(url)] == ["step-00000006"]
+
+
+def test_row_groups_that_are_read_several_times_are_warned_of(data, tmp_path):
+    """There are three of them, so that eight lanes become three."""
+    warning = (
+        "2 readers (processes x loader workers) share 3 lanes, so that each row group is read 2"
+    )
+    options = ["--steps", 1, "--loader-workers", 2]
+    assert warning in run(train(data, tmp_path / "three", *options))
+    assert "lanes" not in run(train(data, tmp_path / "two", *options, "--lanes", 2))
 
 
 def test_config_says_what_was_trained(data, tmp_path):
