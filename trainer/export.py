@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpusmill.compress.codebooks.export import expect_empty
 from corpusmill.corpus import storage
+from corpusmill.corpus.outputs import expect_empty
 from corpusmill.corpus.tokenizers import Special, Tokenizer, UnsupportedError, tokenizer_files
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import ROTARY_BASE

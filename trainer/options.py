@@ -147,8 +147,8 @@ class TrainOptions:
     clip: float = option("norm to which longer gradients are cut; 0: none", 1.0, metavar="NORM")
     seed: int = option("seed of the first parameters and the data's order", 0)
     lanes: int = option(
-        "streams of row groups that batches are taken from in turn; a multiple of processes x loader"
-        " workers has each row group read once",
+        "streams of row groups that batches are taken from in turn; a multiple of processes x"
+        " loader workers has each row group read once",
         DEFAULT_LANES,
     )
     workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")

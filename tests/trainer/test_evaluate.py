@@ -235,3 +235,10 @@ def test_a_damaged_run_is_named(data, run, tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(config | {"format_version": 2}))
     assert cli.main(arguments) == 2
     assert "has format version 2" in capsys.readouterr().err
+
+
+def test_a_folder_as_output_is_refused_before_any_work(data, tmp_path, capsys):
+    """An empty one, too."""
+    inputs = ["--run", "nowhere", "--tokens", str(data / "held")]
+    assert cli.main(["evaluate", *inputs, "--output", str(tmp_path)]) == 2
+    assert f"--output {tmp_path} is a folder; name a file in it" in capsys.readouterr().err
