@@ -240,7 +240,9 @@ def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
     ("options", "message"),
     [
         (["--learning-rat", "1"], "unknown option --learning-rat; did you mean --learning-rate?"),
-        (["--steps", "0"], "--steps 0 is not a number of at least 1"),
+        (["--steps", "0"], "--steps: '0' is not a whole number above 0"),
+        (["--loader-workers", "-1"], "--loader-workers -1 is not a number of at least 0"),
+        (["--length", "16777217"], "--length 16777217 is more than 16,777,216, the most"),
         (["--mix", "nan"], "--mix nan is not a number of at least 0"),
         (["--mix", "1.5"], "--mix 1.5 is not a share from 0 to 1"),
         (["--objective", "compact"], "--objective compact needs --targets"),

@@ -242,3 +242,16 @@ def test_a_folder_as_output_is_refused_before_any_work(data, tmp_path, capsys):
     inputs = ["--run", "nowhere", "--tokens", str(data / "held")]
     assert cli.main(["evaluate", *inputs, "--output", str(tmp_path)]) == 2
     assert f"--output {tmp_path} is a folder; name a file in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loader-workers", "-1"], "--loader-workers -1 is not a number of at least 0"),
+        (["--batch-size", "0"], "--batch-size: '0' is not a whole number above 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message, data, run, capsys):
+    arguments = ["evaluate", "--run", str(run), "--tokens", str(data / "held"), *options]
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err

@@ -204,6 +204,8 @@ def test_the_mix_of_each_step():
         ({"learning_rate": -1.0}, "--learning-rate -1.0 is not a number of at least 0"),
         ({"z_loss": math.nan}, "--z-loss nan is not"),
         ({"clip": math.inf}, "--clip inf is not"),
+        ({"lanes": 0}, "--lanes 0 is not a number of at least 1"),
+        ({"accumulate": 1 << 25}, "--accumulate 33554432 is more than 16,777,216, the most"),
         ({"mix": 1.01}, "--mix 1.01 is not a share from 0 to 1"),
         ({"optimizer": "adam"}, "--optimizer 'adam': there are adamw, adafactor"),
         ({"workers": -1}, "--loader-workers -1 is not a number of at least 0"),
