@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,37 +17,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.errors import CorpusmillError, DataError
-from corpusmill.corpus.training_runs import METRICS
+from corpusmill.corpus.errors import CorpusmillError
+from corpusmill.corpus.training_runs import METRICS, read_metrics
 from corpusmill.trainer.runs import Launch
 
 EVENTS = "tensorboard"
 _SECONDS_BETWEEN_LINES = 30.0
 
 Values = Mapping[str, float]
-
-
-def read_metrics(run: str) -> Iterator[dict[str, float]]:
-    """The lines of a run's metrics.jsonl, but for a last one that a crash left half written.
-
-    Raises:
-      DataError: another line is damaged.
-    """
-    url = storage.join(run, METRICS)
-    if not storage.exists(url):
-        return
-    lines = storage.read_bytes(url).split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            step = values["step"]
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
-            # The last one but for what stands behind the last line's end.
-            if number >= len(lines) - 1:
-                return
-            raise DataError(f"{url} is damaged in line {number}; remove that line") from error
-        if number < len(lines) and isinstance(step, int):
-            yield values
 
 
 class MetricsLog:

@@ -5,83 +5,15 @@ still writes, perhaps on another machine. Object stores have no locks, so the fo
 launch owns it: the last one. Those before look there before they publish anything, and end.
 """
 
-import json
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.datasets import TOKENIZER_FOLDER, IdSource, describe_differences
-from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError, one_line
-from corpusmill.corpus.training_runs import CONFIG
-from corpusmill.corpus.version import __version__
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER
+from corpusmill.corpus.errors import CorpusmillError, UsageError
+from corpusmill.corpus.training_runs import CONFIG, RunConfig, read_config
 
-FORMAT_VERSION = 1
 LAUNCH = "launch"
-
-Json = Any
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run is.
-
-    Attributes:
-      options: everything chosen that decides the result.
-      model: the model's configuration.
-      tokenizer: of the tokens that it learns: kind, content hash, vocabulary size, end of document.
-      data: content hashes of the datasets, by what they are for.
-      places: where the datasets were; decides nothing.
-    """
-
-    options: dict[str, Json]
-    model: dict[str, Json]
-    tokenizer: IdSource
-    data: dict[str, str | None]
-    places: dict[str, str | None] = field(compare=False)
-    format_version: int = FORMAT_VERSION
-    corpusmill_version: str = field(default=__version__, compare=False)
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
-
-    def differences(self, other: "RunConfig") -> list[str]:
-        """One phrase for each thing that decides the result and is another one in `other`."""
-        return describe_differences(self._flat(), other._flat())
-
-    def _flat(self) -> Mapping[str, Json]:
-        data = {f"{name} dataset": value for name, value in self.data.items()}
-        tokenizer = {"tokenizer": self.tokenizer["content_hash"]}
-        return {**self.options, **self.model, **tokenizer, **data}
-
-
-def read_config(run: str) -> RunConfig:
-    """Reads a run's config.json.
-
-    Raises:
-      UsageError: there is none, or it's of a newer format.
-      DataError: it's damaged.
-    """
-    url = storage.join(run, CONFIG)
-    try:
-        fields = json.loads(storage.read_bytes(url))
-        version = fields["format_version"]
-        if version != FORMAT_VERSION:
-            raise UsageError(
-                f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
-            )
-        parts = ("options", "model", "tokenizer", "data", "places")
-        config = RunConfig(**{**fields, **{name: dict(fields[name]) for name in parts}})
-        # What is needed of the parts is looked up.
-        config.differences(config)
-    except KeyError as error:
-        raise DataError(f"{url} is damaged: it has no {error}") from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{run} has no {CONFIG}: it's no training run") from error
-    except (RecursionError, TypeError, ValueError) as error:
-        raise DataError(f"{url} is damaged: {one_line(error)}") from error
-    return config
 
 
 @dataclass(frozen=True)

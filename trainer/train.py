@@ -12,6 +12,7 @@ from torch import Tensor
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.tokens import text_bytes
+from corpusmill.corpus.training_runs import RunConfig
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.batches import IGNORED, Batch, model_vocabulary, start_id
 from corpusmill.trainer.data import Loader, TokenDataset
@@ -23,7 +24,7 @@ from corpusmill.trainer.objective import precision_name
 from corpusmill.trainer.opening import Trained, open_model
 from corpusmill.trainer.options import TrainOptions
 from corpusmill.trainer.order import DataOptions, times_read
-from corpusmill.trainer.runs import Launch, RunConfig, claim
+from corpusmill.trainer.runs import Launch, claim
 from corpusmill.trainer.training import Trainer, expect_compiler
 
 # Reading a number from a GPU waits for all the work that is queued there, so it's done rarely.

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpusmill.commands import cli
 from corpusmill.corpus import storage
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.metrics import read_metrics
 from tests.cloud.conftest import steps
 from tests.cloud.faults import UPLOAD, Fault, proxy
 from tests.cloud.servers import Place

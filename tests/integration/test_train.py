@@ -16,8 +16,8 @@ import torch
 
 from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer import checkpoints, tensor_files
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.opening import open_model
 from tests.trainer.samples import random_files, write_targets, write_tokens
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from corpusmill.commands import cli
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.distributed import Processes
 from corpusmill.trainer.evaluate import Evaluation, evaluate, evaluation_loader, results, summary
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective

@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import CorpusmillError
-from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, TrainingProgress, read_metrics
+from corpusmill.corpus.training_runs import read_metrics
+from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, TrainingProgress
 from corpusmill.trainer.runs import take_over
 
 
