@@ -69,7 +69,7 @@ class TokenDataset(IterableDataset[Batch]):
         """Opens datasets; reads manifests and the footers of the files with tokens.
 
         Args:
-          tokens: path or URL of a dataset of one of the `KINDS`.
+          tokens: path or URL of a tokens, compressed or examples dataset.
           options: what decides the order.
           targets: path or URL of a targets dataset that was made from it.
           counts: path or URL of a counts dataset of the same tokenizer, instead of `targets`. Its
