@@ -19,7 +19,6 @@ from corpusmill.corpus.options import (
     flag,
     integer,
     positive_integer,
-    positive_number,
 )
 
 Options = TypeVar("Options")
@@ -202,8 +201,8 @@ def _of_type(annotation: Any, option: Option) -> dict[str, Any]:
         several = {"action": "append"} if more is ... else {"nargs": 2}
         return _of_type(of, option) | several
     if annotation is int:
-        read = positive_integer if option.positive else integer
+        read = positive_integer if option.least == 1 else integer
         return metavar | {"type": reading(read), "metavar": option.metavar or "N"}
     if annotation is float:
-        return metavar | {"type": reading(positive_number) if option.positive else float}
+        return metavar | {"type": float}
     return metavar | {"type": location if option.metavar in (FOLDER, FILE) else str}

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from corpusmill.commands.arguments import make_parser, parse_known, reading
-from corpusmill.commands.output_files import check_output_file, write_output_file
 from corpusmill.compress.datasets.id_statistics import EDITS, SEGMENT_BITS, TextsOfIds
 from corpusmill.compress.datasets.measures import Measures, measure
 from corpusmill.corpus.datasets import ID_KINDS, Manifest, read_manifest
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.options import positive_integer
+from corpusmill.corpus.outputs import check_output_file, write_output_file
 from corpusmill.corpus.progress import shown_stages
 from corpusmill.report.names import short_names
 

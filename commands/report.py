@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from corpusmill.commands.arguments import make_parser, parse_known
-from corpusmill.commands.output_files import check_output_file, write_output_file
 from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import INCOMPLETE, MANIFEST, read_manifest
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.outputs import check_output_file, write_output_file
 from corpusmill.corpus.training_runs import METRICS
 from corpusmill.report import curves, numbers
 from corpusmill.report.names import short_names

@@ -14,7 +14,7 @@ from corpusmill.corpus.errors import UsageError
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.options import TrainOptions
 
-_DATA = ("tokens", "targets", "counts", "validate", "validate_tokens", "output", "length")
+_DATA = ("tokens", "targets", "counts", "validate", "validate_tokens", "output", "length", "lanes")
 _OBJECTIVE = ("objective", "start", "mask_documents", "mix", "mix_schedule")
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from corpusmill.corpus.errors import UsageError
+
 FOLDER = "DIR"
 FILE = "FILE"
 _KEY = "option"
@@ -31,7 +33,8 @@ class Option:
       name: on the command line, where it isn't the field's.
       metavar: what stands for its value; `FOLDER` or `FILE` for what a path or URL leads to.
       choices: the values that are accepted.
-      positive: whether a number has to be above zero.
+      least: the least number that is accepted.
+      most: the largest one.
       read: makes the value of the text, or raises ValueError, where the type doesn't say how.
     """
 
@@ -39,7 +42,8 @@ class Option:
     name: str | None
     metavar: str | None
     choices: Collection[Any] | None
-    positive: bool
+    least: float | None
+    most: float | None
     read: Callable[[str], Any] | None
 
 
@@ -50,11 +54,12 @@ def option(
     name: str | None = None,
     metavar: str | None = None,
     choices: Collection[Any] | None = None,
-    positive: bool = False,
+    least: float | None = None,
+    most: float | None = None,
     read: Callable[[str], Any] | None = None,
 ) -> Any:
     """A field that is an option, required where it has no default; see `Option`."""
-    declared = Option(help, name, metavar, choices, positive, read)
+    declared = Option(help, name, metavar, choices, least, most, read)
     return dataclasses.field(default=default, metadata={_KEY: declared})
 
 
@@ -70,6 +75,27 @@ def declared(options: type[Any]) -> dict[str, tuple["dataclasses.Field[Any]", Op
 def flag(options: type[Any], name: str) -> str:
     """What is typed for a field, such as `--max-order`."""
     return "--" + (declared(options)[name][1].name or name.replace("_", "-"))
+
+
+def check(options: Any) -> None:
+    """Checks the values of a dataclass of options; None is accepted where it's the default.
+
+    Raises:
+      UsageError: a value isn't among its option's choices, or is out of its range.
+    """
+    for name, (field, option) in declared(type(options)).items():
+        value = getattr(options, name)
+        if value is None and field.default is None:
+            continue
+        typed = flag(type(options), name)
+        if option.choices is not None and value not in option.choices:
+            accepted = ", ".join(map(str, option.choices))
+            raise UsageError(f"{typed} {value!r}: there are {accepted}")
+        # Written so that a NaN is refused.
+        if option.least is not None and not option.least <= value < math.inf:
+            raise UsageError(f"{typed} {value} is not a number of at least {option.least}")
+        if option.most is not None and value > option.most:
+            raise UsageError(f"{typed} {value} is more than {option.most:,}, the most")
 
 
 def share(text: str) -> float:

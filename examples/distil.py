@@ -6,8 +6,8 @@ python examples/distil.py data/tokens data/held-out runs
 import sys
 from pathlib import Path
 
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer import DataOptions, Loader, TokenDataset, model_distributions, write_targets
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.opening import open_model
 from corpusmill.trainer.options import TrainOptions
 from corpusmill.trainer.train import train

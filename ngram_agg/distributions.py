@@ -36,9 +36,9 @@ class DistributionOptions:
         "next tokens kept for a context, those with the highest counts",
         8,
         metavar="K",
-        positive=True,
+        least=1,
     )
-    min_count: int = option("contexts seen fewer times are dropped", 2, positive=True)
+    min_count: int = option("contexts seen fewer times are dropped", 2, least=1)
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= MAX_TOP_K:

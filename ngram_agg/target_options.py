@@ -36,7 +36,7 @@ class TargetOptions:
     )
     min_order: int = option("tokens in the shortest context", 1)
     max_order: int = option("tokens in the longest context (default: that of the counts)", 3)
-    min_count: int = option("contexts seen fewer times are not used", 2, positive=True)
+    min_count: int = option("contexts seen fewer times are not used", 2, least=1)
     seed: int = option("seed of the draws", 0, name="draw-seed")
 
     def __post_init__(self) -> None:

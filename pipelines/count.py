@@ -54,10 +54,10 @@ class CountJob:
     output: str = option("folder or URL of the counts dataset", metavar=FOLDER)
     max_order: int = option("tokens in the longest context", 3)
     run_tokens: int = option(
-        "tokens that a worker counts at once, about 40 bytes of memory each", 1 << 23, positive=True
+        "tokens that a worker counts at once, about 40 bytes of memory each", 1 << 23, least=1
     )
     partition_mib: int = option(
-        "size in memory of the n-grams in one output file", 64, metavar="MIB", positive=True
+        "size in memory of the n-grams in one output file", 64, metavar="MIB", least=1
     )
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ class DocumentOptions:
         metavar="SHARE",
         read=share,
     )
-    shard_mib: int = option("input in one part of the output", 64, metavar="MIB", positive=True)
+    shard_mib: int = option("input in one part of the output", 64, metavar="MIB", least=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,7 @@ class EnrichJob:
         " several (the output is the same)",
         512,
         metavar="MIB",
-        positive=True,
+        least=1,
     )
 
     def __post_init__(self) -> None:

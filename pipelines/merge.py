@@ -42,7 +42,7 @@ class MergeJob:
         "size in memory of the n-grams in one output file",
         CountJob.partition_mib,
         metavar="MIB",
-        positive=True,
+        least=1,
     )
 
     def __post_init__(self) -> None:

@@ -1,18 +1,14 @@
 """Training runs as a report reads them: a folder of metrics.jsonl and config.json."""
 
-import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.corpus import storage
-from corpusmill.corpus.errors import DataError, one_line
-from corpusmill.corpus.training_runs import CONFIG, METRICS
+from corpusmill.corpus.training_runs import RunConfig, read_config, read_metrics
 
 Floats = npt.NDArray[np.float64]
 Curve = Mapping[str, Floats]
@@ -20,7 +16,6 @@ Curve = Mapping[str, Floats]
 
 _TRAINING = ("step", "seconds", "tokens", "loss", "next_token_loss")
 _VALIDATION = ("step", "seconds", "validation_loss", "validation_bits_per_byte")
-_COLUMNS = {*_TRAINING, *_VALIDATION}
 
 
 @dataclass(frozen=True)
@@ -33,15 +28,14 @@ class TrainingRun:
       validation: a row an evaluation.
     """
 
-    config: dict[str, Any]
+    config: RunConfig
     training: Curve
     validation: Curve
 
     @property
-    def tokenizer(self) -> str | None:
+    def tokenizer(self) -> str:
         """Content hash of the tokenizer; losses of others can't be compared with this run's."""
-        tokenizer = self.config.get("tokenizer") or {}
-        return tokenizer.get("content_hash")
+        return str(self.config.tokenizer["content_hash"])
 
     @property
     def best(self) -> float | None:
@@ -61,16 +55,17 @@ def read_run(folder: str) -> TrainingRun:
     """Reads a run.
 
     Raises:
+      UsageError: it has no configuration, or one of another format version.
       DataError: its files are damaged.
     """
     training = {name: array("d") for name in _TRAINING}
     validation = {name: array("d") for name in _VALIDATION}
-    for line in _read_metrics(storage.join(folder, METRICS)):
+    for line in read_metrics(folder):
         columns = validation if "validation_loss" in line else training
         for name, values in columns.items():
             values.append(line.get(name, math.nan))
     return TrainingRun(
-        _read_config(storage.join(folder, CONFIG)),
+        read_config(folder),
         {name: np.array(values) for name, values in training.items()},
         {name: np.array(values) for name, values in validation.items()},
     )
@@ -92,24 +87,3 @@ def smoothed(x: Floats, y: Floats, points: int = 150) -> tuple[Floats, Floats]:
         np.bincount(stretch, x)[used] / rows[used],
         np.bincount(stretch, y)[used] / rows[used],
     )
-
-
-def _read_metrics(url: str) -> Iterator[dict[str, float]]:
-    with storage.open_input(url) as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return  # A killed run left it half written.
-            try:
-                values = json.loads(line)
-                yield {name: float(values[name]) for name in _COLUMNS & values.keys()}
-            except (AttributeError, RecursionError, TypeError, ValueError) as error:
-                raise DataError(f"{url} is damaged in line {number}: {one_line(error)}") from error
-
-
-def _read_config(url: str) -> dict[str, Any]:
-    if not storage.exists(url):
-        return {}
-    try:
-        return dict(json.loads(storage.read_bytes(url)))
-    except (RecursionError, TypeError, ValueError) as error:
-        raise DataError(f"{url} is damaged: {error}") from error

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -283,7 +284,7 @@ def _lowest(run: TrainingRun) -> list[str]:
 
 def _differences(runs: Mapping[str, TrainingRun]) -> Table | None:
     """What the runs' configurations don't have in common; None where there is nothing."""
-    flat = [_flat(run.config) for run in runs.values()]
+    flat = [_flat(asdict(run.config)) for run in runs.values()]
     names = sorted({name for config in flat for name in config if not name.startswith("places.")})
     names = [name for name in names if len({config.get(name) for config in flat}) > 1]
     if not names:
@@ -342,7 +343,9 @@ def details(
     for dataset, columns in zip(datasets, column_bytes, strict=True):
         facts.append(Facts(f"{dataset.name}: manifest", _manifest_facts(dataset)))
         facts.append(Facts(f"{dataset.name}: columns", _column_facts(dataset, columns)))
-    facts += [Facts(f"{name}: configuration", _flat(run.config)) for name, run in runs.items()]
+    facts += [
+        Facts(f"{name}: configuration", _flat(asdict(run.config))) for name, run in runs.items()
+    ]
     return Section("Details", facts=facts)
 
 

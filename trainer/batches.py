@@ -68,7 +68,20 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
 
 
 class Task(NamedTuple):
-    """What the logits of some positions are for; `tokens` and `weights` are of all positions."""
+    """What the logits of some positions are for.
+
+    Attributes:
+      next_tokens: int64 of shape [positions]; `IGNORED` where there is nothing to predict.
+      offsets: position i has the entries offsets[i] to offsets[i + 1] of tokens and weights: int64
+        of shape [positions + 1]. Those of a `part` don't begin at 0.
+      tokens: target tokens of all positions, whatever part this is: an integer type, of shape
+        [entries].
+      weights: theirs, floating point of shape [entries].
+      scale: what losses are multiplied by, without dimensions; float32, or float64 with logits of
+        that type.
+      mix: share of the targets in the loss, 0 to 1.
+      z_loss: weight of the squared log partition function.
+    """
 
     next_tokens: Tensor
     offsets: Tensor
@@ -79,6 +92,7 @@ class Task(NamedTuple):
     z_loss: float
 
     def part(self, rows: slice) -> "Task":
+        """That of some of the positions."""
         return self._replace(
             next_tokens=self.next_tokens[rows],
             offsets=self.offsets[rows.start : rows.stop + 1],

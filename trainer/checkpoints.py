@@ -1,25 +1,26 @@
 """Checkpoints: folders `checkpoints/step-00001000` of a run, tensors in safetensors, the rest JSON.
 
 `checkpoint.json` is written last, under a temporary name first: a folder without it is not a
-checkpoint but what a killed run left. Nothing is pickled, so a checkpoint from elsewhere runs no
-code.
+checkpoint but what a killed run left. It names the launch that wrote it, in whose folder the
+tensors are, so tensors of two launches are never taken for one checkpoint. Nothing is pickled, so a
+checkpoint from elsewhere runs no code.
 """
 
 import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError, one_line
 from corpusmill.corpus.training_runs import CONFIG
+from corpusmill.trainer.runs import Launch
+from corpusmill.trainer.tensor_files import load_tensors, save_tensors
 
 FOLDER = "checkpoints"
 RECORD = "checkpoint.json"
@@ -49,35 +50,51 @@ class Checkpoint:
     random: Tensors
     state: dict[str, Json]
 
+    def without_parameters(self) -> "Checkpoint":
+        """All but what is large: the model's and the optimizer's tensors."""
+        return replace(self, model={}, optimizer={})
 
-def save(run: str, checkpoint: Checkpoint) -> str:
+
+def save(launch: Launch, checkpoint: Checkpoint) -> str:
     """Writes a checkpoint of a run; it's there as a whole, or not at all.
 
     Args:
-      run: folder or URL of the run.
+      launch: of the run, which it still has to own.
       checkpoint: what to write.
 
     Returns:
       The checkpoint's folder.
+
+    Raises:
+      CorpusmillError: another launch has taken over the run, or no space is left.
     """
-    folder = storage.join(run, FOLDER, f"step-{checkpoint.step:08d}")
+    launch.expect_owner()
+    folder = folder_of(launch.run, checkpoint.step)
     # What a run left that was killed just here.
     storage.remove_tree(folder)
-    storage.make_folder(folder)
     sizes = {}
     for name in _TENSORS:
-        url = _tensors_url(folder, name)
-        tensors = {key: value.contiguous() for key, value in getattr(checkpoint, name).items()}
-        with storage.publish(url) as path:
-            safetensors.torch.save_file(tensors, path)
+        url = _tensors_url(folder, launch.id, name)
+        save_tensors(url, getattr(checkpoint, name))
         sizes[name] = storage.size(url)
-    record = {"step": checkpoint.step, "sizes": sizes, "state": checkpoint.state}
+    record = {
+        "step": checkpoint.step,
+        "launch": launch.id,
+        "sizes": sizes,
+        "state": checkpoint.state,
+    }
+    launch.expect_owner()
     storage.write_bytes(storage.join(folder, RECORD), json.dumps(record, indent=1).encode())
     return folder
 
 
+def folder_of(run: str, step: int) -> str:
+    """Where a run has its checkpoint of a step."""
+    return storage.join(run, FOLDER, f"step-{step:08d}")
+
+
 def load(folder: str) -> Checkpoint:
-    """Reads a whole checkpoint, its tensors into the CPU's memory.
+    """Reads a whole checkpoint; see `load_tensors`.
 
     Raises:
       DataError: a file of it is missing or damaged.
@@ -97,8 +114,12 @@ def load_model(folder: str) -> dict[str, Tensor]:
 
 
 def model_url(folder: str) -> str:
-    """The file of a checkpoint's model."""
-    return _tensors_url(folder, _MODEL)
+    """The file of a checkpoint's model.
+
+    Raises:
+      DataError: the checkpoint's record is missing or damaged.
+    """
+    return _tensors_url(folder, _read_record(folder)["launch"], _MODEL)
 
 
 def complete(run: str) -> list[str]:
@@ -107,8 +128,8 @@ def complete(run: str) -> list[str]:
     return [found[step] for step in sorted(found) if _is_complete(found[step])]
 
 
-def newest_whole(run: str, tell: Callable[[str], None]) -> str | None:
-    """The folder of a run's newest checkpoint that can be read; None where there is none at all.
+def newest_whole(run: str, tell: Callable[[str], None]) -> Checkpoint | None:
+    """A run's newest checkpoint that can be read; None where there is none at all.
 
     Newer ones are no checkpoints any more from then on.
 
@@ -122,14 +143,14 @@ def newest_whole(run: str, tell: Callable[[str], None]) -> str | None:
     damaged: dict[str, DataError] = {}
     for folder in reversed(complete(run)):
         try:
-            load(folder)
+            checkpoint = load(folder)
         except DataError as error:
             damaged[folder] = error
             continue
         for newer, fault in damaged.items():
             tell(f"{fault}; going on from an older checkpoint")
             storage.remove_tree(storage.join(newer, RECORD))
-        return folder
+        return checkpoint
     if damaged:
         first = next(iter(damaged.values()))
         raise DataError(f"{first}; remove {storage.join(run, FOLDER)} to begin anew")
@@ -193,8 +214,8 @@ def _is_complete(folder: str) -> bool:
     return storage.exists(storage.join(folder, RECORD))
 
 
-def _tensors_url(folder: str, name: str) -> str:
-    return storage.join(folder, f"{name}.safetensors")
+def _tensors_url(folder: str, launch: str, name: str) -> str:
+    return storage.join(folder, launch, f"{name}.safetensors")
 
 
 def _read_record(folder: str) -> dict[str, Json]:
@@ -203,6 +224,7 @@ def _read_record(folder: str) -> dict[str, Json]:
         record: dict[str, Json] = json.loads(storage.read_bytes(url))
         return {
             "step": int(record["step"]),
+            "launch": str(record["launch"]),
             **{key: dict(record[key]) for key in ("sizes", "state")},
         }
     except FileNotFoundError as error:
@@ -212,15 +234,11 @@ def _read_record(folder: str) -> dict[str, Json]:
 
 
 def _read_tensors(folder: str, name: str, record: Mapping[str, Json]) -> dict[str, Tensor]:
-    url = _tensors_url(folder, name)
+    url = _tensors_url(folder, record["launch"], name)
     try:
         size, expected = storage.size(url), record["sizes"].get(name)
         if size != expected:
             raise DataError(f"{url} is damaged: it has {size} bytes, not {expected}")
-        if storage.is_local(url):
-            return safetensors.torch.load_file(storage.filesystem(url)[1])
-        return safetensors.torch.load(storage.read_bytes(url))
+        return load_tensors(url)
     except FileNotFoundError as error:
         raise DataError(f"{url} is missing") from error
-    except SafetensorError as error:
-        raise DataError(f"{url} is damaged: {error}") from error

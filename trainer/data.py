@@ -118,7 +118,7 @@ class TokenDataset(IterableDataset[Batch]):
             reader = TargetsReader(targets, self.targets_manifest)
         self._files = RowGroups.of(tokens, self.manifest, reader)
         self._sequences = self._files.sequences(options)
-        self._lanes = options.lanes_of(len(self._sequences))
+        self.lanes = options.lanes_of(len(self._sequences))
         self.options = options
         self._rank, self._ranks, self._epochs = rank, ranks, epochs
         self._start = self._next = 0
@@ -166,7 +166,7 @@ class TokenDataset(IterableDataset[Batch]):
             "counts": None if counts is None else counts.content_hash,
             "compact": None if self._compact is None else dataclasses.asdict(self._compact),
             **dataclasses.asdict(self.options),
-            "lanes": self._lanes,
+            "lanes": self.lanes,
         }
 
     def _counted(self, batches_from: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
@@ -191,7 +191,7 @@ class TokenDataset(IterableDataset[Batch]):
     @functools.cached_property
     def _all_batches(self) -> int:
         """The batches of all epochs."""
-        epoch = Epoch(self._sequences, self.options, self._lanes)
+        epoch = Epoch(self._sequences, self.options, self.lanes)
         while self._epochs is not None and epoch.number + 1 < self._epochs:
             epoch = epoch.next()
         return epoch.end
@@ -209,7 +209,7 @@ class TokenDataset(IterableDataset[Batch]):
 
     def _pieces(self, first: int, stride: int) -> Iterator[list[Piece]]:
         """What the batches first, first + stride, ... are made of."""
-        epoch = Epoch(self._sequences, self.options, self._lanes)
+        epoch = Epoch(self._sequences, self.options, self.lanes)
         for batch in itertools.count(first, stride):
             while batch >= epoch.end:
                 if epoch.number + 1 == self._epochs:
@@ -219,7 +219,7 @@ class TokenDataset(IterableDataset[Batch]):
 
     def _batches_ahead(self, stride: int) -> int:
         """How far to read ahead: a reader's share of half a pool of each lane."""
-        pools = self._lanes * self.options.pool * float(self._sequences.mean())
+        pools = self.lanes * self.options.pool * float(self._sequences.mean())
         return 1 + int(pools / (2 * self.options.batch_size * stride))
 
     def _load(self, piece: Piece) -> Pool:

@@ -1,6 +1,7 @@
 """The processes that train together, as torchrun starts them; without torchrun there is one."""
 
 import contextlib
+import datetime as dt
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from corpusmill.corpus.errors import UsageError
+
+# The others wait for the first process while it reads or uploads a checkpoint, or makes a table of
+# counts. torchrun ends them if one fails, so a short wait would find nothing.
+_PATIENCE = dt.timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def joined(device: str) -> Iterator[Processes]:
     if ranks == 1:
         yield Processes(here)
         return
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Processes(here, dist.get_rank(), ranks)
     finally:

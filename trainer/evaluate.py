@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.outputs import check_output_file, write_output_file
 from corpusmill.trainer.batches import IGNORED, Batch
 from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.distributed import Processes, joined
@@ -175,8 +175,8 @@ def evaluate_model(options: EvaluateOptions) -> None:
       UsageError: there is no such model or dataset, or they don't fit together.
       DataError: something is damaged.
     """
-    if options.output is not None and storage.list_names(options.output):
-        raise UsageError(f"--output {options.output} is a folder; name a file, such as a.json")
+    if options.output is not None:
+        check_output_file(options.output)
     trained = open_model(options.run)
     with joined(options.device) as processes:
         length = options.length or trained.config.options.get("length", 0)
@@ -200,14 +200,8 @@ def evaluate_model(options: EvaluateOptions) -> None:
                 places = {"dataset": options.tokens, "checkpoint": trained.checkpoint}
                 facts = {"length": length, "stride": options.stride or length}
                 facts |= {"dataset_hash": manifest.content_hash, "tokenizer": manifest.tokenizer}
-                _write(options.output, {**found, **places, **facts})
-
-
-def _write(url: str, fields: Mapping[str, Any]) -> None:
-    try:
-        storage.write_bytes(url, json.dumps(fields, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise UsageError(f"cannot write to --output {url}: {error}") from error
+                text = json.dumps({**found, **places, **facts}, indent=1) + "\n"
+                write_output_file(options.output, text.encode())
 
 
 def results(evaluation: Evaluation, flops_per_token: int, length: int) -> dict[str, Any]:

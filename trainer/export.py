@@ -4,16 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from corpusmill.compress.codecs.codebook_export import expect_empty
 from corpusmill.corpus import storage
+from corpusmill.corpus.outputs import expect_empty
 from corpusmill.corpus.tokenizers import Special, Tokenizer, UnsupportedError, tokenizer_files
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import ROTARY_BASE
 from corpusmill.trainer.opening import Trained, open_model
+from corpusmill.trainer.tensor_files import save_tensors
 from corpusmill.trainer.texts import Texts, open_texts
 
 # How the id that stands before a codec's is shown.
@@ -52,8 +52,8 @@ def export_model(place: str, output: str) -> list[str]:
         tokenizer, told = _tokenizer_files(trained, texts), "a tokenizer of the same ids"
     except UnsupportedError as error:
         tokenizer, told = {}, f"without a tokenizer: {error}"
-    with storage.publish(storage.join(output, "model.safetensors")) as path:
-        safetensors.torch.save_file(llama_tensors(trained), path, {"format": "pt"})
+    model = storage.join(output, "model.safetensors")
+    save_tensors(model, llama_tensors(trained), {"format": "pt"})
     ids = {"bos_token_id": texts.start, "eos_token_id": texts.end, "pad_token_id": texts.start}
     config = llama_config(trained.model.config, _length(trained)) | ids
     documents = {**tokenizer, "generation_config.json": _to_json(ids)}
@@ -100,7 +100,7 @@ def llama_tensors(trained: Trained) -> dict[str, Tensor]:
             if name in ("attention.query", "attention.key"):
                 weight = _halved(weight, config.head_size)
             tensors[f"model.layers.{layer}.{theirs}.weight"] = weight
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return tensors
 
 
 def _halved(weight: Tensor, head_size: int) -> Tensor:

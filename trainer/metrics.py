@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,36 +17,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.errors import CorpusmillError, DataError
-from corpusmill.corpus.training_runs import METRICS
+from corpusmill.corpus.errors import CorpusmillError
+from corpusmill.corpus.training_runs import METRICS, read_metrics
+from corpusmill.trainer.runs import Launch
 
 EVENTS = "tensorboard"
 _SECONDS_BETWEEN_LINES = 30.0
 
 Values = Mapping[str, float]
-
-
-def read_metrics(run: str) -> Iterator[dict[str, float]]:
-    """The lines of a run's metrics.jsonl, but for a last one that a crash left half written.
-
-    Raises:
-      DataError: another line is damaged.
-    """
-    url = storage.join(run, METRICS)
-    if not storage.exists(url):
-        return
-    lines = storage.read_bytes(url).split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            step = values["step"]
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
-            # The last one but for what stands behind the last line's end.
-            if number >= len(lines) - 1:
-                return
-            raise DataError(f"{url} is damaged in line {number}; remove that line") from error
-        if number < len(lines) and isinstance(step, int):
-            yield values
 
 
 class MetricsLog:
@@ -55,14 +33,18 @@ class MetricsLog:
     Object stores know no appending: there all files appear anew with every `publish`.
     """
 
-    def __init__(self, run: str, step: int) -> None:
+    def __init__(self, launch: Launch, step: int) -> None:
         """Opens the metrics of a run that goes on after `step`; those of later steps are dropped.
 
         Args:
-          run: folder or URL.
+          launch: of the run, which it still has to own.
           step: steps done.
+
+        Raises:
+          CorpusmillError: another launch has taken over the run.
         """
-        self._run = run
+        launch.expect_owner()
+        self._launch, run = launch, launch.run
         kept = [line for line in read_metrics(run) if line["step"] <= step]
         storage.write_bytes(storage.join(run, METRICS), b"".join(map(_to_line, kept)))
         self._is_local = storage.is_local(run)
@@ -82,19 +64,27 @@ class MetricsLog:
                 self._events.add_scalar(name, value, int(values["step"]))
 
     def publish(self) -> None:
-        """Makes everything written so far visible, wherever the run is."""
+        """Makes everything written so far visible, wherever the run is.
+
+        Raises:
+          CorpusmillError: another launch has taken over the run.
+        """
         self._events.flush()
+        self._launch.expect_owner()
         if not self._is_local:
             for name in (METRICS, *self._event_files()):
-                storage.copy(os.path.join(self._folder, name), storage.join(self._run, name))
+                url = storage.join(self._launch.run, name)
+                storage.copy(os.path.join(self._folder, name), url)
 
     def close(self) -> None:
         """Publishes and closes."""
-        self.publish()
-        self._events.close()
-        self._file.close()
-        if not self._is_local:
-            shutil.rmtree(self._folder)
+        try:
+            self.publish()
+        finally:
+            self._events.close()
+            self._file.close()
+            if not self._is_local:
+                shutil.rmtree(self._folder)
 
     def _event_files(self) -> list[str]:
         """Below the folder; those of other processes, which wrote before, have other names."""
@@ -144,9 +134,9 @@ class TrainingProgress:
 class Report:
     """Where the first process tells about the run: metrics and progress. A context manager."""
 
-    def __init__(self, run: str, step: int, steps: int, tokens: int) -> None:
+    def __init__(self, launch: Launch, step: int, steps: int, tokens: int) -> None:
         """Goes on after `step` of `steps` steps, which had `tokens` tokens."""
-        self._log, self._progress = MetricsLog(run, step), TrainingProgress(step, steps, tokens)
+        self._log, self._progress = MetricsLog(launch, step), TrainingProgress(step, steps, tokens)
 
     def __enter__(self) -> "Report":
         return self

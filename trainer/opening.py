@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
+from corpusmill.corpus.training_runs import RunConfig, read_config
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
-from corpusmill.trainer.runs import RunConfig, read_config
 
 
 class Trained(NamedTuple):

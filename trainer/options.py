@@ -1,14 +1,14 @@
 """What is chosen of a training run. No torch: a command's help doesn't wait for it."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.corpus.errors import UsageError
-from corpusmill.corpus.options import FILE, FOLDER, flag, option
+from corpusmill.corpus.options import FILE, FOLDER, check, flag, option
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.model_config import SIZES, ModelConfig
+from corpusmill.trainer.order import DEFAULT_LANES
 
 OBJECTIVES = ("next-token", "compact", "all-ngrams")
 MIX_SCHEDULES = ("constant", "linear-to-zero")
@@ -24,43 +24,11 @@ _RUN = "folder or URL of a run or a checkpoint"
 _PRECISION = "precision of matrices; auto: bfloat16 on GPUs that can"
 _DEVICE = "device; auto: a GPU, if there is one"
 
-_ACCEPTED = {
-    "size": (None, *SIZES),
-    "objective": OBJECTIVES,
-    "mix_schedule": MIX_SCHEDULES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "precision": PRECISIONS,
-    "device": DEVICES,
-    "parallel": PARALLEL,
-}
 _USUAL_SIZE = "3m"
 # Of the steps the warm-up is one in so many, up to so many.
 _WARMUP_SHARE, _LONGEST_WARMUP = 10, 1000
-_LEAST = {
-    "width": 1,
-    "heads": 1,
-    "layers": 1,
-    "mlp_width": 1,
-    "steps": 1,
-    "batch_size": 1,
-    "accumulate": 1,
-    "length": 1,
-    "mix": 0,
-    "learning_rate": 0,
-    "warmup": 0,
-    "weight_decay": 0,
-    "validate_tokens": 1,
-    "z_loss": 0,
-    "clip": 0,
-    "seed": 0,
-    "workers": 0,
-    "validate_every": 1,
-    "checkpoint_every": 1,
-    "keep": 1,
-}
 # A batch has to fit in memory; what is more is a slip.
-_MOST = {"batch_size": 1 << 24, "accumulate": 1 << 24, "length": 1 << 24}
+_MOST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -78,7 +46,7 @@ class TrainOptions:
 
     tokens: str = option(_DATASETS, metavar=FOLDER)
     output: str = option("folder or URL of the run", metavar=FOLDER)
-    steps: int = option("optimizer steps in all")
+    steps: int = option("optimizer steps in all", least=1)
     targets: str | None = option(
         "folder or URL of the targets made from it by enrich", None, metavar=FOLDER
     )
@@ -91,15 +59,15 @@ class TrainOptions:
     size: str | None = option(
         "size of the model: parameters without the embedding (default: 3m)", None, choices=SIZES
     )
-    width: int | None = option("width of hidden states, instead of the size's", None, positive=True)
+    width: int | None = option("width of hidden states, instead of the size's", None, least=1)
     heads: int | None = option(
         "attention heads in a layer, which share the width, instead of the size's",
         None,
-        positive=True,
+        least=1,
     )
-    layers: int | None = option("layers, instead of the size's", None, positive=True)
+    layers: int | None = option("layers, instead of the size's", None, least=1)
     mlp_width: int | None = option(
-        "width of the MLP's inner states, instead of the size's", None, positive=True
+        "width of the MLP's inner states, instead of the size's", None, least=1
     )
     start: str | None = option(
         "run or checkpoint whose parameters and shape the model begins with",
@@ -118,44 +86,58 @@ class TrainOptions:
         "share of the targets in the loss, 0 to 1; the rest is about the next tokens",
         1.0,
         metavar="SHARE",
+        least=0,
     )
     mix_schedule: str = option(
         "course of that share over the run", "constant", choices=MIX_SCHEDULES
     )
-    batch_size: int = option("sequences in a micro-batch", 32)
-    accumulate: int = option("micro-batches of each process in a step", 1)
-    length: int = option("tokens of a sequence", 512)
+    batch_size: int = option("sequences in a micro-batch", 32, least=1, most=_MOST)
+    accumulate: int = option("micro-batches of each process in a step", 1, least=1, most=_MOST)
+    length: int = option("tokens of a sequence", 512, least=1, most=_MOST)
     optimizer: str = option("optimizer", "adamw", choices=OPTIMIZERS)
-    learning_rate: float = option("highest learning rate", 1e-3, metavar="RATE")
+    learning_rate: float = option("highest learning rate", 1e-3, metavar="RATE", least=0)
     schedule: str = option(
         "course of the learning rate after the warm-up", "rsqrt", choices=SCHEDULES
     )
     warmup: int | None = option(
-        "steps in which the learning rate rises (default: a tenth of all, 1000 at most)", None
+        "steps in which the learning rate rises (default: a tenth of all, 1000 at most)",
+        None,
+        least=0,
     )
     weight_decay: float | None = option(
-        "weight decay of matrices (default: 0.1; adafactor: 0)", None, metavar="D"
+        "weight decay of matrices (default: 0.1; adafactor: 0)", None, metavar="D", least=0
     )
     betas: tuple[float, float] | None = option(
         "decay of the averages of adamw (default: 0.9 0.95)", None, metavar="B"
     )
     z_loss: float = option(
-        "weight of the squared log partition function in the loss", 0.0, metavar="WEIGHT"
+        "weight of the squared log partition function in the loss", 0.0, metavar="WEIGHT", least=0
     )
-    clip: float = option("norm to which longer gradients are cut; 0: none", 1.0, metavar="NORM")
-    seed: int = option("seed of the first parameters and the data's order", 0)
-    workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")
+    clip: float = option(
+        "norm to which longer gradients are cut; 0: none", 1.0, metavar="NORM", least=0
+    )
+    seed: int = option("seed of the first parameters and the data's order", 0, least=0)
+    lanes: int = option(
+        "streams of row groups that batches are taken from in turn; a multiple of processes x"
+        " loader workers has each row group read once",
+        DEFAULT_LANES,
+        least=1,
+        most=_MOST,
+    )
+    workers: int = option(
+        "processes that read data; 0: this one", 0, name="loader-workers", least=0
+    )
     validate: str | None = option(
         "folder or URL of a dataset like that of --tokens, to evaluate on", None, metavar=FOLDER
     )
     validate_tokens: int | None = option(
         "first tokens of it that are evaluated on, in whole batches (default: all)",
         None,
-        positive=True,
+        least=1,
     )
-    validate_every: int = option("steps between two evaluations", 1000)
-    checkpoint_every: int = option("steps between two checkpoints", 1000)
-    keep: int = option("checkpoints that are kept", 2)
+    validate_every: int = option("steps between two evaluations", 1000, least=1)
+    checkpoint_every: int = option("steps between two checkpoints", 1000, least=1)
+    keep: int = option("checkpoints that are kept", 2, least=1)
     precision: str = option(_PRECISION, "auto", choices=PRECISIONS)
     compile: bool = option("has PyTorch compile the layers", False)
     device: str = option(_DEVICE, "auto", choices=DEVICES)
@@ -164,23 +146,7 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
-        for name, accepted in _ACCEPTED.items():
-            if getattr(self, name) not in accepted:
-                raise UsageError(
-                    f"{_option(name)} {getattr(self, name)!r}: there are {_listed(accepted)}"
-                )
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            # Written so that a NaN is refused.
-            if value is not None and not least <= value < math.inf:
-                raise UsageError(
-                    f"{_option(name)} {getattr(self, name)} is not a number of at least {least}"
-                )
-        for name, most in _MOST.items():
-            if getattr(self, name) > most:
-                raise UsageError(
-                    f"{_option(name)} {getattr(self, name)} is more than {most:,}, the most"
-                )
+        check(self)
         if self.mix > 1:
             raise UsageError(f"--mix {self.mix} is not a share from 0 to 1")
         self._check_sources()
@@ -284,6 +250,7 @@ _DECISIVE = (
     "z_loss",
     "clip",
     "seed",
+    "lanes",
     "compile",
     "validate_tokens",
 )
@@ -292,10 +259,6 @@ _SHAPE = ("size", "width", "heads", "layers", "mlp_width")
 
 def _option(name: str) -> str:
     return flag(TrainOptions, name)
-
-
-def _listed(accepted: tuple[str | None, ...]) -> str:
-    return ", ".join(each for each in accepted if each is not None)
 
 
 @dataclass(frozen=True)
@@ -321,30 +284,38 @@ class M1Options:
     )
 
     def __post_init__(self) -> None:
+        check(self)
         if bool(self.training.tokens) == bool(self.input):
             raise UsageError("give either --tokens DIR or --input GLOB: what is learnt")
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """An evaluation."""
+    """An evaluation.
+
+    Raises:
+      UsageError: a value isn't accepted.
+    """
 
     run: str = option(_RUN, metavar=FOLDER)
     tokens: str = option(_DATASETS, metavar=FOLDER)
     output: str | None = option("file or URL for the results as JSON", None, metavar=FILE)
-    batch_size: int = option("sequences at once", 32, positive=True)
-    length: int | None = option(
-        "tokens of a sequence (default: as in the run)", None, positive=True
-    )
+    batch_size: int = option("sequences at once", 32, least=1)
+    length: int | None = option("tokens of a sequence (default: as in the run)", None, least=1)
     stride: int | None = option(
         "tokens from one sequence to the next; they overlap, and only what is new is predicted"
         " (default: the length)",
         None,
-        positive=True,
+        least=1,
     )
-    workers: int = option("processes that read data; 0: this one", 0, name="loader-workers")
+    workers: int = option(
+        "processes that read data; 0: this one", 0, name="loader-workers", least=0
+    )
     precision: str = option(_PRECISION, "auto", choices=PRECISIONS)
     device: str = option(_DEVICE, "auto", choices=DEVICES)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -357,20 +328,17 @@ class GenerateOptions:
 
     run: str = option(_RUN, metavar=FOLDER)
     prompt: str = option("beginning of the text (default: none)", "", metavar="TEXT")
-    max_tokens: int = option("ids at most, those of the prompt not counted", 200, positive=True)
-    number: int = option("texts", 1, positive=True)
+    max_tokens: int = option("ids at most, those of the prompt not counted", 200, least=1)
+    number: int = option("texts", 1, least=1)
     temperature: float = option(
-        "number that logits are divided by; 0: the most likely id always", 1.0, metavar="T"
+        "number that logits are divided by; 0: the most likely id always", 1.0, metavar="T", least=0
     )
     top_p: float = option("probability of the likely ids that are drawn from", 1.0, metavar="SHARE")
-    seed: int = option("seed of the draws", 0)
+    seed: int = option("seed of the draws", 0, least=0)
     device: str = option(_DEVICE, "auto", choices=DEVICES)
 
     def __post_init__(self) -> None:
+        check(self)
         # Written so that a NaN is refused.
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"--temperature {self.temperature} is not a number of at least 0")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"--top-p {self.top_p} is not a share above 0, up to 1")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed} is not a number of at least 0")

@@ -12,6 +12,7 @@ multiple of their number, each of them reads only its own files.
 
 import bisect
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from corpusmill.corpus.errors import UsageError
 
-_DEFAULT_LANES = 8
+DEFAULT_LANES = 8
 # Of what a batch is made of: what is more is a slip, and doesn't fit in memory.
 _MOST = 1 << 24
 
@@ -37,8 +38,8 @@ class DataOptions:
       length: tokens of a sequence.
       seed: of the shuffling.
       shuffle: False gives the order of the files, in one lane.
-      lanes: streams that batches are taken from in turn; by default 8, or the number of row groups
-        if that is smaller. Each rank holds about 1.5 pools a lane in memory.
+      lanes: streams that batches are taken from in turn, by default 8; in a dataset of fewer row
+        groups, as many as these. Each rank holds about 1.5 pools a lane in memory.
       pool: row groups of a lane whose sequences are shuffled together.
       stride: tokens from one sequence to the next, up to `length`. Each but a row group's first one
         then predicts only its last so many tokens, so that every token is predicted once, with at
@@ -79,7 +80,12 @@ class DataOptions:
 
     def lanes_of(self, row_groups: int) -> int:
         """The number of lanes in a dataset of so many row groups."""
-        return self.lanes or (min(row_groups, _DEFAULT_LANES) if self.shuffle else 1)
+        return min(row_groups, self.lanes or DEFAULT_LANES) if self.shuffle else 1
+
+
+def times_read(lanes: int, readers: int) -> int:
+    """How often a row group is read where so many readers (ranks x workers) share the batches."""
+    return readers // math.gcd(lanes, readers)
 
 
 class PoolKey(NamedTuple):

@@ -1,87 +1,54 @@
 """A run's folder: config.json, tokenizer, metrics, checkpoints.
 
-A run goes on only as what it began as.
+A run goes on only as what it began as. A job that is queued again may begin while its first process
+still writes, perhaps on another machine. Object stores have no locks, so the folder says which
+launch owns it: the last one. Those before look there before they publish anything, and end.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import secrets
+from dataclasses import dataclass
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.datasets import TOKENIZER_FOLDER, IdSource, describe_differences
-from corpusmill.corpus.errors import DataError, UsageError, one_line
-from corpusmill.corpus.training_runs import CONFIG
-from corpusmill.corpus.version import __version__
+from corpusmill.corpus.datasets import TOKENIZER_FOLDER
+from corpusmill.corpus.errors import CorpusmillError, UsageError
+from corpusmill.corpus.training_runs import CONFIG, RunConfig, read_config
 
-FORMAT_VERSION = 1
-
-Json = Any
+LAUNCH = "launch"
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """What a run is.
+class Launch:
+    """One start of a run.
 
     Attributes:
-      options: everything chosen that decides the result.
-      model: the model's configuration.
-      tokenizer: of the tokens that it learns: kind, content hash, vocabulary size, end of document.
-      data: content hashes of the datasets, by what they are for.
-      places: where the datasets were; decides nothing.
+      run: folder or URL of the run.
+      id: random.
     """
 
-    options: dict[str, Json]
-    model: dict[str, Json]
-    tokenizer: IdSource
-    data: dict[str, str | None]
-    places: dict[str, str | None] = field(compare=False)
-    format_version: int = FORMAT_VERSION
-    corpusmill_version: str = field(default=__version__, compare=False)
+    run: str
+    id: str
 
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
-
-    def differences(self, other: "RunConfig") -> list[str]:
-        """One phrase for each thing that decides the result and is another one in `other`."""
-        return describe_differences(self._flat(), other._flat())
-
-    def _flat(self) -> Mapping[str, Json]:
-        data = {f"{name} dataset": value for name, value in self.data.items()}
-        tokenizer = {"tokenizer": self.tokenizer["content_hash"]}
-        return {**self.options, **self.model, **tokenizer, **data}
+    def expect_owner(self) -> None:
+        """Raises CorpusmillError where another launch has taken over the run."""
+        try:
+            owner = storage.read_bytes(storage.join(self.run, LAUNCH))
+        except FileNotFoundError:
+            owner = b""
+        if owner != self.id.encode():
+            raise CorpusmillError(f"another launch has taken over {self.run}, so this one ends")
 
 
-def read_config(run: str) -> RunConfig:
-    """Reads a run's config.json.
-
-    Raises:
-      UsageError: there is none, or its format is another one.
-      DataError: it's damaged.
-    """
-    url = storage.join(run, CONFIG)
-    try:
-        fields = json.loads(storage.read_bytes(url))
-        version = fields["format_version"]
-        if version != FORMAT_VERSION:
-            raise UsageError(
-                f"{url} has format version {version}; this corpusmill reads {FORMAT_VERSION}"
-            )
-        parts = ("options", "model", "tokenizer", "data", "places")
-        config = RunConfig(**{**fields, **{name: dict(fields[name]) for name in parts}})
-        # What is needed of the parts is looked up.
-        config.differences(config)
-    except KeyError as error:
-        raise DataError(f"{url} is damaged: it has no {error}") from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{run} has no {CONFIG}: it's no training run") from error
-    except (RecursionError, TypeError, ValueError) as error:
-        raise DataError(f"{url} is damaged: {one_line(error)}") from error
-    return config
+def take_over(run: str) -> Launch:
+    """Makes a new launch the owner of a run."""
+    launch = Launch(run, secrets.token_hex(8))
+    storage.write_bytes(storage.join(run, LAUNCH), launch.id.encode())
+    return launch
 
 
-def claim(run: str, config: RunConfig) -> None:
-    """Makes a folder the folder of this run; writes its config.json, and the tokenizer's files.
+def claim(run: str, config: RunConfig) -> Launch:
+    """Makes a folder the folder of this run, owned by a new launch.
+
+    Writes its config.json, and the tokenizer's files.
 
     Raises:
       UsageError: the folder holds something else, a run of another configuration (the difference
@@ -103,6 +70,7 @@ def claim(run: str, config: RunConfig) -> None:
         storage.write_bytes(storage.join(run, CONFIG), config.to_json())
         if tokens := config.places.get("tokens"):
             _copy_files(tokens, run, TOKENIZER_FOLDER)
+        return take_over(run)
     except OSError as error:
         raise UsageError(f"cannot write to output {run}: {error}") from error
 

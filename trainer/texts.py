@@ -11,8 +11,8 @@ from corpusmill.corpus import storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers import TextStream, Tokenizer, load_tokenizer
+from corpusmill.corpus.training_runs import RunConfig
 from corpusmill.trainer.batches import start_id
-from corpusmill.trainer.runs import RunConfig
 
 
 class Stream(Protocol):

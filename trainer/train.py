@@ -12,6 +12,7 @@ from torch import Tensor
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.tokens import text_bytes
+from corpusmill.corpus.training_runs import RunConfig
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.batches import IGNORED, Batch, model_vocabulary, start_id
 from corpusmill.trainer.data import Loader, TokenDataset
@@ -22,8 +23,8 @@ from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.objective import precision_name
 from corpusmill.trainer.opening import Trained, open_model
 from corpusmill.trainer.options import TrainOptions
-from corpusmill.trainer.order import DataOptions
-from corpusmill.trainer.runs import RunConfig, claim
+from corpusmill.trainer.order import DataOptions, times_read
+from corpusmill.trainer.runs import Launch, claim
 from corpusmill.trainer.training import Trainer, expect_compiler
 
 # Reading a number from a GPU waits for all the work that is queued there, so it's done rarely.
@@ -45,6 +46,8 @@ def train(options: TrainOptions) -> None:
         config = _config(options, start, loader, validation, processes)
         epoch = loader.dataset.manifest.tokens
         batches = _first_batches(options, validation, processes)
+        if processes.is_first:
+            _warn_of_lanes(options, loader.dataset, processes.ranks)
         parameters = None if start is None else start.model.state_dict()
         carry_out(options, config, processes, loader, epoch, batches, parameters)
 
@@ -85,20 +88,15 @@ def carry_out(
     """
     if options.compile:
         expect_compiler(processes.device)
-    checkpoint = None
-    if processes.is_first:
-        claim(options.output, config)
-        checkpoint = checkpoints.newest_whole(options.output, partial(print, file=sys.stderr))
-    checkpoint = processes.share(checkpoint)
+    launch = claim(options.output, config) if processes.is_first else None
     trainer = Trainer(options, ModelConfig(**config.model), processes, parameters)
-    run = _Run(options, processes, trainer, batches, epoch, validation)
-    if checkpoint is not None:
-        run.restore(checkpoint)
+    run = _Run(options, launch, processes, trainer, batches, epoch, validation)
+    run.restore()
     run.go()
 
 
 def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
-    data = DataOptions(options.batch_size, options.length, options.seed)
+    data = DataOptions(options.batch_size, options.length, options.seed, lanes=options.lanes)
     dataset = TokenDataset(
         options.tokens,
         data,
@@ -109,6 +107,17 @@ def _training_loader(options: TrainOptions, processes: Processes) -> Loader:
         ranks=processes.ranks,
     )
     return Loader(dataset, options.workers)
+
+
+def _warn_of_lanes(options: TrainOptions, dataset: TokenDataset, ranks: int) -> None:
+    readers = ranks * max(1, options.workers)
+    times = times_read(dataset.lanes, readers)
+    if times > 1:
+        print(
+            f"warning: {readers} readers (processes x loader workers) share {dataset.lanes} lanes,"
+            f" so that each row group is read {times} times; a new run with --lanes {readers}, and"
+            " as many row groups, reads it once"
+        )
 
 
 def _start(options: TrainOptions, tokenizer: Mapping[str, Any]) -> Trained | None:
@@ -194,21 +203,31 @@ class _Run:
     def __init__(
         self,
         options: TrainOptions,
+        launch: Launch | None,
         processes: Processes,
         trainer: Trainer,
         batches: Batches,
         epoch: int,
         validation: Iterable[Batch] | None,
     ) -> None:
-        self._options, self._processes, self._trainer = options, processes, trainer
+        """Takes what `carry_out` has got; the first process alone has a launch."""
+        self._options, self._launch = options, launch
+        self._processes, self._trainer = processes, trainer
         self._batches, self._epoch, self._validation = batches, epoch, validation
         self._meter = Meter()
         self._report: Report | None = None
 
-    def restore(self, folder: str) -> None:
-        """Puts everything back to where it was at a checkpoint."""
-        checkpoint = checkpoints.load(folder)
-        with checkpoints.fitting(folder):
+    def restore(self) -> None:
+        """Puts everything back to where it was at the last checkpoint, if there is one."""
+        found = None
+        if self._launch is not None:
+            found = checkpoints.newest_whole(self._launch.run, partial(print, file=sys.stderr))
+        # The first process alone holds a model and an optimizer as a whole.
+        others = self._processes.share(found and found.without_parameters())
+        checkpoint = found or others
+        if checkpoint is None:
+            return
+        with checkpoints.fitting(checkpoints.folder_of(self._options.output, checkpoint.step)):
             self._trainer.restore(checkpoint)
             self._batches.load_state_dict(checkpoint.state["loader"])
             self._meter = Meter(checkpoint.state["tokens"], checkpoint.state["seconds"])
@@ -221,8 +240,8 @@ class _Run:
             return
         self._describe()
         with contextlib.ExitStack() as stack:
-            if self._processes.is_first:
-                report = Report(self._options.output, done, steps, self._meter.tokens)
+            if self._launch is not None:
+                report = Report(self._launch, done, steps, self._meter.tokens)
                 self._report = stack.enter_context(report)
             self._take_steps()
         self._say(
@@ -298,10 +317,10 @@ class _Run:
             "seconds": self._meter.seconds,
         }
         checkpoint = self._trainer.checkpoint(state)
-        if self._report is not None:
+        if self._launch is not None and self._report is not None:
             self._report.publish()
-            checkpoints.save(self._options.output, checkpoint)
-            checkpoints.prune(self._options.output, self._options.keep)
+            checkpoints.save(self._launch, checkpoint)
+            checkpoints.prune(self._launch.run, self._options.keep)
         self._meter.restart()
 
     def _say(self, text: str) -> None:

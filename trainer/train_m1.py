@@ -22,6 +22,7 @@ from corpusmill.compress.datasets.samples import documents_text, sample_text
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError, UsageError
 from corpusmill.corpus.tokenizers import describe_tokenizer, load_tokenizer
+from corpusmill.corpus.training_runs import RunConfig
 from corpusmill.trainer.batches import Batch
 from corpusmill.trainer.byte_runs import ByteRunOptions, ByteRuns
 from corpusmill.trainer.distributed import Processes, joined
@@ -30,7 +31,6 @@ from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective, precision_name
 from corpusmill.trainer.opening import open_model
 from corpusmill.trainer.options import M1Options, TrainOptions
-from corpusmill.trainer.runs import RunConfig
 from corpusmill.trainer.train import carry_out
 
 # More text is left aside: all of it is held in memory, and a small model learns no more from it.

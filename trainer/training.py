@@ -129,19 +129,28 @@ class Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on from a checkpoint of a run with the same configuration."""
-        states: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in checkpoint.optimizer.items():
-            parameter, name = key.rsplit("/", 1)
-            states.setdefault(parameter, {})[name] = tensor
-        optimizer: Any = whole.get_optimizer_state_dict(self._model, self.optimizer)
-        whole.set_state_dict(
-            self._model,
-            self.optimizer,
-            model_state_dict=dict(checkpoint.model),
-            optim_state_dict=optimizer | {"state": states},
-            options=whole.StateDictOptions(full_state_dict=True),
+        """Goes on from a checkpoint of a run with the same configuration.
+
+        Args:
+          checkpoint: the same in all processes, but that the first one's parameters alone are
+            looked at: it sends each tensor to the others.
+        """
+        options = whole.StateDictOptions(
+            full_state_dict=True, broadcast_from_rank0=self._processes.ranks > 1
         )
+        optimizer: Any = {}
+        if self._processes.is_first:
+            states: dict[str, dict[str, Tensor]] = {}
+            for key, tensor in checkpoint.optimizer.items():
+                parameter, name = key.rsplit("/", 1)
+                states.setdefault(parameter, {})[name] = tensor
+            optimizer = whole.get_optimizer_state_dict(self._model, self.optimizer)
+            optimizer |= {"state": states}
+        whole.set_optimizer_state_dict(
+            self._model, self.optimizer, optim_state_dict=optimizer, options=options
+        )
+        # Last: PyTorch has taken an empty step to learn what state the optimizer keeps.
+        whole.set_model_state_dict(self._model, dict(checkpoint.model), options=options)
         torch.set_rng_state(checkpoint.random["cpu"])
         if self._processes.device.type == "cuda" and "cuda" in checkpoint.random:
             torch.cuda.set_rng_state(checkpoint.random["cuda"])

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from benchmarks.convergence.rows import Row
+from corpusmill.corpus.training_runs import read_config
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.data import TokenDataset
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective, predictions
 from corpusmill.trainer.order import DataOptions
-from corpusmill.trainer.runs import read_config
 
 _BATCHES = 32
 _OPTIONS = DataOptions(batch_size=8, length=256, seed=1)

@@ -9,7 +9,7 @@ from cycler import cycler
 
 from benchmarks.convergence.rows import Row
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.trainer.metrics import read_metrics
+from corpusmill.corpus.training_runs import read_metrics
 
 LOOKS = cycler(linestyle=["-", "--"]) * cycler(color=plt.get_cmap("tab10").colors)
 Runs = Mapping[Row, Sequence[pathlib.Path]]

@@ -25,8 +25,8 @@ from corpusmill.compress import ByteStrings, open_model
 from corpusmill.compress.byte_models import TransformerModel
 from corpusmill.compress.byte_models.torch_transformer import TorchTransformer
 from corpusmill.corpus.datasets import read_manifest
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer.data import TokenDataset
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.objective import on_device
 from corpusmill.trainer.order import DataOptions
 

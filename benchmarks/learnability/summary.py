@@ -15,8 +15,7 @@ from benchmarks.learnability.prepare import HELD_OUT, TRAIN, data
 from benchmarks.learnability.rows import Row
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.tokens import read_row_groups, text_bytes
-from corpusmill.trainer.metrics import read_metrics
-from corpusmill.trainer.runs import read_config
+from corpusmill.corpus.training_runs import read_config, read_metrics
 
 EVALUATION = "evaluation.json"
 

@@ -4,6 +4,7 @@ from corpusmill.compress.codebooks.codebook import MAGIC, Codebook
 from corpusmill.compress.codecs.frozen import CodebookCodec
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.outputs import expect_empty
 from corpusmill.corpus.tokenizers import UnsupportedError, tokenizer_files
 
 
@@ -38,10 +39,3 @@ def export_codebook(url: str, output: str) -> str:
     for name, data in files.items():
         storage.write_bytes(storage.join(output, name), data)
     return f"{output}: a tokenizer of {codec.vocab_size:,} ids"
-
-
-def expect_empty(output: str) -> None:
-    """Raises UsageError where a folder isn't new or empty."""
-    names = storage.list_names(output)
-    if names:
-        raise UsageError(f"output {output} holds something ({names[0]}, ...); name a new folder")

@@ -40,13 +40,13 @@ class ExampleOptions:
       UsageError: a piece would be too large, or the seed is negative.
     """
 
-    group: int = option("documents that are joined", 128, positive=True)
-    piece_bytes: int = option("text of an example, before it is compressed", 10_240, positive=True)
+    group: int = option("documents that are joined", 128, least=1)
+    piece_bytes: int = option("text of an example, before it is compressed", 10_240, least=1)
     length: int | None = option(
         "ids of an example; those beyond are dropped (default: none)",
         None,
         name="max-ids",
-        positive=True,
+        least=1,
     )
     seed: int = option("seed of the shuffling", 0)
 

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpusmill.commands import cli
 from corpusmill.corpus import storage
-from corpusmill.trainer.metrics import read_metrics
+from corpusmill.corpus.training_runs import read_metrics
+from corpusmill.trainer import checkpoints
 from tests.cloud.conftest import steps
 from tests.cloud.faults import UPLOAD, Fault, proxy
 from tests.cloud.servers import Place
@@ -45,8 +46,12 @@ def test_datasets_are_those_of_a_local_run(dataset, made, store, job, tmp_path):
 
 
 def test_codebook_and_model_are_those_of_a_local_run(made, job):
-    for name in ("codebook", "run/checkpoints/step-00000006/model.safetensors"):
-        assert storage.read_bytes(made / name) == (job / name).read_bytes()
+    assert storage.read_bytes(made / "codebook") == (job / "codebook").read_bytes()
+    there, here = (
+        storage.read_bytes(checkpoints.model_url(checkpoints.folder_of(str(place / "run"), 6)))
+        for place in (made, job)
+    )
+    assert there == here
 
 
 def test_the_log_of_a_training_run_is_whole(made, store, job, tmp_path):

@@ -16,8 +16,9 @@ import torch
 
 from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.trainer import checkpoints
-from corpusmill.trainer.metrics import read_metrics
+from corpusmill.corpus.training_runs import read_metrics
+from corpusmill.trainer import checkpoints, tensor_files
+from corpusmill.trainer.opening import open_model
 from tests.trainer.samples import random_files, write_targets, write_tokens
 
 SECONDS_TO_WAIT = 120
@@ -48,8 +49,8 @@ def compact(data):
     return ["--objective", "compact", "--targets", data / "targets", "--mix", 0.7]
 
 
-def start(arguments, launcher=()):
-    command = [sys.executable, *map(str, launcher), "-m", "corpusmill.commands.cli", *arguments]
+def start(arguments, launcher=(), module="corpusmill.commands.cli"):
+    command = [sys.executable, *map(str, launcher), "-m", module, *arguments]
     return subprocess.Popen(
         command,
         start_new_session=True,
@@ -74,8 +75,8 @@ def run(arguments):
     return printed.getvalue()
 
 
-def run_in_two(arguments):
-    process = start(arguments, TORCHRUN)
+def run_in_two(arguments, *module):
+    process = start(arguments, TORCHRUN, *module)
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 0, output
 
@@ -105,7 +106,7 @@ def curves(run):
 
 def last_tensors(run):
     folder = Path(checkpoints.complete(str(run))[-1])
-    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    return {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")}
 
 
 @pytest.mark.slow
@@ -138,7 +139,8 @@ def test_two_processes_learn_what_one_learns(parallel, optimizer, data, tmp_path
     together = [*options, "--accumulate", 2, "--parallel", parallel]
     run(train(data, one, *alone, "--steps", 8))
     run_in_two(train(data, two, *together, "--steps", 5))
-    run_in_two(train(data, two, *together, "--steps", 7))
+    only_first_reads = "tests.integration.only_first_reads"
+    run_in_two(train(data, two, *together, "--steps", 7), only_first_reads)
     run(train(data, two, *alone, "--steps", 8))
     assert curves(two) == pytest.approx(curves(one), rel=1e-4)
     ours, theirs = ([*without_times(each)][-1] for each in (one, two))
@@ -163,17 +165,54 @@ def test_a_run_whose_newest_checkpoint_was_lost_goes_on_from_the_one_before(data
     assert without_times(cut) == without_times(whole)
     assert last_tensors(cut) == last_tensors(whole)
     # A tensor of another name is no way to go on.
-    record = cut / "checkpoints" / "step-00000006"
-    tensors = safetensors.torch.load_file(record / "model.safetensors")
+    folder = checkpoints.folder_of(str(cut), 6)
+    model, record = Path(checkpoints.model_url(folder)), Path(folder, "checkpoint.json")
+    tensors = safetensors.torch.load_file(model)
     name = next(iter(tensors))
     tensors[name.replace("e", "x")] = tensors.pop(name)
-    safetensors.torch.save_file(tensors, record / "model.safetensors")
-    written = json.loads((record / "checkpoint.json").read_text())
-    written["sizes"]["model"] = (record / "model.safetensors").stat().st_size
-    (record / "checkpoint.json").write_text(json.dumps(written))
+    safetensors.torch.save_file(tensors, model)
+    written = json.loads(record.read_text())
+    written["sizes"]["model"] = model.stat().st_size
+    record.write_text(json.dumps(written))
     assert cli.main(train(data, cut, *options)) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "step-00000006 is no checkpoint of this model" in line
+
+
+def test_a_run_that_goes_on_reads_its_checkpoint_once(data, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    run(train(data, output, "--steps", 1))
+    urls = []
+
+    def load_tensors(url):
+        urls.append(url)
+        return tensor_files.load_tensors(url)
+
+    monkeypatch.setattr(checkpoints, "load_tensors", load_tensors)
+    assert "going on after step 1" in run(train(data, output, "--steps", 2))
+    assert len(urls) == len(set(urls)) == 3
+
+
+def test_the_later_of_two_launches_wins(data, tmp_path, monkeypatch, capsys):
+    """The second one begins while the first one learns, and goes on from its checkpoint."""
+    output = tmp_path / "run"
+    options = ["--steps", 4, "--checkpoint-every", 1]
+    save, saved = checkpoints.save, []
+
+    def save_and_launch_again(launch, checkpoint):
+        saved.append(save(launch, checkpoint))
+        if len(saved) == 2:
+            assert cli.main(train(data, output, *options)) == 0
+        return saved[-1]
+
+    monkeypatch.setattr(checkpoints, "save", save_and_launch_again)
+    assert cli.main(train(data, output, *options)) == 1
+    printed, errors = capsys.readouterr()
+    assert "going on after step 2" in printed
+    last = errors.splitlines()[-1]
+    assert last == f"corpusmill: error: another launch has taken over {output}, so this one ends"
+    assert [line["step"] for line in read_metrics(str(output)) if "loss" in line] == [1, 2, 3, 4]
+    assert open_model(str(output)).checkpoint == checkpoints.folder_of(str(output), 4)
 
 
 def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
@@ -183,6 +222,7 @@ def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
     for options, difference in {
         ("--learning-rate", "0.5"): "learning_rate: 0.001 there, 0.5 now",
         ("--batch-size", "3"): "batch_size: 2 there, 3 now",
+        ("--lanes", "4"): "lanes: 8 there, 4 now",
         ("--accumulate", "2"): "micro_batches_per_step: 1 there, 2 now",
         ("--tokens", data / "held"): "tokens dataset: ",
         ("--precision", "bfloat16"): 'precision: "float32" there, "bfloat16" now',
@@ -200,7 +240,9 @@ def test_other_options_are_refused_with_the_difference(data, tmp_path, capsys):
     ("options", "message"),
     [
         (["--learning-rat", "1"], "unknown option --learning-rat; did you mean --learning-rate?"),
-        (["--steps", "0"], "--steps 0 is not a number of at least 1"),
+        (["--steps", "0"], "--steps: '0' is not a whole number above 0"),
+        (["--loader-workers", "-1"], "--loader-workers -1 is not a number of at least 0"),
+        (["--length", "16777217"], "--length 16777217 is more than 16,777,216, the most"),
         (["--mix", "nan"], "--mix nan is not a number of at least 0"),
         (["--mix", "1.5"], "--mix 1.5 is not a share from 0 to 1"),
         (["--objective", "compact"], "--objective compact needs --targets"),
@@ -254,6 +296,16 @@ def test_a_run_at_a_url(data):
     assert cli.main(train(data, url, *options, "--steps", 6)) == 0
     assert [line["step"] for line in read_metrics(url)] == [1, 2, 3, 4, 4, 5, 6, 6]
     assert [folder.rsplit("/", 1)[1] for folder in checkpoints.complete(url)] == ["step-00000006"]
+
+
+def test_row_groups_that_are_read_several_times_are_warned_of(data, tmp_path):
+    """There are three of them, so that eight lanes become three."""
+    warning = (
+        "2 readers (processes x loader workers) share 3 lanes, so that each row group is read 2"
+    )
+    options = ["--steps", 1, "--loader-workers", 2]
+    assert warning in run(train(data, tmp_path / "three", *options))
+    assert "lanes" not in run(train(data, tmp_path / "two", *options, "--lanes", 2))
 
 
 def test_config_says_what_was_trained(data, tmp_path):

@@ -7,10 +7,10 @@ import torch
 
 from corpusmill.commands import cli
 from corpusmill.corpus.errors import DatasetError, UsageError
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.trainer.batches import IGNORED
 from corpusmill.trainer.data import Loader, TokenDataset
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.order import DataOptions
 from tests.integration.samples import documents_of, random_texts, run, write_jsonl
 from tests.oracle import count_contexts

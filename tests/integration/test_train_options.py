@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 
 from corpusmill.commands import cli
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer import checkpoints
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.opening import open_model
 from tests.trainer.samples import END, TOKENIZER, random_files, write_targets, write_tokens
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.corpus.datasets import read_manifest
-from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.training_runs import RunConfig, read_metrics
 from corpusmill.ngram_agg import count_ngrams
 from corpusmill.report import charts, curves, numbers, page
 from corpusmill.report.names import short_names
@@ -72,8 +73,14 @@ def targets(job):
 def write_run(folder, *, steps=40, floor=3.0, tokenizer="a" * 64, **options):
     """A folder as `train` leaves it; validation every 10 steps."""
     folder.mkdir()
-    config = {"options": {"model": "3m", **options}, "tokenizer": {"content_hash": tokenizer}}
-    (folder / "config.json").write_text(json.dumps(config))
+    config = RunConfig(
+        options={"model": "3m", **options},
+        model={},
+        tokenizer={"content_hash": tokenizer},
+        data={},
+        places={},
+    )
+    (folder / "config.json").write_bytes(config.to_json())
     lines = []
     for step in range(1, steps + 1):
         loss = floor + 6 / step
@@ -281,7 +288,6 @@ def test_runs_that_have_just_begun_or_were_killed(tmp_path):
     killed = write_run(tmp_path / "killed", steps=5)
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
-    (killed / "config.json").unlink()
     run = curves.read_run(str(killed))
     assert run.training["step"].tolist() == [1, 2, 3, 4, 5]
     found = report(tmp_path, new, killed)
@@ -390,13 +396,35 @@ def test_damaged_files_are_named(job, targets, tmp_path, kind, capsys):
 
 
 @pytest.mark.parametrize(
-    "line", ["no JSON", "[" * 100_000, "[1, 2]", '{"step": "many"}', '{"loss": null}']
+    "line",
+    [
+        "no JSON",
+        "[" * 100_000,
+        "[1, 2]",
+        '{"step": "many"}',
+        '{"loss": 1}',
+        '{"step": 1, "loss": []}',
+    ],
 )
 def test_damaged_metrics_are_named(tmp_path, line):
     run = write_run(tmp_path / "run", steps=2)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl is damaged in line 3"):
+    # As the last one it may be what a crash left, for a report as for a run that goes on.
+    assert curves.read_run(str(run)).training["step"].tolist() == [1, 2]
+    assert [each["step"] for each in read_metrics(str(run))] == [1, 2]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3}\n')
+    with pytest.raises(
+        DataError, match=r"metrics\.jsonl is damaged in line 3: .*; remove that line"
+    ):
+        curves.read_run(str(run))
+
+
+def test_a_run_without_its_configuration_is_none(tmp_path):
+    run = write_run(tmp_path / "run", steps=1)
+    (run / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"run has no config\.json: it's no training run"):
         curves.read_run(str(run))
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from corpusmill.corpus import storage
-from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.errors import CorpusmillError, DataError, UsageError
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.checkpoints import Checkpoint
+from corpusmill.trainer.runs import Launch, take_over
+from corpusmill.trainer.tensor_files import save_tensors
 
 
 def checkpoint(step=3):
@@ -24,6 +26,10 @@ def checkpoint(step=3):
         random={"cpu": torch.get_rng_state()},
         state={"loader": {"batch": 12}, "tokens": 1 << 40, "names": ["é"]},
     )
+
+
+def save(run, saved):
+    return checkpoints.save(take_over(run), saved)
 
 
 def assert_same(one, other):
@@ -46,7 +52,7 @@ def run(request, tmp_path):
 
 
 def test_round_trip(run):
-    folder = checkpoints.save(run, checkpoint())
+    folder = save(run, checkpoint())
     assert folder.endswith("/checkpoints/step-00000003")
     assert_same(checkpoints.load(folder), checkpoint())
     assert checkpoints.load_model(folder).keys() == checkpoint().model.keys()
@@ -54,18 +60,18 @@ def test_round_trip(run):
 
 def test_only_complete_checkpoints_count(run):
     assert checkpoints.complete(run) == []
-    folders = [checkpoints.save(run, checkpoint(step)) for step in (2, 10, 100_000_000)]
+    folders = [save(run, checkpoint(step)) for step in (2, 10, 100_000_000)]
     assert checkpoints.complete(run) == folders
     storage.remove_tree(storage.join(folders[1], checkpoints.RECORD))
     assert checkpoints.complete(run) == [folders[0], folders[2]]
     # What a killed run left is replaced, not mixed with what comes.
     storage.write_bytes(storage.join(folders[1], ".model.tmp"), b"half")
-    assert_same(checkpoints.load(checkpoints.save(run, checkpoint(10))), checkpoint(10))
+    assert_same(checkpoints.load(save(run, checkpoint(10))), checkpoint(10))
     assert ".model.tmp" not in storage.list_names(folders[1])
 
 
 def test_the_last_ones_are_kept(run):
-    folders = [checkpoints.save(run, checkpoint(step)) for step in range(1, 6)]
+    folders = [save(run, checkpoint(step)) for step in range(1, 6)]
     storage.remove_tree(storage.join(folders[3], checkpoints.RECORD))
     checkpoints.prune(run, 2)
     assert checkpoints.complete(run) == [folders[2], folders[4]]
@@ -76,13 +82,13 @@ def test_the_last_ones_are_kept(run):
 def test_other_folders_are_let_be(run):
     other = storage.join(run, checkpoints.FOLDER, "step-00000001-copy", "note")
     storage.write_bytes(other, b"mine")
-    checkpoints.save(run, checkpoint())
+    save(run, checkpoint())
     checkpoints.prune(run, 1)
     assert storage.exists(other)
 
 
 def test_find_takes_runs_and_checkpoints(run):
-    folders = [checkpoints.save(run, checkpoint(step)) for step in (1, 2)]
+    folders = [save(run, checkpoint(step)) for step in (1, 2)]
     assert checkpoints.find(run) == (run, folders[1])
     assert checkpoints.find(run + "/") == (run, folders[1])
     found, folder = checkpoints.find(folders[0])
@@ -123,21 +129,21 @@ def other_step(path):
     ],
 )
 def test_damage_is_named(tmp_path, name, damage):
-    folder = checkpoints.save(str(tmp_path), checkpoint())
-    damage(Path(folder, name))
+    folder = save(str(tmp_path), checkpoint())
+    damage(next(Path(folder).rglob(name)))
     with pytest.raises(DataError, match=f"{name} is (damaged|missing)"):
         checkpoints.load(folder)
 
 
 def test_a_damaged_newest_checkpoint_does_not_block_a_whole_one(run):
-    first, second, third = (checkpoints.save(run, checkpoint(step)) for step in (1, 2, 3))
+    first, second, third = (save(run, checkpoint(step)) for step in (1, 2, 3))
     storage.write_bytes(storage.join(third, checkpoints.RECORD), b"")
-    storage.write_bytes(storage.join(second, "model.safetensors"), b"")
+    storage.write_bytes(emptied := checkpoints.model_url(second), b"")
     told = []
-    assert checkpoints.newest_whole(run, told.append) == first
+    assert_same(checkpoints.newest_whole(run, told.append), checkpoint(1))
     assert [message.split(" ")[0] for message in told] == [
         storage.join(third, checkpoints.RECORD),
-        storage.join(second, "model.safetensors"),
+        emptied,
     ]
     # What is newer doesn't come back when the run has gone on.
     assert checkpoints.complete(run) == [first]
@@ -148,10 +154,61 @@ def test_a_damaged_newest_checkpoint_does_not_block_a_whole_one(run):
 
 
 @pytest.mark.parametrize(
-    "record", [b"[]", b"{}", b'{"step": 1, "sizes": 3, "state": {}}', b"\0" * 9]
+    "record", [b"[]", b"{}", b'{"step": 1, "launch": "a", "sizes": 3, "state": {}}', b"\0" * 9]
 )
 def test_a_damaged_record_is_one_line(run, record):
-    folder = checkpoints.save(run, checkpoint())
+    folder = save(run, checkpoint())
     storage.write_bytes(storage.join(folder, checkpoints.RECORD), record)
     with pytest.raises(DataError, match=r"checkpoint.json is damaged: .+$"):
+        checkpoints.load(folder)
+
+
+@pytest.fixture
+def interleaved(monkeypatch):
+    """Has something else happen before the second file of the next checkpoint is written."""
+
+    def before_second_file(happen):
+        urls = []
+
+        def save_and_happen(url, tensors):
+            urls.append(url)
+            if len(urls) == 2:
+                happen()
+            save_tensors(url, tensors)
+
+        monkeypatch.setattr(checkpoints, "save_tensors", save_and_happen)
+
+    return before_second_file
+
+
+def launched(step, value):
+    """Checkpoints of one step, of the same sizes, by the number that their tensors hold."""
+    tensors = {"weight": torch.full((3,), value)}
+    return Checkpoint(step, tensors, tensors, tensors, {"loader": value})
+
+
+def test_a_launch_ends_where_another_has_taken_over(run, interleaved):
+    first = take_over(run)
+    later = []
+    interleaved(lambda: later.append(save(run, launched(1, 2.0))))
+    with pytest.raises(
+        CorpusmillError, match=f"^another launch has taken over {run}, so "
+    ) as caught:
+        checkpoints.save(first, launched(1, 1.0))
+    assert "\n" not in str(caught.value)
+    assert checkpoints.complete(run) == later
+    assert_same(checkpoints.load(later[0]), launched(1, 2.0))
+    # From then on it touches nothing.
+    with pytest.raises(CorpusmillError, match="another launch"):
+        checkpoints.save(first, launched(1, 1.0))
+    assert_same(checkpoints.load(later[0]), launched(1, 2.0))
+
+
+def test_a_mix_of_two_launches_is_no_checkpoint(run, interleaved, monkeypatch):
+    """The first one looked who owns the run just before it was taken over."""
+    first, second = take_over(run), take_over(run)
+    monkeypatch.setattr(Launch, "expect_owner", lambda self: None)
+    interleaved(lambda: checkpoints.save(second, launched(1, 2.0)))
+    folder = checkpoints.save(first, launched(1, 1.0))
+    with pytest.raises(DataError, match=r"model\.safetensors is missing"):
         checkpoints.load(folder)

@@ -17,7 +17,7 @@ from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError, DatasetError, UsageError
 from corpusmill.trainer.batches import IGNORED
 from corpusmill.trainer.data import Loader, TokenDataset
-from corpusmill.trainer.order import DataOptions
+from corpusmill.trainer.order import DataOptions, times_read
 from tests.integration.samples import documents_of
 from tests.trainer import samples
 
@@ -270,6 +270,18 @@ def test_readers_keep_to_their_lanes(folder):
         for reader in range(6)
     ]
     assert lanes_of == [{0}, {1}, {2}, {3}, {4}, {5}]
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 4, 6, 8, 12])
+def test_how_often_a_row_group_is_read(tmp_path, readers):
+    files = [[[samples.row([1] * 31 + [samples.END])] for _ in range(6)] for _ in range(4)]
+    folder = samples.write_tokens(tmp_path / "tokens", files)
+    dataset = TokenDataset(folder, DataOptions(batch_size=1, length=8, lanes=4), epochs=1)
+    read = collections.Counter()
+    for reader in range(readers):
+        pieces = itertools.chain(*dataset._pieces(reader, readers))
+        read.update({int(group) for piece in pieces for group in piece.groups})
+    assert read == dict.fromkeys(range(24), times_read(dataset.lanes, readers))
 
 
 def test_lanes_of_equal_row_groups_are_equally_long(tmp_path):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from corpusmill.commands import cli
+from corpusmill.corpus.training_runs import read_metrics
 from corpusmill.trainer import checkpoints
 from corpusmill.trainer.distributed import Processes
 from corpusmill.trainer.evaluate import Evaluation, evaluate, evaluation_loader, results, summary
-from corpusmill.trainer.metrics import read_metrics
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.models import Transformer
 from corpusmill.trainer.objective import Objective
@@ -225,7 +225,7 @@ def test_a_damaged_run_is_named(data, run, tmp_path, capsys):
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.is_file():
             copy.write_bytes(file.read_bytes())
-    damaged = Path(checkpoints.complete(str(tmp_path))[-1], "model.safetensors")
+    damaged = Path(checkpoints.model_url(checkpoints.complete(str(tmp_path))[-1]))
     damaged.write_bytes(damaged.read_bytes()[:1000])
     assert cli.main(arguments) == 1
     assert "model.safetensors is damaged" in capsys.readouterr().err
@@ -235,3 +235,23 @@ def test_a_damaged_run_is_named(data, run, tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(config | {"format_version": 2}))
     assert cli.main(arguments) == 2
     assert "has format version 2" in capsys.readouterr().err
+
+
+def test_a_folder_as_output_is_refused_before_any_work(data, tmp_path, capsys):
+    """An empty one, too."""
+    inputs = ["--run", "nowhere", "--tokens", str(data / "held")]
+    assert cli.main(["evaluate", *inputs, "--output", str(tmp_path)]) == 2
+    assert f"--output {tmp_path} is a folder; name a file in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loader-workers", "-1"], "--loader-workers -1 is not a number of at least 0"),
+        (["--batch-size", "0"], "--batch-size: '0' is not a whole number above 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message, data, run, capsys):
+    arguments = ["evaluate", "--run", str(run), "--tokens", str(data / "held"), *options]
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err

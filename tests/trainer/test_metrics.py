@@ -9,7 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import CorpusmillError
-from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, TrainingProgress, read_metrics
+from corpusmill.corpus.training_runs import read_metrics
+from corpusmill.trainer.metrics import Meter, MetricsLog, Outcome, TrainingProgress
+from corpusmill.trainer.runs import take_over
 
 
 def outcome(loss=2.0, norm=1.0, predictions=10):
@@ -26,7 +28,7 @@ def run(request, tmp_path):
 
 
 def log_steps(run, first, last):
-    log = MetricsLog(run, first - 1)
+    log = MetricsLog(take_over(run), first - 1)
     for step in range(first, last + 1):
         log.write({"step": step, "loss": step / 2})
     log.close()
@@ -48,11 +50,24 @@ def test_half_a_line_is_no_line(run):
 
 
 def test_published_lines_are_there(run):
-    log = MetricsLog(run, 0)
+    log = MetricsLog(take_over(run), 0)
     log.write({"step": 1, "loss": 0.5})
     log.publish()
     assert storage.read_bytes(storage.join(run, "metrics.jsonl")) == b'{"step": 1, "loss": 0.5}\n'
     log.close()
+
+
+def test_metrics_of_a_launch_do_not_get_into_those_of_the_next(run):
+    first = take_over(run)
+    log = MetricsLog(first, 0)
+    log.write({"step": 1, "loss": 0.5})
+    log.publish()
+    log_steps(run, 2, 3)
+    log.write({"step": 2, "loss": 9.0})
+    for publish in (log.publish, log.close, lambda: MetricsLog(first, 0)):
+        with pytest.raises(CorpusmillError, match=f"another launch has taken over {run}"):
+            publish()
+    assert [line["loss"] for line in read_metrics(run)] == [0.5, 1.0, 1.5]
 
 
 def test_events_say_the_same(tmp_path):

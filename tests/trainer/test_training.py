@@ -15,6 +15,7 @@ from corpusmill.trainer.distributed import Processes
 from corpusmill.trainer.model_config import ModelConfig
 from corpusmill.trainer.objective import matrix_type
 from corpusmill.trainer.options import TrainOptions
+from corpusmill.trainer.runs import take_over
 from corpusmill.trainer.training import Trainer
 from tests.trainer.samples import VOCABULARY
 
@@ -138,7 +139,7 @@ def test_after_a_checkpoint_everything_is_as_before(optimizer, tmp_path):
     first = trainer(**chosen)
     for seed in range(3):
         first.take_step([batch(seed)])
-    folder = checkpoints.save(str(tmp_path), first.checkpoint({"note": 1}))
+    folder = checkpoints.save(take_over(str(tmp_path)), first.checkpoint({"note": 1}))
     drawn = torch.rand(3)
     later = [first.take_step([batch(seed)]) for seed in range(3, 6)]
     second = trainer(**chosen, seed=9)
@@ -203,6 +204,8 @@ def test_the_mix_of_each_step():
         ({"learning_rate": -1.0}, "--learning-rate -1.0 is not a number of at least 0"),
         ({"z_loss": math.nan}, "--z-loss nan is not"),
         ({"clip": math.inf}, "--clip inf is not"),
+        ({"lanes": 0}, "--lanes 0 is not a number of at least 1"),
+        ({"accumulate": 1 << 25}, "--accumulate 33554432 is more than 16,777,216, the most"),
         ({"mix": 1.01}, "--mix 1.01 is not a share from 0 to 1"),
         ({"optimizer": "adam"}, "--optimizer 'adam': there are adamw, adafactor"),
         ({"workers": -1}, "--loader-workers -1 is not a number of at least 0"),

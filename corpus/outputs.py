@@ -1,4 +1,4 @@
-"""Outputs of commands that are one file, replaced by the next run."""
+"""Outputs of commands: a file, which the next run replaces, or a new folder."""
 
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import UsageError
@@ -17,3 +17,10 @@ def write_output_file(url: str, data: bytes) -> None:
     except OSError as error:
         raise UsageError(f"cannot write to --output {url}: {error}") from error
     print(f"wrote {url}")
+
+
+def expect_empty(output: str) -> None:
+    """Raises UsageError where a folder isn't new or empty."""
+    names = storage.list_names(output)
+    if names:
+        raise UsageError(f"output {output} holds something ({names[0]}, ...); name a new folder")
