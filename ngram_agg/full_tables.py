@@ -235,7 +235,7 @@ def backward_run(part: CountsRun, orders: Iterable[int], min_count: int) -> Coun
     """The (context backwards, next token) n-grams of contexts of some orders.
 
     Args:
-      part: counts of all n-grams between two cuts, so that only the first and the last context
+      part: counts of all n-grams between two of them, so that only the first and the last context
         of an order can have n-grams elsewhere too.
       orders: lengths of contexts.
       min_count: contexts seen fewer times are left out, unless they can have n-grams elsewhere.

@@ -46,6 +46,8 @@ from corpusmill.pipelines.counts_merging import (
 from corpusmill.pipelines.launching.local_workers import Workers, grouped
 
 _ONE_TABLE = "table-one"
+# As many as a part of counts has by default.
+_STRETCH_NGRAMS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +103,31 @@ def _all_contexts(tables: TargetTables) -> Iterator[NextTokens]:
     return read_contexts(tables.counts_urls, tables.packing, options.orders, options.min_count)
 
 
-def spill_backward(number: int, tables: TargetTables) -> str:
-    """Turns a part of the counts round, unless an earlier run has done it; returns its URL."""
-    url = tables.writer.scratch("backward", f"{number:05d}{SPILLED}")
-    if not storage.exists(url):
-        blocks = list(read_counts(tables.counts_urls[number], tables.packing))
-        part = joined_runs([empty_run(tables.packing), *blocks])
-        backward = backward_run(part, tables.options.orders, tables.options.min_count)
-        with storage.publish(url) as path:
-            spill_runs(path, tables.packing, [backward])
-    return url
+def spill_backward(number: int, tables: TargetTables) -> list[str]:
+    """Turns a part of the counts round; returns URLs of the runs that this makes.
+
+    Each is made unless an earlier attempt has done it, of so many n-grams that the memory that it
+    takes, about 230 bytes each, is the same for parts of any size.
+    """
+    urls = []
+    for stretch, ngrams in enumerate(_stretches(tables.counts_urls[number], tables.packing)):
+        url = tables.writer.scratch("backward", f"{number:05d}-{stretch:05d}{SPILLED}")
+        if not storage.exists(url):
+            backward = backward_run(ngrams, tables.options.orders, tables.options.min_count)
+            with storage.publish(url) as path:
+                spill_runs(path, tables.packing, [backward])
+        urls.append(url)
+    return urls
+
+
+def _stretches(url: str, packing: Packing) -> Iterator[CountsRun]:
+    held = [empty_run(packing)]
+    for block in read_counts(url, packing):
+        held.append(block)
+        if sum(map(len, held)) >= _STRETCH_NGRAMS:
+            yield joined_runs(held)
+            held = [empty_run(packing)]
+    yield joined_runs(held)
 
 
 def contexts_across(cut: Cut, packing: Packing) -> Iterator[Cut]:
@@ -216,7 +233,8 @@ def find_sources(
 
     See `make_table`.
     """
-    runs = workers.map(spill_backward, range(len(tables.counts_urls)), tables)
+    spilled = workers.map(spill_backward, range(len(tables.counts_urls)), tables)
+    runs = list(chain.from_iterable(spilled))
     cuts = find_cuts(runs, tables.parts, workers)
     pieces = grouped(chain.from_iterable(workers.map(split_pieces, runs, tables, cuts)))
     divided = ((context, merge_runs(each)) for context, each in pieces.items())

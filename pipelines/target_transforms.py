@@ -57,7 +57,7 @@ class FindSources(beam.PTransform):
         runs = (
             pipeline
             | "CountsFiles" >> SpreadOut(range(len(tables.counts_urls)))
-            | "Backward" >> beam.Map(spill_backward, tables)
+            | "Backward" >> beam.FlatMap(spill_backward, tables)
         )
         found = runs | "FindCuts" >> FindCuts(tables.parts)
         cuts = beam.pvalue.AsSingleton(found)

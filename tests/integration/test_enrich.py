@@ -18,11 +18,12 @@ import torch
 from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.ngram_agg import counts_files, full_tables
 from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.positions import hash_strings
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets_files import TargetsReader
-from corpusmill.pipelines import target_joins
+from corpusmill.pipelines import target_joins, target_tables
 from corpusmill.trainer.data import Loader, TokenDataset
 from corpusmill.trainer.order import DataOptions
 from tests.integration.samples import (
@@ -128,6 +129,26 @@ def test_one_table_and_many_give_the_same_bytes(options, job, tmp_path):
     counters = read_manifest(str(many)).counters
     assert counters["spilled_bytes"] > 0
     assert "spilled_bytes" not in read_manifest(str(one)).counters
+
+
+def test_large_parts_of_counts_are_turned_round_bit_by_bit(job, whole, tmp_path, monkeypatch):
+    turned = []
+
+    def read_counts(url, packing):
+        for block in counts_files.read_counts(url, packing):
+            for first in range(0, len(block), 400):
+                yield block[first : first + 400]
+
+    def backward_run(ngrams, *arguments):
+        turned.append(len(ngrams))
+        return full_tables.backward_run(ngrams, *arguments)
+
+    monkeypatch.setattr(target_tables, "read_counts", read_counts)
+    monkeypatch.setattr(target_tables, "backward_run", backward_run)
+    monkeypatch.setattr(target_tables, "_STRETCH_NGRAMS", 1000)
+    assert_same_data(run_enrich(job, tmp_path / "out", *MANY), whole)
+    assert max(turned) < 1400
+    assert len(turned) > len(read_manifest(str(job / "counts")).data_files)
 
 
 @pytest.mark.slow
