@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokenizers.tokenizer import text_buffers
 
 Bytes = npt.NDArray[np.uint8]
@@ -40,8 +41,8 @@ class ByteStrings:
           DataError: something else is among them, or a text that has no UTF-8.
         """
         found = [each if isinstance(each, bytes) else _bytes_of(each) for each in strings]
-        lengths = np.array([0, *map(len, found)], np.int64)
-        return cls(np.frombuffer(b"".join(found), np.uint8), np.cumsum(lengths))
+        lengths = np.array([len(each) for each in found], np.int64)
+        return cls(np.frombuffer(b"".join(found), np.uint8), offsets_of(lengths))
 
     @classmethod
     def of_array(cls, texts: pa.LargeStringArray) -> "ByteStrings":
@@ -53,8 +54,8 @@ class ByteStrings:
     def join(cls, batches: Sequence["ByteStrings"]) -> "ByteStrings":
         """The strings of several batches, one batch after the other."""
         data = [each.data[each.offsets[0] : each.offsets[-1]] for each in batches]
-        lengths = np.concatenate([[0], *(each.lengths() for each in batches)])
-        return cls(np.concatenate(data), np.cumsum(lengths, dtype=np.int64))
+        lengths = np.concatenate([each.lengths() for each in batches])
+        return cls(np.concatenate(data), offsets_of(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -72,7 +73,7 @@ class ByteStrings:
     def take(self, indices: Offsets) -> "ByteStrings":
         """The strings at these places, in this order."""
         lengths = self.lengths()[indices]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        offsets = offsets_of(lengths)
         moved = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths)
         return ByteStrings(self.data[moved + np.arange(offsets[-1])], offsets)
 

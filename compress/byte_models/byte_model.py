@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled
 
 Frequencies = npt.NDArray[np.uint32]
@@ -113,7 +114,7 @@ class PrefixState:
     def frequencies(self) -> Frequencies:
         width = self._last.shape[1]
         is_read = np.arange(width) >= width - self._lengths[:, None]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lengths)])
+        offsets = offsets_of(self._lengths)
         return self._model.frequencies(ByteStrings(self._last[is_read], offsets))
 
     def read(self, texts: Offsets, following: Bytes) -> None:

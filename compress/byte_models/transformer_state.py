@@ -15,6 +15,7 @@ import numpy.typing as npt
 from corpusmill.compress import tally
 from corpusmill.compress.byte_models.byte_model import Frequencies
 from corpusmill.compress.byte_strings import Bytes, Offsets
+from corpusmill.corpus.ragged import places
 
 # The token that stands before every prefix.
 START = 256
@@ -230,8 +231,7 @@ class TransformerState:
         """Copies the keys and values before the last byte that only the table has."""
         counts = self._seen[texts] - self._held[texts]
         rows = np.repeat(texts, counts)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        positions = self._held[rows] + places
+        positions = self._held[rows] + places(counts)
         if len(rows):
             copied = self._table.cache[:, :, self._path[rows, positions]]
             self._cache[:, :, self._slots(rows, positions)] = copied

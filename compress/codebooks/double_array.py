@@ -19,6 +19,7 @@ import numpy as np
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.codebooks.trie import NO_PARENT, Trie, Words
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled
 
 # Of the empty string, so that the slots of no string's are those below.
@@ -90,7 +91,7 @@ def _children(trie: Trie) -> tuple[Words, Offsets]:
     children = np.flatnonzero(is_inner).astype(np.int32)
     children = children[np.argsort(trie.parents[is_inner], kind="stable")]
     sizes = np.bincount(trie.parents[is_inner], minlength=len(trie))
-    return children, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return children, offsets_of(sizes)
 
 
 @compiled

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from corpusmill.compress.byte_strings import Bytes, ByteStrings, Offsets, read_only
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled
 
 Words = npt.NDArray[Any]
@@ -59,7 +60,7 @@ class Trie:
                 f"the strings take {lengths.sum():,} bytes, more than 4 GiB: the byte model is too"
                 " sure of some bytes for so long windows; use shorter ones"
             )
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        offsets = offsets_of(lengths)
         data = np.empty(offsets[-1], np.uint8)
         _spell(self.parents, self.bytes, offsets, data)
         nodes = ByteStrings(data, offsets)

@@ -17,6 +17,7 @@ from corpusmill.compress.codebooks.codebook import Codebook
 from corpusmill.compress.codebooks.double_array import ROOT_BASE, base_of
 from corpusmill.compress.codebooks.trie import Trie, Words
 from corpusmill.compress.codebooks.word_starts import character_starts, word_starts
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.ngram_agg.compiled import compiled
 
 # Bytes of a string. Longer ones are common in copied text only.
@@ -130,7 +131,7 @@ class Fitting:
         if self.phrase_price is None:
             return worth
         is_start = word_starts(strings, is_strict=False)
-        starts = np.concatenate([[0], np.cumsum(is_start, dtype=np.int64)])
+        starts = offsets_of(is_start)
         begins, ends = strings.offsets[:-1], strings.offsets[1:]
         is_phrase = starts[ends] > starts[begins + 1]
         return np.where(is_phrase, worth // self.phrase_price, worth)

@@ -17,6 +17,7 @@ from corpusmill.compress.coders.apportionment import divide_seats
 from corpusmill.compress.coders.bits import Codes, check_sizes, ids_to_boundary, pack, unpack
 from corpusmill.compress.coders.lanes import Lanes, by_document
 from corpusmill.corpus.errors import DataError, UsageError
+from corpusmill.corpus.ragged import offsets_of
 
 MIN_WINDOW_BITS = 9
 MAX_WINDOW_BITS = 128
@@ -163,7 +164,7 @@ class EqualInfoCodec(ModelCodec):
         # What the model reads between two of its starts is decoded by itself.
         step = self.reset or int(counts.max(initial=1))
         pieces_of = -(-counts // step)
-        bounds_of = np.cumsum([0, *pieces_of], dtype=np.int64)
+        bounds_of = offsets_of(pieces_of)
         document = np.repeat(np.arange(len(documents)), pieces_of)
         before = (np.arange(len(document)) - bounds_of[document]) * step
         is_last = before + step >= counts[document]

@@ -18,6 +18,7 @@ from corpusmill.compress.codecs.codec import Codec
 from corpusmill.compress.coders.bits import TOKEN_BITS
 from corpusmill.compress.coders.lanes import with_fewer_lanes
 from corpusmill.corpus.errors import UsageError
+from corpusmill.corpus.ragged import offsets_of
 
 # For each byte of a text, how many bits of its document's ids tell it.
 Known = npt.NDArray[np.int64]
@@ -110,7 +111,7 @@ def joined(
     parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike
 ) -> tuple[npt.NDArray[Any], Offsets]:
     """The values of documents one after the other, and where those of each begin and end."""
-    bounds = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    bounds = offsets_of(np.array([len(part) for part in parts], np.int64))
     return np.concatenate([np.empty(0, dtype), *parts]), bounds
 
 

@@ -13,6 +13,7 @@ from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs.codec import Codec
 from corpusmill.corpus import storage
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokenizers import Special, TextStream, Tokenizer, with_special
 from corpusmill.corpus.tokenizers.tokenizer import MARKER
 
@@ -75,7 +76,7 @@ class SubwordCodec(Codec):
         is_text = np.ones(len(tokens), bool)
         is_text[np.cumsum(lengths) - 1] = False
         ids = tokens[is_text]
-        offsets = np.concatenate([[0], np.cumsum(lengths - 1)])
+        offsets = offsets_of(lengths - 1)
         for number, document in enumerate(documents):
             own = ids[offsets[number] : offsets[number + 1]]
             if self.tokenizer.decode(own).encode() != document:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from corpusmill.compress.byte_models.byte_model import ByteModel
 from corpusmill.compress.byte_strings import Bytes, Offsets
 from corpusmill.compress.tally import count
+from corpusmill.corpus.ragged import offsets_of
 
 Result = TypeVar("Result")
 
@@ -105,6 +106,5 @@ def by_document(
       All values, and int64 [number + 1]: where those of each document are.
     """
     owners = np.concatenate([np.empty(0, np.int64), *documents])
-    offsets = np.zeros(number + 1, np.int64)
-    np.cumsum(np.bincount(owners, minlength=number), out=offsets[1:])
+    offsets = offsets_of(np.bincount(owners, minlength=number))
     return np.concatenate(values)[np.argsort(owners, kind="stable")], offsets

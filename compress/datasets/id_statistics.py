@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
 from corpusmill.compress.codecs import Codec
+from corpusmill.corpus.ragged import places
 from corpusmill.corpus.tokenizers.tokenizer import show_bytes
 from corpusmill.ngram_agg.compiled import compiled
 
@@ -206,9 +207,7 @@ def frequent_texts(
 def _rows(offsets: Offsets, together: int) -> Offsets:
     """Places of ids, int64 [rows, together]: whole rows, from the beginning of each document on."""
     rows = np.diff(offsets) // together
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows)])
-    number = np.arange(before[-1]) - np.repeat(before[:-1], rows)
-    starts: Offsets = np.repeat(offsets[:-1], rows) + together * number
+    starts: Offsets = np.repeat(offsets[:-1], rows) + together * places(rows)
     return starts[:, None] + np.arange(together)
 
 

@@ -26,6 +26,7 @@ from corpusmill.compress.datasets.samples import sample_ids
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import TOKENIZER_FOLDER, Manifest
 from corpusmill.corpus.errors import DataError
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.tokenizers import load_tokenizer
 from corpusmill.corpus.tokens import check_vocabulary
 
@@ -218,7 +219,7 @@ def _measure_sample(folder: str, manifest: Manifest, sample_bytes: int) -> Sampl
     if manifest.config.get("length") is None:
         documents = codec.decode_batch(ids, offsets)
         steady = stability(codec, documents)
-        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        bounds = offsets_of(lengths)
         added = ByteStrings(documents.data, bounds)
         texts = frequent_texts(ids, offsets, added, codec.vocab_size)
         if window_ids is not None and window_ids > 1 and codec.vocab_size**window_ids <= 1 << 64:

@@ -10,6 +10,7 @@ from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.documents import BadRecord
 from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.inputs import ReadOptions, check_columns, find_inputs, plan_shards
+from corpusmill.corpus.ragged import offsets_of
 from corpusmill.corpus.readers import read_segment
 from corpusmill.corpus.tokenizers.raw_bytes import END
 from corpusmill.corpus.tokens import ROW_GROUP_TOKENS, read_row_groups, row_group_sizes
@@ -36,7 +37,7 @@ def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings
     ends = np.flatnonzero(is_end)
     # The bytes before each end; what follows the last one is a document too.
     lengths = np.diff(np.concatenate([[-1], ends, [len(tokens)]])) - 1
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     return ByteStrings(tokens[~is_end].astype(np.uint8), offsets)
 
 
@@ -116,7 +117,7 @@ def sample_ids(folder: str, manifest: Manifest, most_bytes: int) -> tuple[Ids, O
     chosen = groups[:: max(1, -(-len(groups) // _SAMPLED_GROUPS))]
     parts = [_read_whole(url, group, most_bytes // len(chosen)) for url, group in chosen]
     lengths = np.concatenate([lengths for _, lengths in parts])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     return np.concatenate([ids for ids, _ in parts]), offsets
 
 
