@@ -30,6 +30,9 @@ from corpusmill.corpus.errors import CorpusmillError, StorageError, UsageError, 
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 _CHUNK = 1 << 20
+# How much more than was asked for a driver reads of a remote file; s3fs would read 50 MiB, and
+# each open file would hold as much.
+_READ_AHEAD = 5 << 20
 # Protocols -> the extra of setup.py that brings the driver.
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "s3a": "s3"}
 # A server that says nothing for so long is asked again.
@@ -196,11 +199,14 @@ def size(url: str) -> int:
 
 
 def open_input(url: str) -> IO[bytes]:
-    """A seekable, readable binary file; reading a remote one raises StorageError, see `reach`."""
+    """A seekable, readable binary file, for reading it in its order.
+
+    Reading a remote one raises StorageError, see `reach`.
+    """
     with reach(url) as (fs, path):
-        file = fs.open(path, "rb")
-    if isinstance(fs, LocalFileSystem):
-        return cast(IO[bytes], file)
+        if isinstance(fs, LocalFileSystem):
+            return cast(IO[bytes], fs.open(path, "rb"))
+        file = fs.open(path, "rb", block_size=_READ_AHEAD)
     return io.BufferedReader(_RemoteFile(fs, file, url), _CHUNK)
 
 
@@ -237,8 +243,9 @@ class _RemoteFile(io.RawIOBase):
 
 
 def read_bytes(url: str) -> bytes:
-    with open_input(url) as file:
-        return file.read()
+    """A whole file, in as few requests as its driver can."""
+    with reach(url) as (fs, path):
+        return cast(bytes, fs.cat_file(path))
 
 
 @contextlib.contextmanager
@@ -342,7 +349,13 @@ def sha256(url: str) -> str:
 
 
 def open_arrow(url: str) -> pa.NativeFile:
-    """A file for pyarrow's readers: memory-mapped where it is local."""
-    if is_local(url):
-        return pa.memory_map(filesystem(url)[1])
-    return pa.PythonFile(open_input(url), mode="r")
+    """A file for pyarrow's readers: memory-mapped where it is local.
+
+    Of a remote one exactly what they ask for is read, a request each time; errors are as those of
+    `open_input`.
+    """
+    with reach(url) as (fs, path):
+        if isinstance(fs, LocalFileSystem):
+            return pa.memory_map(path)
+        file = fs.open(path, "rb", cache_type="none")
+    return pa.PythonFile(_RemoteFile(fs, file, url), mode="r")

@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 
+from corpusmill.corpus import storage
 from corpusmill.corpus.documents import DOCUMENT_SCHEMA, BadRecord
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.inputs import ReadOptions, Segment, find_inputs, plan_shards
 from corpusmill.corpus.readers import BATCH_BYTES, BATCH_DOCUMENTS, read_segment
 from tests.corpus import samples
+from tests.corpus.counted import ROOT, counted
 
 Documents = list[tuple[str, str]]
 PACKERS = {None: bytes, **samples.PACKERS}
@@ -485,6 +487,21 @@ class TestTables:
         (file,) = find_inputs(["memory://t"], ReadOptions())
         ((segment,),) = plan_shards([file], ReadOptions())
         assert read(segment) == ([("x.parquet:0", "a"), ("x.parquet:1", "b")], [])
+
+    def test_of_a_remote_stream_much_is_read_at_a_time(self) -> None:
+        texts = [str(i) for i in range(1000)]
+        out = io.BytesIO()
+        batches = pa.table({"text": texts}).to_batches(max_chunksize=1)
+        with pa.ipc.new_stream(out, batches[0].schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        storage.write_bytes(f"{ROOT}/x.arrow", out.getvalue())
+        segment = Segment(f"{ROOT}/x.arrow", "x.arrow", "arrow", None, 0, len(out.getvalue()))
+        with counted() as requests:
+            documents, bad = read(segment)
+        assert ([text for _, text in documents], bad) == (texts, [])
+        # Its size, what it is, and itself.
+        assert [kind for kind, _, _ in requests] == ["HEAD", "GET", "GET"]
 
 
 def test_saved_hugging_face_datasets_are_read_without_the_package(tmp_path: Path) -> None:
