@@ -430,37 +430,35 @@ class DatasetWriter:
             return None
         return completion
 
-    def completed(self, part: str) -> Completion:
-        """The completion record of a part that must be finished.
+    def completed(self, parts: Iterable[str]) -> list[Completion]:
+        """The completion records of parts that must be finished, in their order.
 
         Raises:
-          DataError: it is not.
+          DataError: one of them is not.
         """
+        return storage.in_threads(self._completed, parts)
+
+    def _completed(self, part: str) -> Completion:
         completion = self.completion(part)
         if completion is None:
             raise DataError(f"part {part} of {self.folder} is not complete; run it again")
         return completion
 
-    def completed_parts(self, prefix: str) -> list[str]:
-        """The completed parts whose names begin with `prefix`."""
+    def completed_parts(self, *prefixes: str) -> list[str]:
+        """The completed parts whose names begin with one of `prefixes`."""
         names = storage.list_names(self.scratch("done"))
-        return [name.removesuffix(".json") for name in names if name.startswith(prefix)]
+        return [name.removesuffix(".json") for name in names if name.startswith(prefixes)]
 
     def finish(
         self,
-        parts: Iterable[str],
+        completions: Sequence[Completion],
         *,
         inputs: Mapping[str, str],
         tokenizer: Mapping[str, Json],
         properties: Mapping[str, Json],
         backend: str | None = None,
     ) -> Manifest:
-        """Writes the manifest over the completed parts and removes what was only needed meanwhile.
-
-        Raises:
-          DataError: a part is not complete.
-        """
-        completions = [self.completed(part) for part in parts]
+        """Writes the manifest over all parts, and removes what was only needed meanwhile."""
         files = {file.name: file for completion in completions for file in completion.files}
         manifest = Manifest(
             kind=self.kind,
@@ -501,11 +499,9 @@ def describe_differences(before: Mapping[str, Json], now: Mapping[str, Json]) ->
 
 def _read_record(url: str) -> dict[str, Json] | None:
     """A JSON object; None where there is none, or something else."""
-    if not storage.exists(url):
-        return None
     try:
         found = json.loads(storage.read_bytes(url))
-    except (RecursionError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, RecursionError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -16,8 +16,9 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from typing import IO, Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
@@ -29,7 +30,12 @@ from corpusmill.corpus.errors import CorpusmillError, StorageError, UsageError, 
 # only, takes a right that readers needn't have, and half a minute where nobody answers.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 _CHUNK = 1 << 20
+# Of many files so many are waited for at a time.
+_THREADS = 32
 # How much more than was asked for a driver reads of a remote file; s3fs would read 50 MiB, and
 # each open file would hold as much.
 _READ_AHEAD = 5 << 20
@@ -346,6 +352,12 @@ def sha256(url: str) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """What a function that waits for storage says of each of many files, in their order."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(function, items))
 
 
 def open_arrow(url: str) -> pa.NativeFile:

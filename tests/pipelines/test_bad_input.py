@@ -199,7 +199,8 @@ def test_an_id_outside_the_vocabulary_is_named(tmp_path, capsys):
     writer.complete("part", Completion((file.written,), {}))
     tokenizer = {"vocabulary_size": 257, "end_of_document": 256}
     properties = {"documents": 1, "tokens": 3}
-    writer.finish(["part"], inputs={}, tokenizer=tokenizer, properties=properties)
+    completions = writer.completed(["part"])
+    writer.finish(completions, inputs={}, tokenizer=tokenizer, properties=properties)
     assert command("count", "--tokens", folder, "--output", tmp_path / "counts") == 1
     assert "token id 300 at position 1 is outside the vocabulary of 257" in error_of(capsys)
     assert command("verify", folder) == 1
