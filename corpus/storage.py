@@ -36,6 +36,8 @@ _Result = TypeVar("_Result")
 _CHUNK = 1 << 20
 # Of many files so many are waited for at a time.
 _THREADS = 32
+# How often a folder is removed whose files come and go.
+_REMOVALS = 100
 # How much more than was asked for a driver reads of a remote file; s3fs would read 50 MiB, and
 # each open file would hold as much.
 _READ_AHEAD = 5 << 20
@@ -194,9 +196,22 @@ def make_folder(url: str) -> None:
 
 
 def remove_tree(url: str) -> None:
-    """Removes a folder and all below it; nothing happens where it doesn't exist."""
-    with reach(url) as (fs, path), contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+    """Removes a folder and all below it; nothing happens where it doesn't exist.
+
+    Others may remove the same meanwhile, or still write there: what they write may stay.
+    """
+    with reach(url) as (fs, path):
+        for _ in range(_REMOVALS):
+            try:
+                fs.rm(path, recursive=True)
+            except FileNotFoundError:
+                if kind_on(fs, path) is None:
+                    return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
 
 
 def size(url: str) -> int:

@@ -97,6 +97,29 @@ def test_other_options_are_refused_with_the_difference(folder, finished):
         DatasetWriter(folder, "tokens", {"max_order": 1, "same": 0}).begin()
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("format_version", r"format_version: 1 there, 2 now"),
+        ("corpusmill_version", r'corpusmill_version: "0\.1\.0" there, "0\.2\.0" now'),
+    ],
+)
+def test_what_another_version_has_begun_is_refused(folder, version, said, monkeypatch):
+    writer = DatasetWriter(folder, "counts", {"max_order": 1})
+    monkeypatch.setattr(datasets, "__version__", "0.1.0")
+    assert writer.begin()
+    assert writer.begin()
+    if version == "format_version":
+        monkeypatch.setitem(datasets._FORMAT_VERSIONS, "counts", 2)
+    else:
+        monkeypatch.setattr(datasets, "__version__", "0.2.0")
+    with pytest.raises(UsageError, match=rf"another version of corpusmill \({said}\); finish it"):
+        writer.begin()
+    # Other options of the other version aren't what has to be said.
+    with pytest.raises(UsageError, match="another version"):
+        dataclasses.replace(writer, config={}).begin()
+
+
 def test_a_folder_with_something_else_is_refused(folder):
     storage.write_bytes(storage.join(folder, "thesis.tex"), b"!")
     with pytest.raises(UsageError, match=r"holds something else \(thesis.tex"):

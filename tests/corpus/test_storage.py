@@ -1,10 +1,12 @@
 """What storage says of URLs; tests/cloud has real servers."""
 
+import errno
 import io
 import os
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.errors import StorageError, UsageError
@@ -95,6 +97,29 @@ def test_errors_of_drivers_are_one_line_that_names_the_place(refusing):
         storage.list_names(refusing)
     with pytest.raises(StorageError, match="429"):
         storage.remove_tree(refusing)
+
+
+def test_a_folder_goes_although_others_remove_it_and_write_there(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    meanwhile = [
+        FileNotFoundError(errno.ENOENT, "gone"),
+        OSError(errno.ENOTEMPTY, "not empty"),
+        PermissionError(errno.EACCES, "mine"),
+    ]
+    remove = LocalFileSystem.rm
+
+    def disturbed(fs, path, **options):
+        if meanwhile:
+            raise meanwhile.pop()
+        remove(fs, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "rm", disturbed)
+    storage.write_bytes(str(folder / "a" / "b"), b"")
+    with pytest.raises(PermissionError):
+        storage.remove_tree(str(folder))
+    storage.remove_tree(str(folder))
+    assert not folder.exists()
+    storage.remove_tree(str(folder))
 
 
 def test_reading_ahead_is_bounded():
