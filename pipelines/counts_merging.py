@@ -214,7 +214,7 @@ def _write_file(name: str, sources: list[Slice], parts: CountsParts) -> Completi
     runs = merge_slices(sources, parts.packing, progress.add)
     with parts.writer.new_file(name) as file:
         file.rows, file.tokens = write_counts(file.path, parts.packing, runs)
-    progress.note()
+    progress.finish()
     counters = {
         "ngrams_merged": progress.done,
         "ngrams": file.rows,

@@ -150,7 +150,7 @@ def decompress_file(job: DecompressJob, codec: Codec, record: FileRecord) -> Com
             file.rows += len(names)
             text_bytes += int(documents.lengths().sum())
             progress.add(len(documents.data))
-    progress.note()
+    progress.finish()
     counters = {
         "documents": file.rows,
         "text_bytes": text_bytes,

@@ -207,7 +207,7 @@ def _write_tables(
         for file, output in zip(files, outputs, strict=True):
             output.close()
             file.rows = output.rows
-    progress.note()
+    progress.finish()
     counters = {
         "ngrams": progress.done,
         "contexts": sum(file.rows for file in files),

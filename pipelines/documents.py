@@ -353,7 +353,7 @@ def encode_shard(
         checks.finish()
         tokens.close()
         file.rows, file.tokens = tokens.rows, tokens.tokens
-    progress.note()
+    progress.finish()
     if tally.hopeless:
         raise DataError(tally.complaint(writer, [name]))
     counters = {
