@@ -172,9 +172,8 @@ def _write(folder: str, source: str, tokens: int, files: int) -> None:
             file.rows, file.tokens = output.rows, output.tokens
         writer.complete(part, Completion((file.written,), {}))
     properties = {"documents": len(grown_documents), "tokens": sum(map(len, grown_documents))}
-    writer.finish(
-        ["tokenizer", *parts], inputs={}, tokenizer=manifest.tokenizer, properties=properties
-    )
+    completions = writer.completed(["tokenizer", *parts])
+    writer.finish(completions, inputs={}, tokenizer=manifest.tokenizer, properties=properties)
 
 
 def _token_batch(documents: list[Tokens]) -> pa.RecordBatch:

@@ -1,8 +1,9 @@
 """Datasets: a folder of files and a manifest that is written last.
 
 While a dataset is being made, its folder has an `_incomplete` folder: `job.json` (what is being
-made, so that a re-run with other options is refused), `done/` (one completion record a finished
-part, so that a re-run makes only what is missing) and whatever the job keeps between its stages.
+made, and by which version, so that a re-run with others is refused), `done/` (one completion record
+a finished part, so that a re-run makes only what is missing) and whatever the job keeps between its
+stages.
 `finish` writes the manifest and removes it: no manifest, no dataset.
 """
 
@@ -343,16 +344,16 @@ class DatasetWriter:
         """Claims the folder; False where it holds the finished dataset already.
 
         Raises:
-          UsageError: the folder holds something else, a dataset of other options (the difference
-            is shown), or cannot be written to.
+          UsageError: the folder holds something else, a dataset of other options or one begun with
+            another version (the difference is shown), or cannot be written to.
         """
-        manifest = self.finished()
-        if manifest is not None:
-            self._refuse_other(manifest.kind, manifest.config)
+        if self.finished() is not None:
             return False
         job = self.url(INCOMPLETE, "job.json")
         found = _read_record(job)
         if found and isinstance(found.get("kind"), str) and isinstance(found.get("config"), dict):
+            if found["kind"] == self.kind:
+                self._refuse_other_version(found)
             self._refuse_other(found["kind"], found["config"])
             return True
         if storage.exists(job):
@@ -364,7 +365,8 @@ class DatasetWriter:
                 " folder"
             )
         try:
-            storage.write_bytes(job, _to_json({"kind": self.kind, "config": self.config}))
+            data = {"kind": self.kind, "config": self.config, **self._versions}
+            storage.write_bytes(job, _to_json(data))
         except OSError as error:
             raise UsageError(f"cannot write to output {self.folder}: {error}") from error
         return True
@@ -383,10 +385,17 @@ class DatasetWriter:
         storage.remove_tree(self.url(INCOMPLETE))
 
     def finished(self) -> Manifest | None:
-        """The manifest, if it is written; removes what whoever wrote it had no time to remove."""
+        """The manifest, if it is written; removes what is only needed until then.
+
+        Whoever wrote it had no time for that, or another job with the same options went on.
+
+        Raises:
+          UsageError: it is of a dataset of other options.
+        """
         if not storage.exists(self.url(MANIFEST)):
             return None
         manifest = read_manifest(self.folder)
+        self._refuse_other(manifest.kind, manifest.config)
         storage.remove_tree(self.url(INCOMPLETE))
         return manifest
 
@@ -440,37 +449,35 @@ class DatasetWriter:
             return None
         return completion
 
-    def completed(self, part: str) -> Completion:
-        """The completion record of a part that must be finished.
+    def completed(self, parts: Iterable[str]) -> list[Completion]:
+        """The completion records of parts that must be finished, in their order.
 
         Raises:
-          DataError: it is not.
+          DataError: one of them is not.
         """
+        return storage.in_threads(self._completed, parts)
+
+    def _completed(self, part: str) -> Completion:
         completion = self.completion(part)
         if completion is None:
             raise DataError(f"part {part} of {self.folder} is not complete; run it again")
         return completion
 
-    def completed_parts(self, prefix: str) -> list[str]:
-        """The completed parts whose names begin with `prefix`."""
+    def completed_parts(self, *prefixes: str) -> list[str]:
+        """The completed parts whose names begin with one of `prefixes`."""
         names = storage.list_names(self.scratch("done"))
-        return [name.removesuffix(".json") for name in names if name.startswith(prefix)]
+        return [name.removesuffix(".json") for name in names if name.startswith(prefixes)]
 
     def finish(
         self,
-        parts: Iterable[str],
+        completions: Sequence[Completion],
         *,
         inputs: Mapping[str, str],
         tokenizer: Mapping[str, Json],
         properties: Mapping[str, Json],
         backend: str | None = None,
     ) -> Manifest:
-        """Writes the manifest over the completed parts and removes what was only needed meanwhile.
-
-        Raises:
-          DataError: a part is not complete.
-        """
-        completions = [self.completed(part) for part in parts]
+        """Writes the manifest over all parts, and removes what was only needed meanwhile."""
         files = {file.name: file for completion in completions for file in completion.files}
         manifest = Manifest(
             kind=self.kind,
@@ -485,6 +492,23 @@ class DatasetWriter:
         storage.write_bytes(self.url(MANIFEST), manifest.to_json().encode())
         storage.remove_tree(self.url(INCOMPLETE))
         return manifest
+
+    @property
+    def _versions(self) -> dict[str, Json]:
+        """Of what makes the parts: those of others mustn't be among them."""
+        return {
+            "format_version": format_version(self.kind),
+            "corpusmill_version": __version__,
+        }
+
+    def _refuse_other_version(self, job: Mapping[str, Json]) -> None:
+        versions = self._versions
+        differences = describe_differences({name: job.get(name) for name in versions}, versions)
+        if differences:
+            raise UsageError(
+                f"output {self.folder} was begun with another version of corpusmill"
+                f" ({'; '.join(differences)}); finish it with that one, or remove the folder"
+            )
 
     def _refuse_other(self, kind: str, config: Mapping[str, Json]) -> None:
         if kind != self.kind:
@@ -511,11 +535,9 @@ def describe_differences(before: Mapping[str, Json], now: Mapping[str, Json]) ->
 
 def _read_record(url: str) -> dict[str, Json] | None:
     """A JSON object; None where there is none, or something else."""
-    if not storage.exists(url):
-        return None
     try:
         found = json.loads(storage.read_bytes(url))
-    except (RecursionError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, RecursionError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

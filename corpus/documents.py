@@ -18,15 +18,13 @@ class BadRecord:
 
     Attributes:
       source: URL of the file.
-      line: line number from 1 (text and JSONL) or row number from 1 (Parquet, Arrow); 0 where the
-        fault is the file's, not a record's.
-      offset: byte offset in the (decompressed) file, or row number from 0.
+      offset: byte offset in the (decompressed) file, or row number from 0; of what is lost, where
+        it begins.
       reason: one line.
       rest_is_lost: whether the file is damaged, so that what one worker reads of it ends here.
     """
 
     source: str
-    line: int
     offset: int
     reason: str
     rest_is_lost: bool = False

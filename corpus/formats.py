@@ -253,6 +253,9 @@ def open_table(url: str, table_format: str, compression: str | None) -> Iterator
                 yield reader
         else:
             source.seek(0)
+            # Of a stream little is asked for at a time.
+            if not isinstance(source, pa.MemoryMappedFile):
+                source = pa.BufferedInputStream(source, _BLOCK)
             with pa.ipc.open_stream(source) as reader:
                 yield reader
 

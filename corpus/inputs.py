@@ -6,11 +6,10 @@ import glob
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -30,9 +29,6 @@ from corpusmill.corpus.formats import (
 )
 from corpusmill.corpus.options import option
 
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
 INPUT_FORMATS = ("auto", "jsonl", "parquet", "text", "arrow")
 TEXT_UNITS = ("line", "file")
 
@@ -40,8 +36,6 @@ TEXT_UNITS = ("line", "file")
 _MAX_DOCUMENT_BYTES = 2**31 - 1
 # Opening a file takes about as long as reading this much of it.
 _OPENING_COST = 1 << 16
-# Remote files are looked at in parallel: each look is mostly waiting.
-_THREADS = 16
 
 # By path; some web servers don't tell sizes.
 _Sizes = dict[str, int | None]
@@ -144,7 +138,7 @@ def find_inputs(patterns: Sequence[str], options: ReadOptions) -> list[InputFile
     for url in urls:
         if not is_unicode(url):
             raise UsageError(f"the name of input {os.fsencode(url)!r} is not UTF-8; rename it")
-    kinds = _in_threads(partial(detect, input_format=options.input_format), urls)
+    kinds = storage.in_threads(partial(detect, input_format=options.input_format), urls)
     return [
         InputFile(url, name, file_format, compression, sizes[url])
         for url, name, (file_format, compression) in zip(urls, _names(urls), kinds, strict=True)
@@ -160,7 +154,7 @@ def check_columns(inputs: Iterable[InputFile], options: ReadOptions) -> None:
       UsageError: a column is missing or isn't of a type that can be read.
     """
     tables = [file for file in inputs if file.format in TABLE_FORMATS and file.size]
-    _in_threads(partial(_check_file, options=options), tables)
+    storage.in_threads(partial(_check_file, options=options), tables)
 
 
 def plan_shards(
@@ -173,7 +167,7 @@ def plan_shards(
     files = sorted((file for file in inputs if file.size), key=lambda file: file.url)
     shards: list[list[Segment]] = []
     room = 0
-    cuts = _in_threads(partial(_cut, options, shard_bytes), files)
+    cuts = storage.in_threads(partial(_cut, options, shard_bytes), files)
     for file, pieces in zip(files, cuts, strict=True):
         for start, end, size in pieces:
             cost = size + _OPENING_COST
@@ -190,11 +184,6 @@ def plan_shards(
 def _require_one_of(what: str, value: str, accepted: Sequence[str]) -> None:
     if value not in accepted:
         raise UsageError(f"{what} {value!r} is unknown; accepted are {', '.join(accepted)}")
-
-
-def _in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, items))
 
 
 def _expand(pattern: str) -> dict[str, int]:

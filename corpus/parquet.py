@@ -129,8 +129,13 @@ class _NamedFile(pq.ParquetFile):  # type: ignore[misc]
     def __init__(self, url: str) -> None:
         self._url = url
         with naming(url):
-            # Pages are compared with their checksums.
-            super().__init__(storage.open_arrow(url), page_checksum_verification=True)
+            # Pages are compared with their checksums. Columns that lie side by side in a row group
+            # are one request.
+            super().__init__(
+                storage.open_arrow(url),
+                page_checksum_verification=True,
+                pre_buffer=not storage.is_local(url),
+            )
 
     def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
         with naming(self._url):

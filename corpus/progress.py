@@ -49,16 +49,19 @@ class Progress:
         """Notes that `amount` more units are done."""
         self.done += amount
         if time.monotonic() - self._noted >= _SECONDS_BETWEEN_NOTES:
-            self.note()
+            self._note(str(self.done))
 
-    def note(self) -> None:
-        """Writes the present state down."""
+    def finish(self) -> None:
+        """Notes that no more will be done."""
+        self._note(f"{self.done}\n")
+
+    def _note(self, text: str) -> None:
         self._noted = time.monotonic()
         if storage.is_local(self.writer.folder):
             path = os.path.join(_folder(self.writer, self.stage), self.part)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w") as file:
-                file.write(str(self.done))
+                file.write(text)
 
 
 @contextlib.contextmanager
@@ -109,16 +112,15 @@ class _Watch(threading.Thread):
 
     def __init__(self, writer: DatasetWriter, stages: tuple[Stage, ...]) -> None:
         super().__init__(daemon=True)
-        self._folders = {stage: _folder(writer, stage.name) for stage in stages}
+        self._notes = {stage: Notes(_folder(writer, stage.name)) for stage in stages}
         self._bars: dict[Stage, tqdm] = {}
         self._began = time.monotonic()
         self._ended = threading.Event()
 
     def run(self) -> None:
         while not self._ended.wait(_SECONDS_BETWEEN_NOTES):
-            for stage, folder in self._folders.items():
-                done = sum(_read_notes(folder))
-                if done:
+            for stage, notes in self._notes.items():
+                if done := notes.read():
                     self._show(stage, done)
 
     def stop(self) -> None:
@@ -143,13 +145,28 @@ class _Watch(threading.Thread):
         self._bars[stage].update(done - self._bars[stage].n)
 
 
-def _read_notes(folder: str) -> Iterator[int]:
-    # Workers replace the notes, and the finished job removes them, while they are read.
-    with contextlib.suppress(FileNotFoundError):
-        for part in os.listdir(folder):
-            path = os.path.join(folder, part)
-            with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
-                yield int(file.read())
+class Notes:
+    """The workers' notes on the parts of a stage; those on finished parts are read once."""
+
+    def __init__(self, folder: str) -> None:
+        """Takes the folder that they are in, or will be."""
+        self._folder = folder
+        self._finished: dict[str, int] = {}
+
+    def read(self) -> int:
+        """How much is done of all parts together."""
+        going_on = 0
+        # Workers replace the notes, and the finished job removes them, while they are read.
+        with contextlib.suppress(FileNotFoundError):
+            for part in set(os.listdir(self._folder)).difference(self._finished):
+                path = os.path.join(self._folder, part)
+                with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
+                    text = file.read()
+                    if text.endswith("\n"):
+                        self._finished[part] = int(text)
+                    else:
+                        going_on += int(text)
+        return going_on + sum(self._finished.values())
 
 
 def _folder(writer: DatasetWriter, stage: str) -> str:

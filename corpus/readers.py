@@ -147,15 +147,13 @@ def _read_lines(
             try:
                 doc_id, text = parse(line)
             except _BadRecordError as error:
-                number = lines.number_of_line()
-                batch.bad.append(BadRecord(segment.url, number, offset, str(error)))
+                batch.bad.append(BadRecord(segment.url, offset, str(error)))
             else:
                 batch.add(f"{segment.name}:{offset}" if doc_id is None else doc_id, text)
             if batch.is_full:
                 yield from batch.deliver()
     except DamagedStreamError as error:
-        number = lines.number_of_line() + 1
-        batch.bad.append(BadRecord(segment.url, number, lines.next_offset, str(error), True))
+        batch.bad.append(BadRecord(segment.url, lines.next_offset, str(error), True))
     yield from batch.deliver()
 
 
@@ -229,17 +227,6 @@ class _Lines:
         self._segment = segment
         self._limit = limit
         self._read = read
-        self._seen = 0
-        self._lines_before: int | None = None
-
-    def number_of_line(self) -> int:
-        """Number from 1, in the file, of the line given last.
-
-        The lines before the segment are counted only when this is first asked.
-        """
-        if self._lines_before is None:
-            self._lines_before = _count_newlines(self._segment.url, self._first_offset)
-        return self._lines_before + self._seen
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         segment = self._segment
@@ -247,13 +234,12 @@ class _Lines:
         end = segment.end if segment.compression is None else None
         with storage.open_input(segment.url) as file:
             start = _first_line_start(file, segment.start, segment.end) if segment.start else 0
-            self._first_offset = self.next_offset = start
+            self.next_offset = start
             if start < segment.end:
                 blocks = decompressed(_Counted(file, self._read), segment.compression)
                 for size, line in self._split(blocks, end):
                     offset = self.next_offset
                     self.next_offset += size + 1
-                    self._seen += 1
                     if offset == 0 and line is not None:
                         line = line.removeprefix(BOM)
                     yield offset, line
@@ -323,16 +309,6 @@ def _first_line_start(file: IO[bytes], start: int, end: int) -> int:
     return end
 
 
-def _count_newlines(url: str, end: int) -> int:
-    """Newlines in the first `end` bytes of a file."""
-    count = 0
-    with storage.open_input(url) as file:
-        while end > 0 and (block := file.read(min(_BLOCK, end))):
-            count += block.count(b"\n")
-            end -= len(block)
-    return count
-
-
 # --- whole files ---------------------------------------------------------------------------------
 
 
@@ -345,7 +321,7 @@ def _read_whole(
         if not data.isspace() and data:
             batch.add(f"{segment.name}:0", _decode(data))
     except (_BadRecordError, DamagedStreamError) as error:
-        batch.bad.append(BadRecord(segment.url, 0, 0, str(error)))
+        batch.bad.append(BadRecord(segment.url, 0, str(error)))
     yield from batch.deliver()
 
 
@@ -376,7 +352,7 @@ def _read_table(
     except (pa.ArrowException, OSError, DamagedStreamError) as error:
         if not is_damage(error):
             raise
-        fault = BadRecord(segment.url, 0, row, f"is damaged: {one_line(error)}", True)
+        fault = BadRecord(segment.url, row, f"is damaged: {one_line(error)}", True)
         yield _documents([], []), [fault]
 
 
@@ -444,7 +420,7 @@ def _read_rows(
             schema=DOCUMENT_SCHEMA,
         )
         bad = [
-            BadRecord(segment.url, first_row + row + 1, first_row + row, reasons[row])
+            BadRecord(segment.url, first_row + row, reasons[row])
             for row in (start + np.flatnonzero(~is_good[start:end])).tolist()
         ]
         yield documents, bad

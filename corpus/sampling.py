@@ -107,11 +107,12 @@ def _pieces(files: Sequence[InputFile], options: ReadOptions, most_bytes: int) -
             yield from _row_groups(file, offsets, options)
         elif file.format == "jsonl" or (file.format == "text" and options.text_unit == "line"):
             if file.compression is not None:
-                yield _lines(file, 0, share * len(offsets), options)
+                yield _beginning(file, share * len(offsets), options)
             else:
                 for offset in offsets:
                     start = max(0, min(offset - share // 2, file.size - share))
-                    yield _lines(file, start, share, options)
+                    end = min(start + share, file.size)
+                    yield _texts(_segment(file, start, end), options), end - start
         else:
             yield _texts(_segment(file, 0, file.size), options), file.size
 
@@ -123,19 +124,10 @@ def _row_groups(file: InputFile, offsets: Sequence[int], options: ReadOptions) -
         yield _texts(_segment(file, group, group + 1), options), file.size // count
 
 
-def _lines(file: InputFile, start: int, size: int, options: ReadOptions) -> Piece:
-    """The whole lines among some bytes of a file.
-
-    They are copied first: to say where a bad record is, a reader counts all the lines before it.
-    """
+def _beginning(file: InputFile, size: int, options: ReadOptions) -> Piece:
+    """The whole lines in the first bytes of a compressed file; a copy of these breaks off there."""
     with storage.open_input(file.url) as source:
-        source.seek(start)
         data = source.read(size)
-    if file.compression is None:
-        # A line that began before is somebody else's, and so is what follows the last newline.
-        first = data.find(b"\n") + 1 if start else 0
-        last = len(data) if start + len(data) == file.size else data.rfind(b"\n") + 1
-        data = data[first:last]
     handle, path = tempfile.mkstemp()
     try:
         with os.fdopen(handle, "wb") as copy:

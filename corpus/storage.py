@@ -16,8 +16,9 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from typing import IO, Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
@@ -29,7 +30,17 @@ from corpusmill.corpus.errors import CorpusmillError, StorageError, UsageError, 
 # only, takes a right that readers needn't have, and half a minute where nobody answers.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 _CHUNK = 1 << 20
+# Of many files so many are waited for at a time.
+_THREADS = 32
+# How often a folder is removed whose files come and go.
+_REMOVALS = 100
+# How much more than was asked for a driver reads of a remote file; s3fs would read 50 MiB, and
+# each open file would hold as much.
+_READ_AHEAD = 5 << 20
 # Protocols -> the extra of setup.py that brings the driver.
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "s3", "s3a": "s3"}
 # A server that says nothing for so long is asked again.
@@ -185,9 +196,22 @@ def make_folder(url: str) -> None:
 
 
 def remove_tree(url: str) -> None:
-    """Removes a folder and all below it; nothing happens where it doesn't exist."""
-    with reach(url) as (fs, path), contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+    """Removes a folder and all below it; nothing happens where it doesn't exist.
+
+    Others may remove the same meanwhile, or still write there: what they write may stay.
+    """
+    with reach(url) as (fs, path):
+        for _ in range(_REMOVALS):
+            try:
+                fs.rm(path, recursive=True)
+            except FileNotFoundError:
+                if kind_on(fs, path) is None:
+                    return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
 
 
 def size(url: str) -> int:
@@ -196,11 +220,14 @@ def size(url: str) -> int:
 
 
 def open_input(url: str) -> IO[bytes]:
-    """A seekable, readable binary file; reading a remote one raises StorageError, see `reach`."""
+    """A seekable, readable binary file, for reading it in its order.
+
+    Reading a remote one raises StorageError, see `reach`.
+    """
     with reach(url) as (fs, path):
-        file = fs.open(path, "rb")
-    if isinstance(fs, LocalFileSystem):
-        return cast(IO[bytes], file)
+        if isinstance(fs, LocalFileSystem):
+            return cast(IO[bytes], fs.open(path, "rb"))
+        file = fs.open(path, "rb", block_size=_READ_AHEAD)
     return io.BufferedReader(_RemoteFile(fs, file, url), _CHUNK)
 
 
@@ -237,8 +264,9 @@ class _RemoteFile(io.RawIOBase):
 
 
 def read_bytes(url: str) -> bytes:
-    with open_input(url) as file:
-        return file.read()
+    """A whole file, in as few requests as its driver can."""
+    with reach(url) as (fs, path):
+        return cast(bytes, fs.cat_file(path))
 
 
 @contextlib.contextmanager
@@ -341,8 +369,20 @@ def sha256(url: str) -> str:
     return digest.hexdigest()
 
 
+def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """What a function that waits for storage says of each of many files, in their order."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(function, items))
+
+
 def open_arrow(url: str) -> pa.NativeFile:
-    """A file for pyarrow's readers: memory-mapped where it is local."""
-    if is_local(url):
-        return pa.memory_map(filesystem(url)[1])
-    return pa.PythonFile(open_input(url), mode="r")
+    """A file for pyarrow's readers: memory-mapped where it is local.
+
+    Of a remote one exactly what they ask for is read, a request each time; errors are as those of
+    `open_input`.
+    """
+    with reach(url) as (fs, path):
+        if isinstance(fs, LocalFileSystem):
+            return pa.memory_map(path)
+        file = fs.open(path, "rb", cache_type="none")
+    return pa.PythonFile(_RemoteFile(fs, file, url), mode="r")

@@ -95,7 +95,7 @@ def write_targets(
         writer.complete(record.name, Completion((file.written, heads.written), {}))
     positions.expect_end()
     return writer.finish(
-        [TOKENIZER_FOLDER, *names],
+        writer.completed([TOKENIZER_FOLDER, *names]),
         inputs={storage.absolute(tokens): source.content_hash},
         tokenizer=source.tokenizer,
         properties={

@@ -206,7 +206,7 @@ def _count_and_spill(part: str, stretches: list[Stretch], job: CountJob) -> Comp
         runs += 1
         positions += starts
         progress.add(starts)
-    progress.note()
+    progress.finish()
     seconds = time.perf_counter() - started
     counters = {"runs": runs, "positions": positions, "count_seconds": seconds}
     return Completion((), counters)

@@ -214,7 +214,7 @@ def _write_file(name: str, sources: list[Slice], parts: CountsParts) -> Completi
     runs = merge_slices(sources, parts.packing, progress.add)
     with parts.writer.new_file(name) as file:
         file.rows, file.tokens = write_counts(file.path, parts.packing, runs)
-    progress.note()
+    progress.finish()
     counters = {
         "ngrams_merged": progress.done,
         "ngrams": file.rows,
@@ -232,17 +232,19 @@ def finish_counts(
     """Writes the manifest of a counts dataset.
 
     Raises:
-      DataError: the parts count more or fewer positions than the inputs have.
+      DataError: a part is not complete, or the parts count more or fewer positions than the inputs
+        have.
     """
     writer = counts_parts.writer
     parts = [part_name(number, len(cuts) + 1) for number in range(len(cuts) + 1)]
     expected = sum(manifest.properties["tokens"] for manifest in inputs.values())
-    found = sum(file.tokens for part in parts for file in writer.completed(part).files)
+    completions = writer.completed([TOKENIZER_FOLDER, *parts, *other_parts])
+    found = sum(file.tokens for completion in completions for file in completion.files)
     if found != expected:
         raise DataError(f"{writer.folder}: {found} positions counted, {expected} are in the input")
     first = next(iter(inputs.values()))
     return writer.finish(
-        [TOKENIZER_FOLDER, *parts, *other_parts],
+        completions,
         inputs={folder: manifest.content_hash for folder, manifest in inputs.items()},
         tokenizer=first.tokenizer,
         properties={

@@ -95,14 +95,15 @@ class DecompressJob:
 
     def finish(self, _: object) -> Manifest:
         parts = [documents_name(record) for record in self.manifest.data_files]
-        found = int(add_up(self.writer.completed(part).counters for part in parts)["documents"])
+        completions = self.writer.completed(parts)
+        found = int(add_up(completion.counters for completion in completions)["documents"])
         expected = self.manifest.properties["documents"]
         if found != expected:
             raise DataError(
                 f"{self.compressed} has {found} documents, its manifest says {expected}"
             )
         return self.writer.finish(
-            parts,
+            completions,
             inputs={self.compressed: self.manifest.content_hash},
             tokenizer={},
             properties={"documents": found},
@@ -149,7 +150,7 @@ def decompress_file(job: DecompressJob, codec: Codec, record: FileRecord) -> Com
             file.rows += len(names)
             text_bytes += int(documents.lengths().sum())
             progress.add(len(documents.data))
-    progress.note()
+    progress.finish()
     counters = {
         "documents": file.rows,
         "text_bytes": text_bytes,

@@ -141,7 +141,7 @@ class DistributionsJob:
         parts = [part_name(number, self.partitions) for number in range(self.partitions)]
         split = self.writer.completed_parts(_SPLIT)
         return self.writer.finish(
-            [TOKENIZER_FOLDER, *parts, *split],
+            self.writer.completed([TOKENIZER_FOLDER, *parts, *split]),
             inputs={self.counts: self.manifest.content_hash},
             tokenizer=self.manifest.tokenizer,
             properties={
@@ -207,7 +207,7 @@ def _write_tables(
         for file, output in zip(files, outputs, strict=True):
             output.close()
             file.rows = output.rows
-    progress.note()
+    progress.finish()
     counters = {
         "ngrams": progress.done,
         "contexts": sum(file.rows for file in files),

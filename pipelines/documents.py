@@ -242,7 +242,8 @@ class EncodeJob:
     def finish(self, _: object) -> Manifest:
         options = self.documents.options
         parts = [part_name(shard, self.number_of_parts) for shard in range(self.number_of_parts)]
-        counters = add_up(self.writer.completed(part).counters for part in parts)
+        completions = self.writer.completed([TOKENIZER_FOLDER, *parts])
+        counters = add_up(completion.counters for completion in completions)
         tally = _Tally(
             options.max_bad_records, int(counters["documents"]), int(counters["bad_records"])
         )
@@ -259,7 +260,7 @@ class EncodeJob:
         if not tally.documents:
             raise DataError(f"the input {', '.join(options.input)} has no documents")
         return self.writer.finish(
-            [TOKENIZER_FOLDER, *parts],
+            completions,
             inputs={},
             tokenizer=self.encoder,
             properties={
@@ -352,7 +353,7 @@ def encode_shard(
         checks.finish()
         tokens.close()
         file.rows, file.tokens = tokens.rows, tokens.tokens
-    progress.note()
+    progress.finish()
     if tally.hopeless:
         raise DataError(tally.complaint(writer, [name]))
     counters = {

@@ -9,6 +9,7 @@ from corpusmill.corpus.datasets import (
     TOKENIZER_FOLDER,
     DatasetWriter,
     Manifest,
+    add_up,
     describe_differences,
     read_manifest,
 )
@@ -195,12 +196,13 @@ class EnrichJob:
     def finish(self, _: object) -> Manifest:
         writer, names = self.writer, self.files.names
         expected = self.tokens_manifest.properties["tokens"]
-        found = sum(writer.completed(name).counters["positions"] for name in names)
+        scratch = writer.completed_parts(*_SCRATCH_PARTS)
+        completions = writer.completed([TOKENIZER_FOLDER, *names, *scratch])
+        found = add_up(completion.counters for completion in completions)["positions"]
         if found != expected:
             raise DataError(f"{writer.folder}: {found} positions, {expected} are in the input")
-        scratch = (part for each in _SCRATCH_PARTS for part in writer.completed_parts(each))
         return writer.finish(
-            [TOKENIZER_FOLDER, *names, *scratch],
+            completions,
             inputs={
                 self.tokens: self.tokens_manifest.content_hash,
                 self.counts: self.counts_manifest.content_hash,

@@ -138,7 +138,7 @@ def _write_file(
             progress.add(len(targets))
         output.close()
         file.rows, file.tokens, heads.rows = output.rows, output.positions, output.heads
-    progress.note()
+    progress.finish()
     counters = {
         "positions": output.positions,
         "positions_without_context": int(output.by_order[-1]),
@@ -183,7 +183,7 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> list[tuple[int, Ask
         with storage.publish(_questions_url(files, chunk)) as path:
             join_files.write_questions(path, questions, cuts)
             size += os.path.getsize(path)
-        progress.note()
+        progress.finish()
         writer.complete(part, _spilled(size, started))
     tables = join_files.asked_tables(_questions_url(files, chunk))
     return [(table, (*chunk, group)) for group, table in enumerate(tables)]
@@ -235,7 +235,7 @@ def _write_answers(
             documents = join_files.read_documents(_documents_url(files, chunk))
             output.write((*chunk, group), join_files.find_answers(table, questions, documents))
             progress.add(len(questions.positions))
-    progress.note()
+    progress.finish()
 
 
 def write_answered(answered: tuple[int, Iterable[Answered]], files: TokenFiles) -> int:

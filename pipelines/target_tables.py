@@ -199,7 +199,7 @@ def _make_table(
     table = make_target_table(tables.packing, tables.options, noted())
     if save is not None:
         save(table)
-    progress.note()
+    progress.finish()
     counters = {
         "contexts_of_tables": len(table),
         "table_bytes": sum(column.nbytes for column in table.columns().values()),

@@ -85,8 +85,8 @@ def _refuse(bad_records: Sequence[BadRecord]) -> None:
     if bad_records:
         bad = bad_records[0]
         raise DataError(
-            f"{bad.source}, line {bad.line}: {bad.reason}; make a tokens dataset with --tokenizer"
-            " bytes, which sets bad records aside"
+            f"{bad.source}, offset {bad.offset}: {bad.reason}; make a tokens dataset with"
+            " --tokenizer bytes, which sets bad records aside"
         )
 
 

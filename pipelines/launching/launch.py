@@ -44,11 +44,17 @@ def run_job(job: Job, options: RunOptions) -> None:
         return
     print("\n".join(job.describe()), file=sys.stderr)
     started = time.monotonic()
-    with shown(writer, job.stages):
-        if options.is_here:
-            make_here(job, options.workers)
-        elif not _make_with_beam(job, options):
-            return
+    try:
+        with shown(writer, job.stages):
+            if options.is_here:
+                make_here(job, options.workers)
+            elif not _make_with_beam(job, options):
+                return
+    except (errors.CorpusmillError, OSError):
+        # Another launch with the same options has removed what this one was going by, if it has
+        # finished the dataset.
+        if writer.finished() is None:
+            raise
     print(summary(read_manifest(writer.folder), writer.folder, time.monotonic() - started))
 
 
@@ -57,7 +63,7 @@ def make_here(job: Job, workers: int = 1) -> Manifest:
     job.prepare()
     with Workers(workers) as processes:
         found = job.work_here(processes)
-    return job.finish(found)
+    return job.writer.finished() or job.finish(found)
 
 
 def build_pipeline(job: Job, options: RunOptions) -> "beam.Pipeline":

@@ -8,6 +8,7 @@ import pytest
 from corpusmill.corpus import datasets, storage
 from corpusmill.corpus.datasets import Completion, DatasetWriter, damaged_files, read_manifest
 from corpusmill.corpus.errors import CorpusmillError, DataError, DatasetError, UsageError
+from tests.corpus.counted import ROOT, counted
 
 TOKENIZER = {"vocabulary_size": 257, "end_of_document": 256}
 
@@ -21,7 +22,8 @@ def write_file(writer, name, data, rows=1, tokens=1):
 
 
 def finish(writer, parts):
-    return writer.finish(parts, inputs={}, tokenizer=TOKENIZER, properties={"max_order": 1})
+    completions = writer.completed(parts)
+    return writer.finish(completions, inputs={}, tokenizer=TOKENIZER, properties={"max_order": 1})
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -95,6 +97,29 @@ def test_other_options_are_refused_with_the_difference(folder, finished):
         DatasetWriter(folder, "tokens", {"max_order": 1, "same": 0}).begin()
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("format_version", r"format_version: 1 there, 2 now"),
+        ("corpusmill_version", r'corpusmill_version: "0\.1\.0" there, "0\.2\.0" now'),
+    ],
+)
+def test_what_another_version_has_begun_is_refused(folder, version, said, monkeypatch):
+    writer = DatasetWriter(folder, "counts", {"max_order": 1})
+    monkeypatch.setattr(datasets, "__version__", "0.1.0")
+    assert writer.begin()
+    assert writer.begin()
+    if version == "format_version":
+        monkeypatch.setitem(datasets._FORMAT_VERSIONS, "counts", 2)
+    else:
+        monkeypatch.setattr(datasets, "__version__", "0.2.0")
+    with pytest.raises(UsageError, match=rf"another version of corpusmill \({said}\); finish it"):
+        writer.begin()
+    # Other options of the other version aren't what has to be said.
+    with pytest.raises(UsageError, match="another version"):
+        dataclasses.replace(writer, config={}).begin()
+
+
 def test_a_folder_with_something_else_is_refused(folder):
     storage.write_bytes(storage.join(folder, "thesis.tex"), b"!")
     with pytest.raises(UsageError, match=r"holds something else \(thesis.tex"):
@@ -111,6 +136,25 @@ def test_a_begun_dataset_goes_on_with_its_completed_parts(folder):
     assert again.completion("a") == Completion((record,), {"ngrams": 5})
     assert again.completion("b") is None
     assert again.completed_parts("") == ["a"]
+
+
+def test_each_completion_record_is_read_once():
+    writer = DatasetWriter(f"{ROOT}/counts", "counts", {})
+    writer.begin()
+    parts = [str(number) for number in range(50)]
+    for part in parts:
+        record = write_file(writer, f"{part}.parquet", part.encode())
+        writer.complete(part, Completion((record,), {"number": int(part)}))
+    with counted() as requests:
+        completions = writer.completed(parts)
+        assert writer.completion("missing") is None
+    assert [completion.counters["number"] for completion in completions] == list(range(50))
+    assert sorted(path.rsplit("/")[-1] for _, path, _ in requests) == sorted(
+        f"{part}.json" for part in [*parts, "missing"]
+    )
+    with counted() as requests:
+        writer.finish(completions, inputs={}, tokenizer=TOKENIZER, properties={})
+    assert not [path for kind, path, _ in requests if kind == "GET"]
 
 
 def test_damage_is_found_and_named(dataset):
@@ -202,7 +246,8 @@ def test_a_tokenizer_is_taken_over(dataset, tmp_path):
     target.begin()
     target.copy_tokenizer(source.folder, manifest)
     assert storage.read_bytes(target.url(name)) == b"{}"
-    assert target.completed(datasets.TOKENIZER_FOLDER).files == manifest.files
+    (completion,) = target.completed([datasets.TOKENIZER_FOLDER])
+    assert completion.files == manifest.files
 
 
 def test_joining_paths_and_urls():

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.corpus import parquet
+from corpusmill.corpus import parquet, storage
+from corpusmill.corpus.errors import StorageError
+from tests.corpus.counted import ROOT, CountedFileSystem, counted
 
 SCHEMA = pa.schema(
     [
@@ -90,3 +92,36 @@ def test_an_error_while_writing_leaves_no_full_file(tmp_path):
     with pytest.raises(RuntimeError, match="stop"):
         fail()
     assert pq.read_metadata(tmp_path / "half").num_rows == 5
+
+
+def test_of_a_remote_file_only_what_is_needed_is_read(tmp_path, monkeypatch):
+    columns = {
+        f"c{i}": pa.array(np.random.default_rng(i).integers(0, 1 << 62, 400_000)) for i in (0, 1, 2)
+    }
+    table = pa.table(columns)
+    with parquet.RowGroupWriter(str(tmp_path / "file"), table.schema, 100_000) as writer:
+        for batch in table.to_batches():
+            writer.write(batch)
+    url = f"{ROOT}/file"
+    storage.copy(str(tmp_path / "file"), url)
+    group = pq.read_metadata(tmp_path / "file").row_group(2)
+    sizes = [group.column(i).total_compressed_size for i in range(3)]
+    with counted() as requests, parquet.open_reader(url) as file:
+        assert [(kind, size) for kind, _, size in requests] == [("HEAD", 0), ("GET", 1 << 16)]
+        requests.clear()
+        for names, expected in (
+            (["c1"], [sizes[1]]),
+            (["c0", "c1"], [sizes[0] + sizes[1]]),
+            (["c0", "c2"], [sizes[0], sizes[2]]),
+        ):
+            read = file.read_row_group(2, columns=names, use_threads=False)
+            assert read.equals(table.slice(200_000, 100_000).select(names))
+            assert sorted(size for _, _, size in requests) == sorted(expected)
+            requests.clear()
+
+        def refuse(*_, **options):
+            raise ArithmeticError("503 no")
+
+        monkeypatch.setattr(CountedFileSystem, "cat_file", refuse)
+        with pytest.raises(StorageError, match=f"^{url}: 503 no$"):
+            file.read_row_group(1, columns=["c0", "c1"], use_threads=False)

@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 
+from corpusmill.corpus import storage
 from corpusmill.corpus.documents import DOCUMENT_SCHEMA, BadRecord
 from corpusmill.corpus.errors import UsageError
 from corpusmill.corpus.inputs import ReadOptions, Segment, find_inputs, plan_shards
 from corpusmill.corpus.readers import BATCH_BYTES, BATCH_DOCUMENTS, read_segment
 from tests.corpus import samples
+from tests.corpus.counted import ROOT, counted
 
 Documents = list[tuple[str, str]]
 PACKERS = {None: bytes, **samples.PACKERS}
@@ -52,8 +54,8 @@ def cut(segment: Segment, places: list[int]) -> list[Segment]:
     return [replace(segment, start=start, end=end) for start, end in itertools.pairwise(marks)]
 
 
-def faults(bad: list[BadRecord]) -> list[tuple[int, int]]:
-    return [(record.line, record.offset) for record in bad]
+def faults(bad: list[BadRecord]) -> list[int]:
+    return [record.offset for record in bad]
 
 
 class TestJsonLines:
@@ -124,8 +126,7 @@ class TestJsonLines:
             assert record.reason.startswith(reason)
             assert "\n" not in record.reason
             assert record.source == segment.url
-            assert record.line == 2 * index + 1
-            assert content[record.offset :].startswith(lines[index][0])
+            assert record.offset == len(b"\n\r\n".join([line for line, _ in lines[:index]] + [b""]))
 
     def test_only_the_fields_that_are_asked_for_matter(self, tmp_path: Path) -> None:
         others = ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', "[NaN, {}]"]
@@ -135,10 +136,11 @@ class TestJsonLines:
         segment = segment_of(tmp_path / "x", "\n".join(lines).encode(), "jsonl")
         documents, bad = read(segment)
         assert [text for _, text in documents] == ["t"] * 7
-        assert [record.line for record in bad] == [7, 8]
+        starts = [len("\n".join([*lines[:i], ""])) for i in range(len(lines))]
+        assert faults(bad) == starts[6:8]
         documents, bad = read(segment, id_field="key")
         assert documents == [("1", "t")] * 6
-        assert [record.line for record in bad] == [7, 8, 9]
+        assert faults(bad) == starts[6:9]
 
     def test_ids_from_a_field(self, tmp_path: Path) -> None:
         values = ['"a"', "12", "-3", '""', "null", "true", "1.5", "1e400", "[1]"]
@@ -146,7 +148,7 @@ class TestJsonLines:
         segment = segment_of(tmp_path / "x", "\n".join(lines).encode(), "jsonl")
         documents, bad = read(segment, id_field="key")
         assert [doc_id for doc_id, _ in documents] == ["a", "12", "-3", ""]
-        assert [record.line for record in bad] == [5, 6, 7, 8, 9, 10]
+        assert faults(bad) == [len("\n".join([*lines[:i], ""])) for i in range(4, 10)]
         assert bad[-1].reason.startswith("has no field 'key'; --id-field can name one of 'text'")
         assert bad[0].reason == "field 'key' is null, not a string or a 64-bit integer"
 
@@ -154,19 +156,31 @@ class TestJsonLines:
         segment = segment_of(tmp_path / "x", b'{"body": "b", "text": "t"}', "jsonl")
         assert read(segment, text_field="body") == ([("x:0", "b")], [])
 
-    def test_line_numbers_are_the_files_in_every_segment(self, tmp_path: Path) -> None:
+    def test_bad_records_are_the_same_in_all_segments(self, tmp_path: Path) -> None:
         lines = [b"bad" if i % 3 == 0 else b'{"text": "a"}\n' for i in range(40)]
         whole = segment_of(tmp_path / "x", b"\n".join(lines), "jsonl")
         _, expected = read(whole)
         assert len(expected) == 14
         assert read(*cut(whole, list(range(0, whole.end, 17))))[1] == expected
 
-    def test_the_prefix_is_read_only_where_a_record_is_bad(
+    def test_bad_records_are_told_without_reading_what_is_before_a_segment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = segment_of(tmp_path / "x", b'{"text": "a"}\n' * 100, "jsonl")
-        monkeypatch.setattr("corpusmill.corpus.readers._count_newlines", None)
-        assert len(read(*cut(whole, [500]))[0]) == 100
+        lines = (b'{"text": "' + b"a" * 1000 + b'"}\n') * 500 + b"bad\n"
+        whole = segment_of(tmp_path / "x", lines * 16, "jsonl")
+        sizes = []
+
+        class Counted(io.FileIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                data = super().read(size) or b""
+                sizes.append(len(data))
+                return data
+
+        monkeypatch.setattr(storage, "open_input", Counted)
+        _, bad = read(*cut(whole, list(range(0, whole.end, 1 << 20))))
+        assert len(bad) == 16
+        # A segment ends within a block.
+        assert sum(sizes) < 3 * whole.end
 
     def test_a_long_line_is_told_once_and_not_held(self, tmp_path: Path) -> None:
         long = b'{"text": "' + b"x" * 5_000_000 + b'"}\n'
@@ -177,7 +191,7 @@ class TestJsonLines:
         for places in ([], [1_000_000, 2_000_000], [len(good)], [len(good + long)]):
             documents, bad = read(*cut(whole, places), max_document_bytes=limit)
             assert documents == expected
-            assert faults(bad) == [(2, len(good))]
+            assert faults(bad) == [len(good)]
         documents, bad = read(whole, max_document_bytes=len(long) - 1)
         assert [len(text) for _, text in documents] == [1, 5_000_000, 1]
         assert not bad
@@ -197,7 +211,7 @@ class TestJsonLines:
 
         monkeypatch.setattr("corpusmill.corpus.storage.open_input", Counted)
         segments = cut(whole, list(range(0, whole.end, 1_000_000)))
-        assert faults(read(*segments, max_document_bytes=10)[1]) == [(1, 0)]
+        assert faults(read(*segments, max_document_bytes=10)[1]) == [0]
         assert consumed < 1.5 * whole.end
 
     def test_batches_have_about_a_mebibyte(self, tmp_path: Path) -> None:
@@ -240,7 +254,7 @@ class TestTextLines:
         segment = segment_of(tmp_path / "x", data, "text", compression)
         documents, bad = read(segment)
         assert documents == [("x:0", " one "), ("x:15", "zwei: é\u2028\0\rx"), ("x:34", "last")]
-        assert faults(bad) == [(5, 30)]
+        assert faults(bad) == [30]
         assert bad[0].reason.startswith("is not UTF-8")
 
     def test_segments(self, tmp_path: Path) -> None:
@@ -273,7 +287,7 @@ class TestTextFiles:
         for reason, segment in cases.items():
             documents, bad = read(segment, text_unit="file", max_document_bytes=10)
             assert documents == []
-            assert faults(bad) == [(0, 0)]
+            assert faults(bad) == [0]
             assert bad[0].reason.startswith(reason)
 
 
@@ -297,7 +311,6 @@ class TestDamagedStreams:
         assert [text for _, text in documents] == [
             json.loads(line)["text"] for line in lines[: len(documents)]
         ]
-        assert fault.line == len(documents) + 1
         assert fault.offset == sum(len(line) + 1 for line in lines[: len(documents)])
 
     @pytest.mark.parametrize("compression", ["gzip", "zstd"])
@@ -311,7 +324,7 @@ class TestDamagedStreams:
         documents, (fault,) = read(segment)
         assert len(documents) == 100
         assert fault.reason.startswith(f"corrupt {compression} stream")
-        assert fault.line == 101
+        assert fault.offset == sum(len(line) + 1 for line in lines[:100])
 
     def test_a_wrong_checksum_is_told(self, tmp_path: Path, lines: list[bytes]) -> None:
         data = bytearray(gzip.compress(b"\n".join(lines)))
@@ -358,7 +371,7 @@ class TestTables:
         }[kind](tmp_path / "x")
         documents, bad = read(segment)
         assert documents == [(f"x:{i}", text) for i, text in enumerate(texts) if text is not None]
-        assert faults(bad) == [(i + 1, i) for i in range(7, 300, 50)]
+        assert faults(bad) == list(range(7, 300, 50))
         assert {record.reason for record in bad} == {"column 'text' is null"}
 
     @pytest.mark.parametrize("compression", ["gzip", "zstd"])
@@ -407,14 +420,14 @@ class TestTables:
         for write in (parquet_segment, arrow_segment):
             documents, bad = read(write(tmp_path / "x", pa.table({"text": column})))
             assert documents == [("x:0", "good"), ("x:3", "é")]
-            assert faults(bad) == [(2, 1), (3, 2)]
+            assert faults(bad) == [1, 2]
             assert bad[0].reason.startswith("is not UTF-8")
 
     def test_long_values_are_bad(self, tmp_path: Path) -> None:
         segment = parquet_segment(tmp_path / "x", pa.table({"text": ["xxx", "éé", "yy"]}))
         documents, bad = read(segment, max_document_bytes=3)
         assert documents == [("x:0", "xxx"), ("x:2", "yy")]
-        assert bad == [BadRecord(segment.url, 2, 1, "is longer than 3 bytes")]
+        assert bad == [BadRecord(segment.url, 1, "is longer than 3 bytes")]
 
     @pytest.mark.parametrize("write", [parquet_segment, arrow_segment])
     def test_batches_have_about_a_mebibyte(self, tmp_path: Path, write: Any) -> None:
@@ -448,7 +461,7 @@ class TestTables:
         damaged = segment_of(tmp_path / "x", data, segment.format, compression)
         documents, bad = read(damaged)
         assert [text for _, text in documents] == texts[: len(documents)]
-        assert [(record.line, record.offset) for record in bad] == [(0, len(documents))]
+        assert faults(bad) == [len(documents)]
         assert bad[0].reason.startswith("is damaged: ")
 
     def test_a_damaged_page_ends_the_segment(self, tmp_path: Path) -> None:
@@ -459,7 +472,7 @@ class TestTables:
         documents, bad = read(segment_of(tmp_path / "x", bytes(data), "parquet"))
         assert 300 <= len(documents) <= 600
         assert [text for _, text in documents] == texts[: len(documents)]
-        assert [(record.line, record.offset) for record in bad] == [(0, len(documents))]
+        assert faults(bad) == [len(documents)]
 
     def test_an_error_on_the_way_to_the_data_is_no_bad_record(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -485,6 +498,21 @@ class TestTables:
         (file,) = find_inputs(["memory://t"], ReadOptions())
         ((segment,),) = plan_shards([file], ReadOptions())
         assert read(segment) == ([("x.parquet:0", "a"), ("x.parquet:1", "b")], [])
+
+    def test_of_a_remote_stream_much_is_read_at_a_time(self) -> None:
+        texts = [str(i) for i in range(1000)]
+        out = io.BytesIO()
+        batches = pa.table({"text": texts}).to_batches(max_chunksize=1)
+        with pa.ipc.new_stream(out, batches[0].schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        storage.write_bytes(f"{ROOT}/x.arrow", out.getvalue())
+        segment = Segment(f"{ROOT}/x.arrow", "x.arrow", "arrow", None, 0, len(out.getvalue()))
+        with counted() as requests:
+            documents, bad = read(segment)
+        assert ([text for _, text in documents], bad) == (texts, [])
+        # Its size, what it is, and itself.
+        assert [kind for kind, _, _ in requests] == ["HEAD", "GET", "GET"]
 
 
 def test_saved_hugging_face_datasets_are_read_without_the_package(tmp_path: Path) -> None:

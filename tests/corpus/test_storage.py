@@ -1,13 +1,16 @@
 """What storage says of URLs; tests/cloud has real servers."""
 
+import errno
 import io
 import os
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
-from corpusmill.corpus import storage
+from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.errors import StorageError, UsageError
+from tests.corpus.counted import ROOT, counted
 
 SECRET = "a-secret"
 
@@ -64,7 +67,7 @@ class Refusing(fsspec.AbstractFileSystem):
         return {"name": path, "type": "file", "size": 10}
 
     def _open(self, path, mode="rb", **options):
-        return Broken()
+        return Broken(bytes(10))
 
     def put_file(self, *places, **options):
         raise ArithmeticError("429 slow down\nand more")
@@ -72,10 +75,7 @@ class Refusing(fsspec.AbstractFileSystem):
     ls = rm = put_file
 
 
-class Broken(io.RawIOBase):
-    def seekable(self):
-        return True
-
+class Broken(io.BytesIO):
     def read(self, size=-1):
         raise ArithmeticError("503 no")
 
@@ -91,10 +91,49 @@ def test_errors_of_drivers_are_one_line_that_names_the_place(refusing):
         storage.read_bytes(refusing)
     with pytest.raises(StorageError, match=r"^refusing://bucket/file: 429 slow down$"):
         storage.write_bytes(refusing, b"")
+    with pytest.raises(StorageError, match=r"^refusing://bucket/file: 503 no$"):
+        parquet.open_reader(refusing)
     with pytest.raises(StorageError, match="429"):
         storage.list_names(refusing)
     with pytest.raises(StorageError, match="429"):
         storage.remove_tree(refusing)
+
+
+def test_a_folder_goes_although_others_remove_it_and_write_there(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    meanwhile = [
+        FileNotFoundError(errno.ENOENT, "gone"),
+        OSError(errno.ENOTEMPTY, "not empty"),
+        PermissionError(errno.EACCES, "mine"),
+    ]
+    remove = LocalFileSystem.rm
+
+    def disturbed(fs, path, **options):
+        if meanwhile:
+            raise meanwhile.pop()
+        remove(fs, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "rm", disturbed)
+    storage.write_bytes(str(folder / "a" / "b"), b"")
+    with pytest.raises(PermissionError):
+        storage.remove_tree(str(folder))
+    storage.remove_tree(str(folder))
+    assert not folder.exists()
+    storage.remove_tree(str(folder))
+
+
+def test_reading_ahead_is_bounded():
+    url = f"{ROOT}/large"
+    data = bytes(range(256)) * (30 << 12)
+    storage.write_bytes(url, data)
+    with counted() as requests, storage.open_input(url) as file:
+        assert file.read(1 << 16) == data[: 1 << 16]
+        assert sum(size for _, _, size in requests) <= 6 << 20
+        assert file.read() == data[1 << 16 :]
+    assert sum(size for _, _, size in requests) == len(data)
+    with counted() as requests:
+        assert storage.read_bytes(url) == data
+    assert [kind for kind, _, _ in requests] == ["GET"]
 
 
 def test_only_what_is_not_found_is_absent(refusing):

@@ -54,7 +54,7 @@ def folder(corpus, tmp_path_factory):
             records.append(file.written)
     writer.complete("all", Completion(tuple(records), {}))
     writer.finish(
-        ["all"],
+        writer.completed(["all"]),
         inputs={},
         tokenizer={"vocabulary_size": VOCABULARY, "end_of_document": END},
         properties={"max_order": MAX_ORDER, "min_count": 1},

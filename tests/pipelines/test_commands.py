@@ -18,7 +18,7 @@ from corpusmill.ngram_agg.counts_files import read_spilled, spill_runs
 from corpusmill.ngram_agg.distributions import DistributionOptions, distribution_row
 from corpusmill.ngram_agg.partitions import sample_stream
 from corpusmill.ngram_agg.tables import rows_to_batch
-from corpusmill.pipelines import coders, counts_merging, counts_parts
+from corpusmill.pipelines import coders, count, counts_merging, counts_parts, documents
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
 
@@ -323,3 +323,45 @@ def test_without_torch_training_says_what_to_install():
     assert ended.stderr == (
         "corpusmill: error: the package torch is not installed: pip install 'corpusmill[train]'\n"
     )
+
+
+@pytest.mark.parametrize("after_parts", [0, 1, 2])
+def test_of_two_launches_of_a_job_the_slower_one_finds_it_finished(
+    after_parts, tmp_path, monkeypatch
+):
+    write_jsonl(tmp_path / "in.jsonl", ["a b c" * 9] * 45_000)
+    arguments = tmp_path / "in.jsonl", tmp_path / "tokens", "--shard-mib", 1
+    parts = []
+    encode_shard = documents.encode_shard
+
+    def overtaken(*shard):
+        if len(parts) == after_parts:
+            monkeypatch.setattr(documents, "encode_shard", encode_shard)
+            assert tokenize(*arguments) == 0
+            monkeypatch.setattr(documents, "encode_shard", overtaken)
+        parts.append(shard)
+        return encode_shard(*shard)
+
+    monkeypatch.setattr(documents, "encode_shard", overtaken)
+    assert tokenize(*arguments) == 0
+    assert len(parts) == 3
+    assert not (tmp_path / "tokens" / "_incomplete").exists()
+    assert command("verify", tmp_path / "tokens") == 0
+
+
+def test_a_launch_whose_scratch_goes_with_the_job_that_was_faster_has_not_failed(
+    job, tmp_path, monkeypatch
+):
+    write_parts = count.write_parts
+    arguments = "count", "--tokens", job / "tokens", "--output", tmp_path / "counts"
+
+    def overtaken(sources, *rest):
+        monkeypatch.setattr(count, "write_parts", write_parts)
+        assert command(*arguments) == 0
+        assert not any(map(os.path.exists, sources))
+        return write_parts(sources, *rest)
+
+    monkeypatch.setattr(count, "write_parts", overtaken)
+    assert command(*arguments) == 0
+    assert not (tmp_path / "counts" / "_incomplete").exists()
+    assert command("verify", tmp_path / "counts") == 0

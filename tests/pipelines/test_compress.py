@@ -238,7 +238,7 @@ def test_bad_records_are_treated_as_by_tokenize(codebook, tmp_path, capsys):
     assert command(*arguments) == 1
     assert "1 of 5 records are bad, more than --max-bad-records 0.1" in error_of(capsys)
     (letter,) = dead_letters(output)
-    assert (letter["line"], letter["offset"]) == (5, 4 * 17)
+    assert letter["offset"] == 4 * 17
     assert command(*arguments, "--max-bad-records", "20%") == 0
     assert read_manifest(str(output)).counters["documents"] == 4
 

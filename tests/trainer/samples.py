@@ -135,8 +135,8 @@ def _write_files(writer, tables, token_counts, properties, tokenizer=None, more=
                     output.write_table(group, row_group_size=max(1, group.num_rows))
             file.tokens = count
         writer.complete(part, Completion((file.written,), {}))
-    parts = [*parts, *more]
-    writer.finish(parts, inputs={}, tokenizer=tokenizer or TOKENIZER, properties=properties)
+    completions = writer.completed([*parts, *more])
+    writer.finish(completions, inputs={}, tokenizer=tokenizer or TOKENIZER, properties=properties)
 
 
 def sequences_of(files, length):

@@ -110,5 +110,5 @@ def test_a_bad_record_is_refused(tmp_path, capsys):
     (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"text": 1}\n')
     assert train(tmp_path / "run", "--input", tmp_path / "bad.jsonl", "--steps", 2) == 1
     error = capsys.readouterr().err
-    assert "bad.jsonl, line 2" in error
+    assert "bad.jsonl, offset 17: field 'text' is a number" in error
     assert "--tokenizer bytes" in error

@@ -85,7 +85,8 @@ def make_files(folder):
     manifest = json.loads((unfinished / "manifest.json").read_text())
     incomplete = unfinished / "_incomplete" / "done"
     incomplete.mkdir(parents=True)
-    job = {"kind": "tokens", "config": manifest["config"]}
+    names = ("kind", "config", "format_version", "corpusmill_version")
+    job = {name: manifest[name] for name in names}
     (unfinished / "_incomplete" / "job.json").write_text(json.dumps(job))
     for record in manifest["files"][:2]:
         part = {"files": [record], "counters": manifest["counters"]}

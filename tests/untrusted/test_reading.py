@@ -217,7 +217,8 @@ def test_tables_for_look_ups(tmp_path, corpus):
     writer.complete("all", Completion(tuple(records), {}))
     tokenizer = {"vocabulary_size": 300, "end_of_document": 299}
     properties = {"max_order": 2, "min_count": 1}
-    writer.finish(["all"], inputs={}, tokenizer=tokenizer, properties=properties)
+    completions = writer.completed(["all"])
+    writer.finish(completions, inputs={}, tokenizer=tokenizer, properties=properties)
     good = tmp_path / "good"
     table = open_distributions(str(tmp_path / "distributions")).load(2, str(good))
     paths = [good]
