@@ -1,13 +1,12 @@
 """What goes between positions and tables that no worker holds all of: questions and answers.
 
 A *question* is a context that some positions of a chunk have, and an answer its head, with what
-was drawn for each of these positions. A chunk's questions are one Parquet file with a row group for
-each table that is asked; a table's answers are one with a row group for each that asked it. These
+was drawn for each of these positions. A chunk's questions are Parquet files with a row group for
+each table that is asked; a table's answers are files with a row group for each that asked it. These
 files live as long as a job.
 """
 
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -34,10 +33,8 @@ from corpusmill.ngram_agg.positions import Documents, Positions
 from corpusmill.ngram_agg.target_options import TargetOptions
 from corpusmill.ngram_agg.targets import TargetTable, draw, replace_observed
 
-# In a file's footer: the numbers of the tables that its row groups ask.
-_TABLES = "tables"
-# Who asked for the answers in its row groups.
-_ASKED = "asked"
+# In a file at most. Each takes some hundred bytes of the footer, all of which is read for any one.
+ROW_GROUPS = 64
 _MOST_BUCKET_BITS = 16
 _AHEAD = 16
 
@@ -120,12 +117,20 @@ def _sorted_positions(packing: Packing, high: Words, low: Words) -> Words:
     return (words & np.uint64((1 << position_bits) - 1)).astype(np.uint32)
 
 
-def write_questions(path: str, questions: Questions, cuts: Sequence[Cut]) -> None:
-    """Writes the questions of a chunk, divided among the tables between cuts."""
-    packing = questions.packing
+def divided(questions: Questions, cuts: Sequence[Cut]) -> list[tuple[int, Questions]]:
+    """The questions for each table between cuts that has any, with the table's number."""
     keys = questions.high, questions.low
-    firsts = (lower_bound(*keys, pack_one(packing, cut)) for cut in cuts)
-    bounds = [0, *firsts, len(questions)]
+    firsts = (lower_bound(*keys, pack_one(questions.packing, cut)) for cut in cuts)
+    bounds = itertools.pairwise([0, *firsts, len(questions)])
+    return [
+        (table, questions.part(first, last))
+        for table, (first, last) in enumerate(bounds)
+        if first < last
+    ]
+
+
+def write_questions(path: str, packing: Packing, parts: Iterable[Questions]) -> None:
+    """Writes questions, a row group for each part."""
     schema = pa.schema(
         {
             "high": pa.from_numpy_dtype(packing.high_dtype),
@@ -133,25 +138,13 @@ def write_questions(path: str, questions: Questions, cuts: Sequence[Cut]) -> Non
             "positions": pa.list_(pa.uint32()),
         }
     )
-    tables = []
     with parquet.RowGroupWriter(path, schema, parquet.NO_ROW_LIMIT) as writer:
-        for table, (first, last) in enumerate(itertools.pairwise(bounds)):
-            if first == last:
-                continue
-            part = questions.part(first, last)
+        for part in parts:
             lists = pa.ListArray.from_arrays(
                 pa.array(part.offsets.astype(np.int32)), pa.array(part.positions)
             )
             writer.write(pa.record_batch([part.high, part.low, lists], schema=schema))
             writer.end_row_group()
-            tables.append(table)
-        writer.metadata = {_TABLES: " ".join(map(str, tables))}
-
-
-def asked_tables(url: str) -> list[int]:
-    """The table that each row group of a file of questions asks."""
-    with parquet.open_reader(url) as file:
-        return list(map(int, parquet.footer_metadata(file)[_TABLES].split()))
 
 
 def read_questions(url: str, group: int, packing: Packing) -> Questions:
@@ -228,23 +221,21 @@ def find_answers(table: TargetTable, questions: Questions, documents: Documents)
 
 
 class AnswersWriter:
-    """Writes the answers of a table; those to one who asked are a row of lists, a row group."""
+    """Writes answers of a table; those to one who asked are a row of lists, a row group."""
 
     def __init__(self, path: str, packing: Packing) -> None:
         """Prepares a file at a local path."""
         self._schema = _answers_schema(packing)
         self._writer = parquet.RowGroupWriter(path, self._schema, 1)
-        self._asked: list[Sequence[int]] = []
 
     def __enter__(self) -> "AnswersWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._writer.metadata = {_ASKED: json.dumps(self._asked)}
         self._writer.__exit__(*exception)
 
-    def write(self, asked: Sequence[int], answers: Answers) -> None:
-        """Adds the answers to the questions that `asked` names."""
+    def write(self, answers: Answers) -> None:
+        """Adds the answers to one who asked."""
         heads = answers.heads
         sizes = np.diff(heads.offsets).astype(np.uint16)
         columns = (answers.head, answers.drawn, sizes, *heads.values)
@@ -253,7 +244,6 @@ class AnswersWriter:
             for values in columns
         ]
         self._writer.write(pa.record_batch(lists, schema=self._schema))
-        self._asked.append(asked)
 
 
 def _answers_schema(packing: Packing) -> pa.Schema:
@@ -268,12 +258,6 @@ def _answers_schema(packing: Packing) -> pa.Schema:
         "draws": pa.uint16(),
     }
     return pa.schema({name: pa.list_(kind) for name, kind in kinds.items()})
-
-
-def answered(url: str) -> list[tuple[int, ...]]:
-    """Who asked for the answers in each row group, as `AnswersWriter.write` was told."""
-    with parquet.open_reader(url) as file:
-        return [tuple(each) for each in json.loads(parquet.footer_metadata(file)[_ASKED])]
 
 
 def read_answers(url: str, group: int) -> Answers:

@@ -3,10 +3,10 @@
 With one table, each worker maps it and reads, looks up and writes file by file. With several, the
 tokens go through in chunks:
 
-1. ask: the distinct contexts of a chunk's positions, sorted, go into a file with a row group for
+1. ask: the distinct contexts of a chunk's positions, sorted, go into files with a row group for
    each table that has some of them.
-2. answer: a worker makes a table, reads the table's row group of every chunk's file, and writes
-   the contexts' heads and the positions' draws.
+2. answer: a worker makes a table, reads the table's row group of every chunk, and writes the
+   contexts' heads and the positions' draws.
 3. write: a file's positions get back what was found for their contexts.
 
 Only the names of these files pass between workers. Both ways look up the same contexts with the
@@ -14,16 +14,19 @@ same code, so they write the same bytes.
 """
 
 import dataclasses
+import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Completion, Manifest
+from corpusmill.corpus.errors import DataError
 from corpusmill.corpus.progress import Progress
 from corpusmill.corpus.tokens import read_rows
 from corpusmill.ngram_agg import join_files
@@ -43,9 +46,9 @@ _CHUNK_DRAWS = 40
 Chunk = tuple[int, int]
 """A file of tokens and its first row group, by number."""
 Asked = tuple[int, int, int]
-"""A chunk, and a row group of what it asks."""
+"""A chunk, and a row group of the file with what it asks of a table."""
 Answered = tuple[int, int, int, int]
-"""The first row group of a chunk, a row group of its questions, a table, one of its answers."""
+"""The first row group of a chunk, that of its questions, a table, the place of its answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,13 +183,21 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> list[tuple[int, Ask
         with storage.publish(_documents_url(files, chunk)) as path:
             join_files.write_documents(path, documents)
             size = os.path.getsize(path)
-        with storage.publish(_questions_url(files, chunk)) as path:
-            join_files.write_questions(path, questions, cuts)
-            size += os.path.getsize(path)
+        asked = join_files.divided(questions, cuts)
+        for _, parts in groupby(asked, key=lambda each: each[0] // join_files.ROW_GROUPS):
+            tables, divided = zip(*parts, strict=True)
+            with storage.publish(_questions_url(files, chunk, tables[0])) as path:
+                join_files.write_questions(path, files.tables.packing, divided)
+                size += os.path.getsize(path)
+        _write_list(_asked_url(files, chunk), [table for table, _ in asked])
         progress.finish()
         writer.complete(part, _spilled(size, started))
-    tables = join_files.asked_tables(_questions_url(files, chunk))
-    return [(table, (*chunk, group)) for group, table in enumerate(tables)]
+    in_files = groupby(
+        _read_list(_asked_url(files, chunk)), key=lambda table: table // join_files.ROW_GROUPS
+    )
+    return [
+        (table, (*chunk, group)) for _, tables in in_files for group, table in enumerate(tables)
+    ]
 
 
 def answer(
@@ -208,34 +219,44 @@ def answer(
         return []
     writer = files.tables.writer
     part = f"answer-{files.tables.layout}-{number:05d}"
-    url = _answers_url(files, number)
+    answered = _answered_url(files, number)
     if writer.completion(part) is None:
         made = make_table(number, sources, files.tables, cuts)
         started = time.perf_counter()
-        with storage.publish(url) as path:
-            _write_answers(path, part, made, asking, files)
-            size = os.path.getsize(path)
+        progress = Progress(writer, "answers", part)
+        size = 0
+        for place in range(0, len(asking), join_files.ROW_GROUPS):
+            with storage.publish(_answers_url(files, number, place)) as path:
+                some = asking[place : place + join_files.ROW_GROUPS]
+                _write_answers(path, number, made, some, files, progress)
+                size += os.path.getsize(path)
+        _write_list(answered, asking)
+        progress.finish()
         writer.complete(part, _spilled(size, started))
     # An earlier run may have answered more: files that are written don't ask again.
-    answers = {each: group for group, each in enumerate(join_files.answered(url))}
+    places = {tuple(each): place for place, each in enumerate(_read_list(answered))}
     return [
-        (file, (first, group, number, answers[file, first, group])) for file, first, group in asking
+        (file, (first, group, number, places[file, first, group])) for file, first, group in asking
     ]
 
 
 def _write_answers(
-    path: str, part: str, table: TargetTable, asking: list[Asked], files: TokenFiles
+    path: str,
+    number: int,
+    table: TargetTable,
+    asking: Iterable[Asked],
+    files: TokenFiles,
+    progress: Progress,
 ) -> None:
     packing = files.tables.packing
-    progress = Progress(files.tables.writer, "answers", part)
     with join_files.AnswersWriter(path, packing) as output:
-        for number, first, group in asking:
-            chunk = number, first
-            questions = join_files.read_questions(_questions_url(files, chunk), group, packing)
+        for file, first, group in asking:
+            chunk = file, first
+            url = _questions_url(files, chunk, number)
+            questions = join_files.read_questions(url, group, packing)
             documents = join_files.read_documents(_documents_url(files, chunk))
-            output.write((*chunk, group), join_files.find_answers(table, questions, documents))
+            output.write(join_files.find_answers(table, questions, documents))
             progress.add(len(questions.positions))
-    progress.finish()
 
 
 def write_answered(answered: tuple[int, Iterable[Answered]], files: TokenFiles) -> int:
@@ -263,10 +284,12 @@ def _chunk_targets(
         np.concatenate([tokens for tokens, _ in rows]),
         (
             (
-                join_files.read_askers(_questions_url(files, chunk), asking),
-                join_files.read_answers(_answers_url(files, table), group),
+                join_files.read_askers(_questions_url(files, chunk, table), asking),
+                join_files.read_answers(
+                    _answers_url(files, table, place), place % join_files.ROW_GROUPS
+                ),
             )
-            for _, asking, table, group in answered
+            for _, asking, table, place in answered
         ),
     )
     parts = targets.split([len(tokens) for tokens, _ in rows])
@@ -278,19 +301,46 @@ def _chunk_name(chunk: Chunk) -> str:
     return f"{number:05d}-{first:06d}"
 
 
-def _questions_url(files: TokenFiles, chunk: Chunk) -> str:
-    tables = files.tables
-    return tables.writer.scratch("questions", tables.layout, f"{_chunk_name(chunk)}.parquet")
+def _questions_url(files: TokenFiles, chunk: Chunk, table: int) -> str:
+    """Of what a chunk asks of a table, and of those whose row groups are in the same file."""
+    number = table // join_files.ROW_GROUPS
+    return _scratch(files, "questions", f"{_chunk_name(chunk)}-{number:05d}.parquet")
+
+
+def _asked_url(files: TokenFiles, chunk: Chunk) -> str:
+    """Of the numbers of the tables that a chunk asks, rising."""
+    return _scratch(files, "questions", f"{_chunk_name(chunk)}.json")
 
 
 def _documents_url(files: TokenFiles, chunk: Chunk) -> str:
-    tables = files.tables
-    return tables.writer.scratch("questions", tables.layout, f"{_chunk_name(chunk)}.arrow")
+    return _scratch(files, "questions", f"{_chunk_name(chunk)}.arrow")
 
 
-def _answers_url(files: TokenFiles, table: int) -> str:
-    tables = files.tables
-    return tables.writer.scratch("answers", tables.layout, f"{table:05d}.parquet")
+def _answers_url(files: TokenFiles, table: int, place: int) -> str:
+    """Of the answers of a table at a place among all of its, and those in the same file."""
+    number = place // join_files.ROW_GROUPS
+    return _scratch(files, "answers", f"{table:05d}-{number:05d}.parquet")
+
+
+def _answered_url(files: TokenFiles, table: int) -> str:
+    """Of whom a table answers, in their places."""
+    return _scratch(files, "answers", f"{table:05d}.json")
+
+
+def _scratch(files: TokenFiles, kind: str, name: str) -> str:
+    return files.tables.writer.scratch(kind, files.tables.layout, name)
+
+
+def _write_list(url: str, items: Sequence[Any]) -> None:
+    storage.write_bytes(url, json.dumps(items).encode())
+
+
+def _read_list(url: str) -> list[Any]:
+    try:
+        found: list[Any] = json.loads(storage.read_bytes(url))
+    except ValueError as error:
+        raise DataError(f"{url} is damaged; remove the output and run it again") from error
+    return found
 
 
 def _spilled(size: int, started: float) -> Completion:

@@ -18,7 +18,7 @@ import torch
 from corpusmill.commands import cli
 from corpusmill.corpus.datasets import read_manifest
 from corpusmill.corpus.errors import DataError
-from corpusmill.ngram_agg import counts_files, full_tables
+from corpusmill.ngram_agg import counts_files, full_tables, join_files
 from corpusmill.ngram_agg.heads import WEIGHT_UNITS
 from corpusmill.ngram_agg.positions import hash_strings
 from corpusmill.ngram_agg.target_options import TargetOptions
@@ -149,6 +149,26 @@ def test_large_parts_of_counts_are_turned_round_bit_by_bit(job, whole, tmp_path,
     assert_same_data(run_enrich(job, tmp_path / "out", *MANY), whole)
     assert max(turned) < 1400
     assert len(turned) > len(read_manifest(str(job / "counts")).data_files)
+
+
+def test_files_of_questions_and_answers_have_few_row_groups(job, whole, tmp_path, monkeypatch):
+    groups = {"questions": [], "answers": []}
+
+    def noting(name, read):
+        def noted(url, group, *arguments):
+            groups[name].append(group)
+            return read(url, group, *arguments)
+
+        monkeypatch.setattr(join_files, f"read_{name}", noted)
+
+    noting("questions", join_files.read_questions)
+    noting("answers", join_files.read_answers)
+    monkeypatch.setattr(join_files, "ROW_GROUPS", 3)
+    monkeypatch.setattr(target_joins, "_CHUNK_ROW_GROUPS", 1)
+    assert_same_data(run_enrich(job, tmp_path / "out", *MANY), whole)
+    for found in groups.values():
+        assert set(found) == {0, 1, 2}
+        assert len(found) > 9
 
 
 @pytest.mark.slow

@@ -64,15 +64,17 @@ def test_the_answers_are_those_of_one_table(tmp_path_factory, data, corpus, cut)
     keys = list(zip(questions.high.tolist(), questions.low.tolist(), strict=True))
     assert keys == sorted(set(keys))
     assert sorted(questions.positions.tolist()) == list(range(len(tokens)))
-    join_files.write_questions(str(folder / "questions"), questions, cuts)
+    divided = join_files.divided(questions, cuts)
+    asked = [number for number, _ in divided]
+    assert asked == sorted(set(asked))
+    parts = [part for _, part in divided]
+    join_files.write_questions(str(folder / "questions"), packing, parts)
     join_files.write_documents(
         str(folder / "documents"),
         joined_documents([(documents, len(positions)) for positions, documents in groups]),
     )
     documents = join_files.read_documents(str(folder / "documents"))
 
-    asked = join_files.asked_tables(str(folder / "questions"))
-    assert asked == sorted(set(asked))
     bounds = [pack_one(packing, cut) for cut in cuts]
     with join_files.AnswersWriter(str(folder / "answers"), packing) as output:
         for group, number in enumerate(asked):
@@ -80,8 +82,7 @@ def test_the_answers_are_those_of_one_table(tmp_path_factory, data, corpus, cut)
             # Each is asked of the table that its key lies in.
             for key in zip(part.high.tolist(), part.low.tolist(), strict=True):
                 assert sum(bound <= key for bound in bounds) == number
-            output.write((0, 0, group), join_files.find_answers(table, part, documents))
-    assert join_files.answered(str(folder / "answers")) == [(0, 0, g) for g in range(len(asked))]
+            output.write(join_files.find_answers(table, part, documents))
     found = join_files.collect_targets(
         packing,
         options,
