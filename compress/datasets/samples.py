@@ -54,10 +54,12 @@ def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings
 
 def _row_groups(folder: str, manifest: Manifest) -> list[tuple[str, int]]:
     """Places and numbers of all row groups of a dataset."""
+    urls = [storage.join(folder, file.name) for file in manifest.data_files]
+    sizes = storage.in_threads(row_group_tokens, urls)
     return [
         (url, group)
-        for url in (storage.join(folder, file.name) for file in manifest.data_files)
-        for group in range(len(row_group_tokens(url)))
+        for url, tokens in zip(urls, sizes, strict=True)
+        for group in range(len(tokens))
     ]
 
 
