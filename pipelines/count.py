@@ -107,10 +107,12 @@ class CountJob:
         self.writer.copy_tokenizer(self.tokens, self.manifest)
 
     def work_here(self, workers: Workers) -> list[Cut]:
-        groups = group_files(self.manifest, self.run_tokens)
-        stretches = [
-            each for group in groups for each in cut_stretches(group, self.tokens, self.run_tokens)
-        ]
+        stretches = itertools.chain.from_iterable(
+            storage.in_threads(
+                lambda group: list(cut_stretches(group, self.tokens, self.run_tokens)),
+                group_files(self.manifest, self.run_tokens),
+            )
+        )
         sources = itertools.chain.from_iterable(workers.map(count_stretches, stretches, self))
         return write_parts(list(sources), self.parts, workers)
 

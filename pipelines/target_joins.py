@@ -117,7 +117,10 @@ def join_many(
     files: TokenFiles, cuts: list[Cut], sources: dict[int, dict[str, list]], workers: Workers
 ) -> None:
     """Writes the targets of all files from tables that are made of `sources`."""
-    asking = [each for number in range(len(files.names)) for each in chunks(number, files)]
+    numbers = range(len(files.names))
+    asking = chain.from_iterable(
+        storage.in_threads(lambda number: list(chunks(number, files)), numbers)
+    )
     asked = grouped(chain.from_iterable(workers.map(ask, asking, files, cuts)))
     tables = [(number, {**sources[number], "asked": asked[number]}) for number in sorted(asked)]
     answered = grouped(chain.from_iterable(workers.map(answer, tables, files, cuts)))

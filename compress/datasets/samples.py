@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from corpusmill.compress.byte_strings import ByteStrings, Ids, Offsets
-from corpusmill.corpus import parquet
+from corpusmill.corpus import parquet, storage
 from corpusmill.corpus.datasets import Manifest
 from corpusmill.corpus.documents import BadRecord
 from corpusmill.corpus.errors import DataError
@@ -43,10 +43,12 @@ def sample_text(folder: str, manifest: Manifest, most_bytes: int) -> ByteStrings
 
 def _row_groups(folder: str, manifest: Manifest) -> list[tuple[str, int]]:
     """Places and numbers of all row groups of a dataset."""
+    urls = manifest.data_urls(folder)
+    sizes = storage.in_threads(row_group_sizes, urls)
     return [
         (url, group)
-        for url in manifest.data_urls(folder)
-        for group in range(len(row_group_sizes(url)[0]))
+        for url, (tokens, _) in zip(urls, sizes, strict=True)
+        for group in range(len(tokens))
     ]
 
 

@@ -6,19 +6,29 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corpusmill.commands import cli
+from corpusmill.compress.datasets import samples
+from corpusmill.corpus import inputs
 from corpusmill.corpus.datasets import DatasetWriter, read_manifest
 from corpusmill.ngram_agg import CountsRun, Packing, count_ngrams, merge_runs
 from corpusmill.ngram_agg.counts_files import read_spilled, spill_runs
 from corpusmill.ngram_agg.distributions import DistributionOptions, distribution_row
 from corpusmill.ngram_agg.partitions import sample_stream
 from corpusmill.ngram_agg.tables import rows_to_batch
-from corpusmill.pipelines import coders, count, counts_merging, counts_parts, documents
+from corpusmill.pipelines import (
+    coders,
+    count,
+    counts_merging,
+    counts_parts,
+    documents,
+    target_joins,
+)
 from tests.pipelines.samples import command, tokenize, write_jsonl
 
 
@@ -365,3 +375,35 @@ def test_a_launch_whose_scratch_goes_with_the_job_that_was_faster_has_not_failed
     assert command(*arguments) == 0
     assert not (tmp_path / "counts" / "_incomplete").exists()
     assert command("verify", tmp_path / "counts") == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    [
+        (count, "cut_stretches", ("count", "--run-tokens", 4000)),
+        (target_joins, "chunks", ("enrich", "--table-mib", 1e-6, "--counts")),
+        (samples, "row_group_tokens", ("freeze", "--window-bits", 9)),
+    ],
+)
+def test_many_files_are_waited_for_at_a_time(module, name, arguments, tmp_path, monkeypatch):
+    # So that each small file is a shard.
+    monkeypatch.setattr(inputs, "_OPENING_COST", 1 << 20)
+    for number in range(2):
+        write_jsonl(tmp_path / f"{number}.jsonl", ["the cat sat on the mat " * 9] * 20)
+    tokens = tmp_path / "tokens"
+    assert tokenize(tmp_path / "*.jsonl", tokens, "--shard-mib", 1) == 0
+    assert len(read_manifest(str(tokens)).data_files) == 2
+    if arguments[-1] == "--counts":
+        assert command("count", "--tokens", tokens, "--output", tmp_path / "counts") == 0
+        arguments += (tmp_path / "counts",)
+    look, together = getattr(module, name), threading.Barrier(2)
+    looks = []
+
+    def wait(*rest):
+        together.wait(60)
+        looks.append(rest)
+        return look(*rest)
+
+    monkeypatch.setattr(module, name, wait)
+    assert command(*arguments, "--tokens", tokens, "--output", tmp_path / "out") == 0
+    assert looks
