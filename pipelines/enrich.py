@@ -14,7 +14,7 @@ from corpusmill.corpus.datasets import (
     read_manifest,
 )
 from corpusmill.corpus.errors import DataError, UsageError
-from corpusmill.corpus.options import FOLDER, option
+from corpusmill.corpus.options import FOLDER, option, positive_number
 from corpusmill.corpus.progress import Stage
 from corpusmill.ngram_agg.counts_files import counts_packing
 from corpusmill.ngram_agg.target_options import TargetOptions
@@ -67,7 +67,7 @@ class EnrichJob:
         " several (the output is the same)",
         512,
         metavar="MIB",
-        least=1,
+        read=positive_number,
     )
 
     def __post_init__(self) -> None:

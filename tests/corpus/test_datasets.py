@@ -100,7 +100,7 @@ def test_other_options_are_refused_with_the_difference(folder, finished):
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("format_version", r"format_version: 1 there, 2 now"),
+        ("format_version", r"format_version: 2 there, 3 now"),
         ("corpusmill_version", r'corpusmill_version: "0\.1\.0" there, "0\.2\.0" now'),
     ],
 )
@@ -110,7 +110,7 @@ def test_what_another_version_has_begun_is_refused(folder, version, said, monkey
     assert writer.begin()
     assert writer.begin()
     if version == "format_version":
-        monkeypatch.setitem(datasets._FORMAT_VERSIONS, "counts", 2)
+        monkeypatch.setitem(datasets._FORMAT_VERSIONS, "counts", 3)
     else:
         monkeypatch.setattr(datasets, "__version__", "0.2.0")
     with pytest.raises(UsageError, match=rf"another version of corpusmill \({said}\); finish it"):
@@ -172,7 +172,7 @@ def test_damage_is_found_and_named(dataset):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m | {"format_version": 2}, "format version 2; this corpusmill reads 1"),
+        (lambda m: m | {"format_version": 3}, "format version 3; this corpusmill reads 2"),
         (lambda m: m | {"tokenizer": {}}, "damaged: its content hash does not fit"),
         (lambda m: {k: v for k, v in m.items() if k != "files"}, "is damaged"),
         (lambda m: [], "is damaged"),

@@ -136,8 +136,8 @@ def test_large_parts_of_counts_are_turned_round_bit_by_bit(job, whole, tmp_path,
 
     def read_counts(url, packing):
         for block in counts_files.read_counts(url, packing):
-            for first in range(0, len(block), 400):
-                yield block[first : first + 400]
+            for first in range(0, len(block), 4_000):
+                yield block[first : first + 4_000]
 
     def backward_run(ngrams, *arguments):
         turned.append(len(ngrams))
@@ -145,9 +145,9 @@ def test_large_parts_of_counts_are_turned_round_bit_by_bit(job, whole, tmp_path,
 
     monkeypatch.setattr(target_tables, "read_counts", read_counts)
     monkeypatch.setattr(target_tables, "backward_run", backward_run)
-    monkeypatch.setattr(target_tables, "_STRETCH_NGRAMS", 1000)
+    monkeypatch.setattr(target_tables, "_STRETCH_NGRAMS", 10_000)
     assert_same_data(run_enrich(job, tmp_path / "out", *MANY), whole)
-    assert max(turned) < 1400
+    assert max(turned) < 14_000
     assert len(turned) > len(read_manifest(str(job / "counts")).data_files)
 
 
