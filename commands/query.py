@@ -44,7 +44,7 @@ def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -
         seen = (
             f"seen {found.total:,} times" if found else f"seen fewer than {dataset.min_count} times"
         )
-        shown = " ".join(quote_token(tokenizer, token) for token in tried) or "(empty context)"
+        shown = " ".join(tokenizer.quoted(token) for token in tried) or "(empty context)"
         lines.append(f"order {order}  {shown:<40} {seen}")
         if found:
             return [*lines, "", *_bars(found, tokenizer)]
@@ -53,7 +53,7 @@ def show(dataset: Distributions, tokenizer: Tokenizer, context: Sequence[int]) -
 
 def _bars(found: Distribution, tokenizer: Tokenizer) -> list[str]:
     rows = [
-        (quote_token(tokenizer, token), str(token), count)
+        (tokenizer.quoted(token), str(token), count)
         for token, count in zip(found.next_tokens.tolist(), found.next_counts.tolist(), strict=True)
     ]
     if found.tail_count:
@@ -78,13 +78,6 @@ def _bar(share: float, width: int) -> str:
     except UnicodeEncodeError:
         return "#" * round(share * width)
     return bar
-
-
-def quote_token(tokenizer: Tokenizer, token: int) -> str:
-    """A token's text in quotes."""
-    # Not repr(), which would double the backslashes that already stand for single bytes.
-    text = tokenizer.token_text(token)
-    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "'"
 
 
 def _parse_ids(text: str, vocabulary_size: int) -> list[int]:

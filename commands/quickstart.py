@@ -113,7 +113,7 @@ def _make_inputs(documents: str, tokenizer: str) -> None:
         lines = storage.read_bytes(documents).decode().splitlines()
         texts = [json.loads(line)["text"] for line in lines]
         storage.write_bytes(tokenizer, train_tokenizer(texts, 1 << _BITS).encode())
-    print(f"wrote {documents} and {tokenizer}")
+        print(f"wrote {documents} and {tokenizer}")
 
 
 def _docstrings(source: bytes) -> Iterator[str]:

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 
 from corpusmill.commands.arguments import make_parser, parse_known
-from corpusmill.commands.query import quote_token
 from corpusmill.compress.codecs import Codec, expect_codec
 from corpusmill.compress.datasets.compressed import decoded_documents, read_documents
 from corpusmill.compress.datasets.examples import check_trimmed
@@ -199,7 +198,7 @@ def _shown_row(row: dict[str, Any], tokenizer: Tokenizer) -> str:
     if "tokens" in row:
         return _shown_document(row["doc_id"], tokenizer.decode(row["tokens"][:-1]))
     ids = [value for column, value in row.items() if column.startswith(("token_", "context_"))]
-    shown = " ".join(quote_token(tokenizer, token) for token in ids) or "(empty context)"
+    shown = " ".join(tokenizer.quoted(token) for token in ids) or "(empty context)"
     return f"{shown} {row.get('count', row.get('total')):,} times"
 
 
@@ -211,7 +210,7 @@ def _sample_target(folder: str, manifest: Manifest) -> str:
     dense = row.dense(manifest.properties["head"], manifest.properties["tail_draws"])
     tokenizer = load_tokenizer(storage.join(folder, TOKENIZER_FOLDER))
     shown = ", ".join(
-        f"{quote_token(tokenizer, token)} {weight / WEIGHT_UNITS:.1%}"
+        f"{tokenizer.quoted(token)} {weight / WEIGHT_UNITS:.1%}"
         for token, weight in zip(dense[0][0].tolist(), dense[1][0].tolist(), strict=True)
         if weight
     )

@@ -184,9 +184,7 @@ def draw_lines(title: str, lines: Sequence[Line], x: Scale, y: Scale, note: str 
         return Chart(title, _to_svg(figure), legend, note)
 
 
-def draw_columns(
-    title: str, shares: Sequence[tuple[str, float]], x_title: str, note: str = ""
-) -> Chart:
+def draw_columns(title: str, shares: Sequence[tuple[str, float]], x_title: str) -> Chart:
     """Upright bars of shares, each with its number above it."""
     with mpl.rc_context(_STYLE):
         figure, axes = _new_figure(_HEIGHT)
@@ -197,10 +195,10 @@ def draw_columns(
         axes.grid(False, axis="x")
         axes.set_xlabel(x_title)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_share(value)))
-        return Chart(title, _to_svg(figure), note=note)
+        return Chart(title, _to_svg(figure))
 
 
-def draw_bars(title: str, bars: Sequence[tuple[str, float]], show: Format, note: str = "") -> Chart:
+def draw_bars(title: str, bars: Sequence[tuple[str, float]], show: Format) -> Chart:
     """Bars that lie, each below its name and its number."""
     with mpl.rc_context(_STYLE):
         figure, axes = _new_figure(_BAR_HEIGHT * len(bars))
@@ -210,7 +208,7 @@ def draw_bars(title: str, bars: Sequence[tuple[str, float]], show: Format, note:
         axes.set_xlim(0, max(value for _, value in bars) or 1)
         axes.set_ylim(len(bars) - 0.75, -0.75)
         axes.set_axis_off()
-        return Chart(title, _to_svg(figure), note=note)
+        return Chart(title, _to_svg(figure))
 
 
 def format_number(value: float) -> str:

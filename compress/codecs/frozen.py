@@ -93,10 +93,10 @@ class CodebookCodec(Codec):
             raise UnsupportedError(
                 f"the {self.parse} parse looks ahead, a tokenizer.json takes the longest string"
             )
-        boundaries = self.book.made_of.get("boundaries", "none")
-        if boundaries != "none":
+        if self.book.boundaries != "none":
             raise UnsupportedError(
-                f"its strings stop at {boundaries}, by a rule that no tokenizer.json can say"
+                f"its strings stop at {self.book.boundaries}, by a rule that no tokenizer.json can"
+                " say"
             )
         # WordPiece takes the longest string at each place, where what continues has no prefix.
         vocabulary = {letters_of(string): code for code, string in enumerate(self.book.strings)}

@@ -216,7 +216,7 @@ def _measure_sample(folder: str, manifest: Manifest, sample_bytes: int) -> Sampl
     window_ids: int | None = manifest.tokenizer.get("window_ids")
     texts, window_texts, steady = None, None, None
     # Where the last ids of a document are missing, its text can't be decoded.
-    if manifest.config.get("length") is None:
+    if manifest.properties.get("length") is None:
         documents = codec.decode_batch(ids, offsets)
         steady = stability(codec, documents)
         bounds = offsets_of(lengths)

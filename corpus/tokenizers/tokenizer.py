@@ -149,6 +149,12 @@ class Tokenizer(abc.ABC):
             return self._end_text
         return show_bytes(self.token_bytes(token))
 
+    def quoted(self, token: int) -> str:
+        """`token_text` in quotes, on one line."""
+        # Not repr(), which would double the backslashes that already stand for single bytes.
+        text = self.token_text(token)
+        return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "'"
+
     def token_bytes(self, token: int) -> bytes:
         """What one token stands for in a text; of the end of documents, nothing.
 

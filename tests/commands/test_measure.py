@@ -20,7 +20,7 @@ from corpusmill.corpus.tokens import tokens_schema
 from tests.codebooks import ENGLISH, HARD_TEXTS, small_book
 from tests.pipelines.samples import command, tokenize, write_jsonl
 from tests.pipelines.test_bad_input import error_of
-from tests.pipelines.test_report import report, rows_of
+from tests.report.test_report import report, rows_of
 
 PART = "part-00000-of-00001.parquet"
 TEXTS = [*HARD_TEXTS, *(f"{number} {ENGLISH * 20}" for number in range(30))]
