@@ -382,7 +382,7 @@ def test_a_launch_whose_scratch_goes_with_the_job_that_was_faster_has_not_failed
     [
         (count, "cut_stretches", ("count", "--run-tokens", 4000)),
         (target_joins, "chunks", ("enrich", "--table-mib", 1e-6, "--counts")),
-        (samples, "row_group_tokens", ("freeze", "--window-bits", 9)),
+        (samples, "row_group_sizes", ("freeze", "--window-bits", 9)),
     ],
 )
 def test_many_files_are_waited_for_at_a_time(module, name, arguments, tmp_path, monkeypatch):

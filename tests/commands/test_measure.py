@@ -128,7 +128,7 @@ def test_examples_without_their_ends_are_not_decoded(datasets, tmp_path):
         row["byte_length"] = int(ends[-1]) if len(ids) else 0
     pq.write_table(pa.Table.from_pylist(table, tokens_schema(np.uint16)), folder / PART)
     manifest = read_manifest(str(folder))
-    manifest.config["length"] = 100
+    manifest.properties["length"] = 100
     found = measure(str(folder), manifest, 1 << 20, lambda *_: None)
     assert found.ids == sum(len(row["tokens"]) for row in table)
     assert found.text_bytes == found.sample.text_bytes == sum(r["byte_length"] for r in table)
