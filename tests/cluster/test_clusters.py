@@ -66,8 +66,8 @@ def test_workers_in_the_launching_process(job, spark, tmp_path):
 
 
 def test_flink_starts_workers_itself(job, flink, tmp_path):
-    finish(flink.start(*commands(job)["counts"], "--output", tmp_path / "counts"))
-    assert_same_data(tmp_path / "counts", job / "counts")
+    finish(flink.start(*commands(job)["compressed"], "--output", tmp_path / "compressed"))
+    assert_same_data(tmp_path / "compressed", job / "compressed")
 
 
 def test_workers_that_end_at_once_are_an_error(job, spark, tmp_path):
