@@ -46,9 +46,9 @@ _CHUNK_DRAWS = 40
 Chunk = tuple[int, int]
 """A file of tokens and its first row group, by number."""
 Asked = tuple[int, int, int]
-"""A chunk, and a row group of the file with what it asks of a table."""
+"""A chunk, and the place of what it asks of a table."""
 Answered = tuple[int, int, int, int]
-"""The first row group of a chunk, that of its questions, a table, the place of its answers."""
+"""The first row group of a chunk, the place of its questions, a table, the place of its answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> list[tuple[int, Ask
     """Writes what a chunk asks, unless an earlier run has done it.
 
     Returns:
-      For each table that is asked, its number and the row group that asks it.
+      For each table that is asked, its number and who asks it.
     """
     writer = files.tables.writer
     part = f"ask-{files.tables.layout}-{_chunk_name(chunk)}"
@@ -187,20 +187,16 @@ def ask(chunk: Chunk, files: TokenFiles, cuts: list[Cut]) -> list[tuple[int, Ask
             join_files.write_documents(path, documents)
             size = os.path.getsize(path)
         asked = join_files.divided(questions, cuts)
-        for _, parts in groupby(asked, key=lambda each: each[0] // join_files.ROW_GROUPS):
-            tables, divided = zip(*parts, strict=True)
-            with storage.publish(_questions_url(files, chunk, tables[0])) as path:
-                join_files.write_questions(path, files.tables.packing, divided)
+        for place in range(0, len(asked), join_files.ROW_GROUPS):
+            some = [part for _, part in asked[place : place + join_files.ROW_GROUPS]]
+            with storage.publish(_questions_at(files, chunk, place)[0]) as path:
+                join_files.write_questions(path, files.tables.packing, some)
                 size += os.path.getsize(path)
         _write_list(_asked_url(files, chunk), [table for table, _ in asked])
         progress.finish()
         writer.complete(part, _spilled(size, started))
-    in_files = groupby(
-        _read_list(_asked_url(files, chunk)), key=lambda table: table // join_files.ROW_GROUPS
-    )
-    return [
-        (table, (*chunk, group)) for _, tables in in_files for group, table in enumerate(tables)
-    ]
+    tables = _read_list(_asked_url(files, chunk))
+    return [(table, (*chunk, place)) for place, table in enumerate(tables)]
 
 
 def answer(
@@ -214,7 +210,7 @@ def answer(
       cuts: between the tables.
 
     Returns:
-      For each row group that asks, its file's number and where its answers are.
+      For each who asks, the file's number and where the answers are.
     """
     number, sources = table
     asking: list[Asked] = sorted(sources["asked"])
@@ -229,23 +225,22 @@ def answer(
         progress = Progress(writer, "answers", part)
         size = 0
         for place in range(0, len(asking), join_files.ROW_GROUPS):
-            with storage.publish(_answers_url(files, number, place)) as path:
-                some = asking[place : place + join_files.ROW_GROUPS]
-                _write_answers(path, number, made, some, files, progress)
+            some = asking[place : place + join_files.ROW_GROUPS]
+            with storage.publish(_answers_at(files, number, place)[0]) as path:
+                _write_answers(path, made, some, files, progress)
                 size += os.path.getsize(path)
         _write_list(answered, asking)
         progress.finish()
         writer.complete(part, _spilled(size, started))
     # An earlier run may have answered more: files that are written don't ask again.
-    places = {tuple(each): place for place, each in enumerate(_read_list(answered))}
+    answers = {tuple(each): place for place, each in enumerate(_read_list(answered))}
     return [
-        (file, (first, group, number, places[file, first, group])) for file, first, group in asking
+        (file, (first, place, number, answers[file, first, place])) for file, first, place in asking
     ]
 
 
 def _write_answers(
     path: str,
-    number: int,
     table: TargetTable,
     asking: Iterable[Asked],
     files: TokenFiles,
@@ -253,10 +248,9 @@ def _write_answers(
 ) -> None:
     packing = files.tables.packing
     with join_files.AnswersWriter(path, packing) as output:
-        for file, first, group in asking:
+        for file, first, place in asking:
             chunk = file, first
-            url = _questions_url(files, chunk, number)
-            questions = join_files.read_questions(url, group, packing)
+            questions = join_files.read_questions(*_questions_at(files, chunk, place), packing)
             documents = join_files.read_documents(_documents_url(files, chunk))
             output.write(join_files.find_answers(table, questions, documents))
             progress.add(len(questions.positions))
@@ -287,12 +281,10 @@ def _chunk_targets(
         np.concatenate([tokens for tokens, _ in rows]),
         (
             (
-                join_files.read_askers(_questions_url(files, chunk, table), asking),
-                join_files.read_answers(
-                    _answers_url(files, table, place), place % join_files.ROW_GROUPS
-                ),
+                join_files.read_askers(*_questions_at(files, chunk, asked)),
+                join_files.read_answers(*_answers_at(files, table, place)),
             )
-            for _, asking, table, place in answered
+            for _, asked, table, place in answered
         ),
     )
     parts = targets.split([len(tokens) for tokens, _ in rows])
@@ -304,10 +296,9 @@ def _chunk_name(chunk: Chunk) -> str:
     return f"{number:05d}-{first:06d}"
 
 
-def _questions_url(files: TokenFiles, chunk: Chunk, table: int) -> str:
-    """Of what a chunk asks of a table, and of those whose row groups are in the same file."""
-    number = table // join_files.ROW_GROUPS
-    return _scratch(files, "questions", f"{_chunk_name(chunk)}-{number:05d}.parquet")
+def _questions_at(files: TokenFiles, chunk: Chunk, place: int) -> tuple[str, int]:
+    """The file, and the row group in it, of the questions at a place among those of a chunk."""
+    return _row_group(files, "questions", _chunk_name(chunk), place)
 
 
 def _asked_url(files: TokenFiles, chunk: Chunk) -> str:
@@ -319,15 +310,19 @@ def _documents_url(files: TokenFiles, chunk: Chunk) -> str:
     return _scratch(files, "questions", f"{_chunk_name(chunk)}.arrow")
 
 
-def _answers_url(files: TokenFiles, table: int, place: int) -> str:
-    """Of the answers of a table at a place among all of its, and those in the same file."""
-    number = place // join_files.ROW_GROUPS
-    return _scratch(files, "answers", f"{table:05d}-{number:05d}.parquet")
+def _answers_at(files: TokenFiles, table: int, place: int) -> tuple[str, int]:
+    """The file, and the row group in it, of the answers at a place among those of a table."""
+    return _row_group(files, "answers", f"{table:05d}", place)
 
 
 def _answered_url(files: TokenFiles, table: int) -> str:
     """Of whom a table answers, in their places."""
     return _scratch(files, "answers", f"{table:05d}.json")
+
+
+def _row_group(files: TokenFiles, kind: str, name: str, place: int) -> tuple[str, int]:
+    number, group = divmod(place, join_files.ROW_GROUPS)
+    return _scratch(files, kind, f"{name}-{number:05d}.parquet"), group
 
 
 def _scratch(files: TokenFiles, kind: str, name: str) -> str:

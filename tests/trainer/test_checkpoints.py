@@ -42,15 +42,6 @@ def assert_same(one, other):
             assert torch.equal(value, others[key])
 
 
-@pytest.fixture(params=["folder", "memory"])
-def run(request, tmp_path):
-    if request.param == "folder":
-        yield str(tmp_path / "run")
-    else:
-        yield "memory://checkpoints-run"
-        storage.remove_tree("memory://checkpoints-run")
-
-
 def test_round_trip(run):
     folder = save(run, checkpoint())
     assert folder.endswith("/checkpoints/step-00000003")

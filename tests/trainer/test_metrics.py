@@ -18,15 +18,6 @@ def outcome(loss=2.0, norm=1.0, predictions=10):
     return Outcome(*map(torch.tensor, (loss, loss + 1, norm, predictions)))
 
 
-@pytest.fixture(params=["folder", "memory"])
-def run(request, tmp_path):
-    if request.param == "folder":
-        yield str(tmp_path / "run")
-    else:
-        yield "memory://metrics-run"
-        storage.remove_tree("memory://metrics-run")
-
-
 def log_steps(run, first, last):
     log = MetricsLog(take_over(run), first - 1)
     for step in range(first, last + 1):

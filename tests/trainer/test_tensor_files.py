@@ -15,13 +15,9 @@ from corpusmill.trainer.tensor_files import load_tensors, save_tensors
 TENSORS = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.tensor(3)}
 
 
-@pytest.fixture(params=["folder", "memory"])
-def url(request, tmp_path):
-    if request.param == "folder":
-        yield str(tmp_path / "file")
-    else:
-        yield "memory://tensors/file"
-        storage.remove_tree("memory://tensors")
+@pytest.fixture
+def url(run):
+    return f"{run}/file"
 
 
 def test_round_trip(url):
