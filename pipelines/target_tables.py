@@ -107,7 +107,7 @@ def spill_backward(number: int, tables: TargetTables) -> list[str]:
     """Turns a part of the counts round; returns URLs of the runs that this makes.
 
     Each is made unless an earlier attempt has done it, of so many n-grams that the memory that it
-    takes, about 230 bytes each, is the same for parts of any size.
+    takes is the same for parts of any size.
     """
     urls = []
     for stretch, ngrams in enumerate(_stretches(tables.counts_urls[number], tables.packing)):

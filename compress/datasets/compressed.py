@@ -96,10 +96,8 @@ def read_rows(
     """
     for table in parquet.read_tables(url, ["doc_id", "tokens", "byte_length"]):
         with parquet.naming(url):
-            ids, offsets = (
-                parquet.column_values(table, "tokens"),
-                parquet.list_offsets(table, "tokens"),
-            )
+            ids = parquet.column_values(table, "tokens")
+            offsets = parquet.list_offsets(table, "tokens")
             lengths = parquet.column_values(table, "byte_length")
         yield table.column("doc_id"), ids, offsets, lengths
 
